@@ -1,0 +1,12 @@
+//! Floor 0: the rules of the queue as plain values and pure functions.
+//!
+//! Nothing here reads a clock, opens a file, spawns, logs or draws a random
+//! number: time and jitter come in as arguments, and what should happen goes
+//! out as a returned value. Whatever is true of a task without an operating
+//! system is decided on this floor.
+
+pub mod attempt;
+pub mod retry;
+pub mod spec;
+pub mod task;
+pub mod time;

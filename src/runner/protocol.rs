@@ -1,0 +1,125 @@
+//! What daemon and runner say to each other: length-prefixed JSON on a unix
+//! stream, with open descriptors passed beside [`ToRunner::Launch`].
+//!
+//! Frame: a 4-byte little-endian length, then that many bytes of JSON. Unknown
+//! fields are ignored and the numbers below are compared at connection, so a
+//! daemon and a runner of neighbouring versions understand each other both
+//! ways. Either side speaks [`Hello`] first; the runner's names every attempt
+//! it holds, and after it come, unasked, the reports that nobody acknowledged.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::attempt::{AttemptKey, Ended, Launch, Started};
+
+/// Oldest protocol this build still speaks.
+pub const PROTOCOL_MIN: u32 = 1;
+/// Newest protocol this build speaks.
+pub const PROTOCOL_MAX: u32 = 1;
+/// Largest frame accepted, in bytes: an argument list and environment of the
+/// kernel's limit, escaped, fit well within.
+pub const FRAME_MAX: usize = 16 * 1024 * 1024;
+
+/// Who is speaking, and which protocols it can.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Oldest protocol it speaks.
+    pub min: u32,
+    /// Newest protocol it speaks.
+    pub max: u32,
+    /// Version of its program.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// What the runner can enforce where it runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one answer per kernel feature, on the wire"
+)]
+pub struct Abilities {
+    /// Each attempt gets a cgroup of its own, killed as a whole.
+    pub cgroup: bool,
+    /// Memory limits and OOM detection.
+    pub memory: bool,
+    /// CPU limits.
+    pub cpu: bool,
+    /// Limits on the number of processes.
+    pub pids: bool,
+    /// Tasks may run as other users than the runner's.
+    pub switch_user: bool,
+}
+
+/// The runner's introduction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerHello {
+    /// Version numbers and pid.
+    #[serde(flatten)]
+    pub hello: Hello,
+    /// Random name of this runner's life; kept over a renewal by `execve`,
+    /// which is the same process with the same children.
+    pub instance: String,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// What it can enforce.
+    pub abilities: Abilities,
+    /// Attempts it holds: live, or ended and not yet acknowledged.
+    pub held: Vec<AttemptKey>,
+}
+
+/// Daemon to runner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "say")]
+pub enum ToRunner {
+    /// The daemon's introduction.
+    Hello(Hello),
+    /// Start an attempt. Descriptors: the capture file, then standard input if
+    /// the launch says so. A launch of an attempt that is already held changes
+    /// nothing.
+    Launch(Launch),
+    /// Send a signal to every process of an attempt.
+    Signal {
+        /// The attempt.
+        key: AttemptKey,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// End every process of an attempt at once.
+    Kill {
+        /// The attempt.
+        key: AttemptKey,
+    },
+    /// The end of this attempt is committed; forget it.
+    Ack {
+        /// The attempt.
+        key: AttemptKey,
+    },
+    /// Replace yourself by the program now installed, keeping every child.
+    Renew,
+}
+
+/// Runner to daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "say")]
+pub enum FromRunner {
+    /// The runner's introduction.
+    Hello(RunnerHello),
+    /// An attempt runs.
+    Started {
+        /// The attempt.
+        key: AttemptKey,
+        /// Where and as whom.
+        started: Started,
+    },
+    /// An attempt is over and nothing of it is left. Repeated at each
+    /// connection until acknowledged.
+    Ended {
+        /// The attempt.
+        key: AttemptKey,
+        /// Where and as whom it ran, if it did.
+        started: Option<Started>,
+        /// How it ended.
+        ended: Ended,
+    },
+}
