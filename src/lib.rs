@@ -9,5 +9,8 @@ pub mod runner;
 // Floor 2: the one owner of all state.
 pub mod engine;
 
+// Floor 3: requests in, work out.
+pub mod api;
+
 // Beside the floors.
 pub mod clock;

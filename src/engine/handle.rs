@@ -22,7 +22,9 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub(super) const fn new(
+    /// A door to an engine that listens at the other end of these channels.
+    #[must_use]
+    pub const fn new(
         commands: SyncSender<Command>,
         queries: SyncSender<Query>,
         snapshot: watch::Receiver<Snapshot>,
