@@ -53,6 +53,8 @@ struct World {
     /// Every launch that reached a runner, by attempt.
     launched: HashMap<AttemptKey, u32>,
     keys: u32,
+    /// Attempts whose end was reported once and may be reported again, late.
+    old: Vec<AttemptKey>,
 }
 
 impl World {
@@ -209,6 +211,20 @@ impl World {
         }
         if self.connected && self.chance(5) {
             commands.extend(self.reports());
+            self.old.extend(self.runner.ended.keys());
+        }
+        if self.connected && !self.old.is_empty() && self.chance(5) {
+            let most = u32::try_from(self.old.len()).expect("small");
+            let place = usize::try_from(self.below(most)).expect("small");
+            let key = self.old[place];
+            if !self.runner.live.contains(&key) {
+                let ended = self.exit();
+                commands.push(Command::Ended {
+                    key,
+                    started: None,
+                    ended,
+                });
+            }
         }
         if self.connected && self.chance(15) {
             self.connected = false;
@@ -339,7 +355,10 @@ fn check(world: &World, engine: &mut Engine<Sqlite>) {
 /// Launches repeated to one runner are ignored by it; a new runner never gets
 /// an old attempt.
 fn run(seed: u64, turns: u32) {
-    let dir = tempfile::tempdir().expect("directory");
+    // Crashes here are of the process, not of the machine: memory will do.
+    let dir = tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("directory");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut world = World {
@@ -351,6 +370,7 @@ fn run(seed: u64, turns: u32) {
         acknowledged: BTreeSet::new(),
         launched: HashMap::new(),
         keys: 0,
+        old: Vec::new(),
     };
     let mut engine = world.open(dir.path());
     for _ in 0..turns {
