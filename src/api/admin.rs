@@ -97,7 +97,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Response {
             ("switch_user", can.switch_user),
         ];
         Runner {
-            version: runner.version,
+            version: runner.version.clone(),
             pid: runner.pid,
             enforces: enforces.map(|(name, can)| (name.to_owned(), can)).into(),
         }

@@ -32,10 +32,10 @@ use crate::model::capture::{Decoder, Record, Stream};
 use crate::model::task::{Task, TaskId};
 
 use super::dto::TaskInfo;
+use super::notice::Watch;
 use super::number::Stamp;
 use super::pieces::{Pieces, Step};
 use super::problem::Problem;
-use super::watch::Watch;
 use super::{Shared, base64, log, serve};
 
 /// Silence after which an empty comment shows that the connection lives.

@@ -26,6 +26,7 @@ mod follow;
 mod head;
 mod json;
 mod log;
+mod notice;
 pub mod number;
 pub mod options;
 mod peer;
@@ -36,7 +37,6 @@ pub mod serve;
 mod stream;
 mod submit;
 mod tasks;
-mod watch;
 
 use admin::Reload;
 use options::Options;

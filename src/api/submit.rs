@@ -13,7 +13,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::clock;
-use crate::engine::command::{Caller, Submitted};
+use crate::engine::command::{Caller, Error, Submitted};
 use crate::model::attempt::Limits;
 use crate::model::quantity::ByteSize;
 use crate::model::retry::Retry;
@@ -46,9 +46,7 @@ pub(super) async fn submit(
     match asked.tasks.take() {
         None => {
             take_key(&mut asked, key.as_deref(), None)?;
-            let task = new_task(asked, caller.uid, now).map_err(|problem| problem.named(None))?;
-            task.check(now)
-                .map_err(|invalid| problem::of_field(None, &invalid))?;
+            let task = new_task(asked, caller.uid, now)?;
             let accepted = shared.handle.submit(vec![task]).await?;
             let first = accepted.first().map(wire).ok_or_else(Problem::stopping)?;
             Ok(json::answer(status(first.created), &first))
@@ -59,7 +57,7 @@ pub(super) async fn submit(
                 return Err(Problem::invalid("tasks", detail));
             }
             let tasks = batch(list, key, caller.uid, now)?;
-            let accepted = shared.handle.submit(tasks).await?;
+            let accepted = shared.handle.submit(tasks).await.map_err(in_list)?;
             let answer = AcceptedList {
                 tasks: accepted.iter().map(wire).collect(),
             };
@@ -67,6 +65,18 @@ pub(super) async fn submit(
             Ok(json::answer(status(created), &answer))
         }
     }
+}
+
+/// An error about a list of one is about its first task, too.
+fn in_list(error: Error) -> Problem {
+    if let Error::Invalid {
+        index: None,
+        invalid,
+    } = &error
+    {
+        return problem::of_field(Some(0), invalid);
+    }
+    error.into()
 }
 
 #[derive(Serialize)]
@@ -152,8 +162,6 @@ fn batch(
         }
         take_key(&mut asked, key.as_deref(), Some(index))?;
         let task = new_task(asked, owner, now).map_err(|problem| problem.named(Some(index)))?;
-        task.check(now)
-            .map_err(|invalid| problem::of_field(Some(index), &invalid))?;
         tasks.push(task);
     }
     Ok(tasks)
@@ -530,8 +538,8 @@ mod tests {
             refused(vec![good(); BATCH_MAX + 1]).field.as_deref(),
             Some("tasks")
         );
-        let problem = refused(vec![good(), item(r#"{"command":["a"],"cwd":"x"}"#)]);
-        assert_eq!(problem.field.as_deref(), Some("tasks[1].cwd"));
+        let problem = refused(vec![good(), item(r#"{"command":["a"],"run_at":"x"}"#)]);
+        assert_eq!(problem.field.as_deref(), Some("tasks[1].run_at"));
         let problem = refused(vec![item(r#"{"command":["a"],"umask":"x"}"#)]);
         assert_eq!(problem.field.as_deref(), Some("tasks[0].umask"));
         let problem = refused(vec![item(r#"{"tasks":[]}"#)]);

@@ -11,7 +11,8 @@ use hyper::StatusCode;
 use nix::unistd::User;
 use sha2::{Digest, Sha256};
 
-use crate::engine::command::{Caller, Filter};
+use crate::engine::command::Caller;
+use crate::model::filter::Filter;
 use crate::model::task::{State as TaskState, TaskId};
 
 use super::Shared;
