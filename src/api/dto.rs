@@ -13,9 +13,8 @@ use crate::model::quantity::{ByteSize, format_duration};
 use crate::model::spec::OnInterrupt;
 use crate::model::task::Task;
 
-pub use super::json::Pairs;
 use super::json::{object, objects};
-use super::number::{Cores, Factor, Span, Stamp};
+use super::number::{Cores, Factor, Pairs, Span, Stamp};
 
 /// A task to submit, or a list of them under `tasks`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

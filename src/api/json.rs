@@ -2,8 +2,6 @@
 //! data and rounded numbers are errors with a position and, where a name is
 //! close to a known one, a suggestion.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -12,7 +10,7 @@ use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::problem::Problem;
@@ -166,41 +164,6 @@ pub(super) fn answer<T: Serialize>(status: StatusCode, value: &T) -> Response {
             let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
             axum::response::IntoResponse::into_response(problem)
         }
-    }
-}
-
-/// Names and texts, no name twice.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Pairs(pub BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Once;
-        impl<'de> Visitor<'de> for Once {
-            type Value = Pairs;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of names and texts")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, String>()? {
-                    match pairs.entry(name) {
-                        Entry::Vacant(place) => {
-                            place.insert(value);
-                        }
-                        Entry::Occupied(place) => {
-                            let name = place.key().escape_debug();
-                            return Err(A::Error::custom(format!("duplicate field `{name}`")));
-                        }
-                    }
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(Once)
     }
 }
 

@@ -39,8 +39,7 @@ mod submit;
 mod tasks;
 
 use admin::Reload;
-use options::Options;
-pub use peer::BadOptions;
+use options::{BadOptions, Options};
 use peer::Settings;
 use serve::{Drained, Listener};
 

@@ -1,11 +1,13 @@
-//! Numbers and times on the wire: each with a unit or a fixed meaning, and read
-//! without ever being rounded.
+//! Small values on the wire: numbers and times, each with a unit or a fixed
+//! meaning and never rounded; pairs of texts, no name twice.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::de::{Error as _, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::quantity::{BadQuantity, duration, parse_duration};
@@ -170,6 +172,41 @@ impl<'de> Deserialize<'de> for Stamp {
         parse_time(&text)
             .map(Self)
             .ok_or_else(|| D::Error::custom("not a time in RFC 3339 form"))
+    }
+}
+
+/// Names and texts, no name twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Pairs(pub BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of names and texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, String>()? {
+                    match pairs.entry(name) {
+                        Entry::Vacant(place) => {
+                            place.insert(value);
+                        }
+                        Entry::Occupied(place) => {
+                            let name = place.key().escape_debug();
+                            return Err(A::Error::custom(format!("duplicate field `{name}`")));
+                        }
+                    }
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Once)
     }
 }
 

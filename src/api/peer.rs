@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::command::Caller;
 
-use super::options::Options;
+use super::options::{BadOptions, Options};
 use super::problem::Problem;
 
 /// The other end of a connection.
@@ -55,25 +55,6 @@ pub(super) struct Settings {
     tokens: Vec<([u8; 32], u32)>,
     admins: HashSet<u32>,
     admin_groups: HashSet<u32>,
-}
-
-/// Why the options cannot be obeyed.
-#[derive(Debug, thiserror::Error)]
-pub enum BadOptions {
-    /// A token's hash is not one.
-    #[error("api.tokens: the sha256 of token `{0}` is not 64 hexadecimal digits")]
-    Token(String),
-    /// There is no such user or group.
-    #[error("api.admins: there is no {kind} `{name}` on this host")]
-    Unknown {
-        /// User or group.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// TCP without a token would serve everyone.
-    #[error("api.listen: TCP needs at least one entry in api.tokens")]
-    Tokenless,
 }
 
 impl Settings {
