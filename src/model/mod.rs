@@ -6,7 +6,9 @@
 //! system is decided on this floor.
 
 pub mod attempt;
+pub mod quantity;
 pub mod retry;
+pub mod setting;
 pub mod spec;
 pub mod task;
 pub mod time;

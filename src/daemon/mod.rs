@@ -1,0 +1,5 @@
+//! Floor 5: boot and shutdown in order.
+
+pub mod notify;
+pub mod service;
+pub mod signals;

@@ -1,0 +1,3 @@
+//! Floor 2: the one owner of all state.
+
+pub mod options;

@@ -1,0 +1,3 @@
+//! Floor 3: work out.
+
+pub mod options;

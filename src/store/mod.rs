@@ -1,0 +1,3 @@
+//! Floor 1: the store.
+
+pub mod options;
