@@ -10,11 +10,19 @@ pub mod store;
 // Floor 2: the one owner of all state.
 pub mod engine;
 
-// Floor 3: work out.
-//pub mod run;
+// Floor 3: requests in, work out.
+pub mod api;
+pub mod run { pub mod options; }
+
+// Floor 4: settings.
+pub mod config;
+
+// Floor 5: the process.
+pub mod daemon;
 
 // Beside the floors.
 pub mod clock;
+pub mod telemetry;
 
 /// Version of this program. A package build may set its own, so that an
 /// upgrade can be told from the program it replaces.

@@ -38,7 +38,7 @@ impl Launcher {
         attached: Receiver<Sender>,
         commands: SyncSender<Command>,
     ) -> Self {
-        Self { output, output_cap: options.output_cap, attached, commands, runner: None }
+        Self { output, output_cap: options.output_cap.bytes(), attached, commands, runner: None }
     }
 
     /// Works until the engine is gone.

@@ -50,7 +50,7 @@ impl Link {
                 Ok(Some((hello, receiver))) => {
                     wait = RETRY.0;
                     tracing::info!(
-                        message_id = crate::telemetry::id::RUNNER_CONNECTED,
+                        message_id = crate::telemetry::id::RUNNER_FOUND,
                         "runner connected: version {}, pid {}, holds {} attempts",
                         hello.hello.version,
                         hello.hello.pid,

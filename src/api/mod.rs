@@ -1,0 +1,3 @@
+//! Floor 3: HTTP in.
+
+pub mod options;
