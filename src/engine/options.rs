@@ -1,0 +1,18 @@
+//! The engine's settings.
+
+use std::time::Duration;
+
+/// Limits that the engine keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Attempts at once on this host.
+    pub slots: u32,
+    /// Attempts at once in each queue; unlimited when absent.
+    pub queue_concurrency: Option<u32>,
+    /// Most unfinished tasks.
+    pub backlog: u64,
+    /// Commands that may wait before new ones are turned away.
+    pub commands: usize,
+    /// Time between the request to end and the kill, for tasks that name none.
+    pub grace: Duration,
+}
