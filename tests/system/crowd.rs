@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::bed::Bed;
 use crate::doors::{Connection, Door, Request, submission};
@@ -15,7 +15,8 @@ const CROWD: usize = 10_000;
 const DRIBBLERS: usize = 200;
 
 fn a_crowd_delays_neither_answers_nor_shutdown(bed: &Bed) {
-    setrlimit(Resource::RLIMIT_NOFILE, 65_536, 65_536).expect("the limit of open files");
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("more open files");
     let door = Door::unix(bed);
     let before = bed.memory_kib("taskdaemon.service");
     // A connection over the daemon's own cap may be turned away, but only by an orderly close, later.

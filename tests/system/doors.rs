@@ -37,7 +37,7 @@ impl Door {
              printf '[[api.tokens]]\\nname = \"test\"\\nsha256 = \"%s\"\\nuid = %s\\n' \"$hash\" \"$(id -u alice)\" \
                  >/etc/taskdaemon/conf.d/token.toml
              systemctl enable taskdaemon-tcp.socket
-             systemctl restart taskdaemon.service taskdaemon-tcp.socket"
+             systemctl restart taskdaemon.service"
         ));
         Self::Tcp(bed.network())
     }

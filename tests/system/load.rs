@@ -38,6 +38,9 @@ impl Tally {
     }
 }
 
+/// Between two requests of one client: steady load, not a contest for the machine's two cores.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// A new connection for each request.
 fn one_by_one(door: &Door, tally: &Tally, request: Request<'_>) {
     while !tally.stop.load(Ordering::Relaxed) {
@@ -46,6 +49,7 @@ fn one_by_one(door: &Door, tally: &Tally, request: Request<'_>) {
             door.connect()
                 .and_then(|mut connection| connection.ask(request)),
         );
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -54,6 +58,7 @@ fn one_by_one(door: &Door, tally: &Tally, request: Request<'_>) {
 fn kept_alive(door: &Door, tally: &Tally, request: Request<'_>) {
     let mut open: Option<Connection> = None;
     while !tally.stop.load(Ordering::Relaxed) {
+        std::thread::sleep(PAUSE);
         if let Some(connection) = open.as_mut() {
             match connection.ask(request) {
                 Ok(answer) => {
