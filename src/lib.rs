@@ -5,6 +5,7 @@ pub mod model;
 
 // Floor 1: what is kept, and what is run.
 pub mod runner;
+pub mod store;
 
 // Floor 2: the one owner of all state.
 pub mod engine;

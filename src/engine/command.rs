@@ -105,26 +105,7 @@ pub struct View {
     pub reason: Option<Reason>,
 }
 
-/// Which tasks to list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Only tasks of this owner.
-    pub owner: Option<u32>,
-    /// Only tasks in one of these states; all when empty.
-    pub states: Vec<State>,
-    /// Only tasks of this queue.
-    pub queue: Option<String>,
-    /// Only tasks whose name contains this, letter by letter.
-    pub name: Option<String>,
-    /// Only tasks with this label and value.
-    pub label: Option<(String, String)>,
-    /// Only tasks older than this one: the listing goes from new to old.
-    pub before: Option<TaskId>,
-    /// At most so many.
-    pub limit: u32,
-}
-
-/// A live attempt as its runner reports it.
+/// A runner as it introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunnerUp {
     /// Name of the runner's life.

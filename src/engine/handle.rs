@@ -1,15 +1,18 @@
 //! The door to the engine for rooms above: a cheap clone that hides the
 //! channels. Changes go to the engine's thread, reads to the reader's.
 
+use std::collections::HashSet;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::model::spec::NewTask;
+use crate::clock;
+use crate::model::filter::Filter;
+use crate::model::spec::{Invalid, NewTask};
 use crate::model::task::{Task, TaskId};
 use crate::model::time::Time;
 
-use super::command::{Caller, Command, Error, Filter, Reply, Submitted, View};
+use super::command::{Caller, Command, Error, Reply, Submitted, View};
 use super::reader::Query;
 use super::snapshot::Snapshot;
 
@@ -40,6 +43,7 @@ impl Handle {
     /// See [`Error`]; nothing is accepted then, except possibly at
     /// [`Error::Unknown`].
     pub async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, Error> {
+        check(&tasks, clock::now())?;
         self.ask(|reply| Command::Submit { tasks, reply }).await
     }
 
@@ -122,6 +126,29 @@ impl Handle {
         send(&self.queries, query(reply))?;
         answer.await.unwrap_or(Err(Error::Stopping))
     }
+}
+
+/// Looks at what can be judged without the store, on the caller's thread.
+fn check(tasks: &[NewTask], now: Time) -> Result<(), Error> {
+    let mut keys = HashSet::new();
+    for (place, task) in tasks.iter().enumerate() {
+        let index = (tasks.len() > 1).then_some(place);
+        task.check(now)
+            .map_err(|invalid| Error::Invalid { index, invalid })?;
+        if let Some(key) = &task.key
+            && !keys.insert((task.owner, key))
+        {
+            let reason = "is used twice in this request".to_owned();
+            return Err(Error::Invalid {
+                index,
+                invalid: Invalid {
+                    field: "key",
+                    reason,
+                },
+            });
+        }
+    }
+    Ok(())
 }
 
 fn send<T>(channel: &SyncSender<T>, message: T) -> Result<(), Error> {

@@ -1,10 +1,12 @@
 //! The engine's figures: one value that status, health, metrics and `STATUS=`
 //! all read.
 
+use std::sync::Arc;
+
 use crate::model::task::State;
 use crate::model::time::Time;
 
-use super::command::Abilities;
+use super::command::RunnerUp;
 
 /// What the engine is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,19 +22,6 @@ pub enum Phase {
     Failed,
 }
 
-/// The runner at the other end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunnerInfo {
-    /// Name of its life.
-    pub instance: String,
-    /// Version of its program.
-    pub version: String,
-    /// Its process id.
-    pub pid: u32,
-    /// What it can enforce.
-    pub abilities: Abilities,
-}
-
 /// Figures as of one turn of the engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -42,10 +31,12 @@ pub struct Snapshot {
     pub counts: [u64; State::ALL.len()],
     /// Slots there are.
     pub slots: u32,
+    /// Attempts at once in a queue that has no limit of its own.
+    pub queue_concurrency: Option<u32>,
     /// Slots in use.
     pub used: u32,
     /// The connected runner.
-    pub runner: Option<RunnerInfo>,
+    pub runner: Option<Arc<RunnerUp>>,
     /// Commits since start.
     pub commits: u64,
     /// Commands carried out since start.

@@ -6,6 +6,8 @@
 //! system is decided on this floor.
 
 pub mod attempt;
+pub mod event;
+pub mod filter;
 pub mod reason;
 pub mod retry;
 pub mod spec;
