@@ -151,15 +151,12 @@ impl Bed {
         words.extend_from_slice(options);
         words.extend_from_slice(&["--", "sh", "-c", script]);
         let task = parse(&self.alice(&words));
-        task["id"]
-            .as_str()
-            .unwrap_or_else(|| panic!("no id in {task}"))
-            .to_owned()
+        id_of(&task)
     }
 
-    /// The task as `show --json` tells it.
+    /// The task as `show --json` tells it to root, who sees the tasks of all users.
     pub(crate) fn task(&self, id: &str) -> Value {
-        parse(&self.alice(&["show", id, "--json"]))
+        parse(&self.ok(&["taskdaemon", "show", id, "--json"]))
     }
 
     /// Waits until a task has ended for good.
@@ -230,6 +227,14 @@ impl Drop for Bed {
         }
         clear_away(&self.dir);
     }
+}
+
+/// The number of a task, as it is written on a command line.
+pub(crate) fn id_of(task: &Value) -> String {
+    task["id"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no id in {task}"))
+        .to_string()
 }
 
 /// What a command printed, as JSON.

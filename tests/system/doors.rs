@@ -145,7 +145,7 @@ impl<'a> Request<'a> {
 
 /// The body of a submit that runs one command.
 pub(crate) fn submission(command: &[&str]) -> Value {
-    json!({ "argv": command })
+    json!({ "command": command })
 }
 
 impl Connection {

@@ -31,7 +31,7 @@ pub(crate) fn base_tree(release: &str) -> PathBuf {
 
 /// The directory of all beds. Its file system must allow an overlay, so it lies beside the base trees.
 pub(crate) fn beds() -> PathBuf {
-    std::env::var_os("TASKDAEMON_TEST_CACHE")
+    std::env::var_os("SYSTEM_TEST_CACHE")
         .map_or_else(
             || PathBuf::from("/var/cache/taskdaemon-test"),
             PathBuf::from,
@@ -41,13 +41,13 @@ pub(crate) fn beds() -> PathBuf {
 
 /// The package under test: what `tests/run` has built, else built now.
 pub(crate) fn package() -> PathBuf {
-    built("TASKDAEMON_DEB", &[])
+    built("SYSTEM_TEST_DEB", &[])
 }
 
 /// The same program as a package of a higher version. Only the upgrade matters here, so it is the quick build.
 pub(crate) fn next_package() -> PathBuf {
     built(
-        "TASKDAEMON_NEXT_DEB",
+        "SYSTEM_TEST_NEXT_DEB",
         &["--version", NEXT_VERSION, "--profile", "dev"],
     )
 }

@@ -23,6 +23,7 @@ mod config;
 mod crowd;
 mod install;
 mod load;
+mod profile;
 mod renew;
 mod security;
 mod survive;
