@@ -6,8 +6,9 @@
 use tokio::sync::oneshot;
 
 use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
+use crate::model::check::Invalid;
 use crate::model::reason::Reason;
-use crate::model::spec::{Invalid, NewTask};
+use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task, TaskId};
 use crate::model::time::Time;
 

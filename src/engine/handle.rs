@@ -7,8 +7,9 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock;
+use crate::model::check::Invalid;
 use crate::model::filter::Filter;
-use crate::model::spec::{Invalid, NewTask};
+use crate::model::spec::NewTask;
 use crate::model::task::{Task, TaskId};
 use crate::model::time::Time;
 

@@ -22,7 +22,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::event::{Event as Row, Kind};
-use crate::model::task::{Act, Event, Refusal, Task, TaskId, step};
+use crate::model::step::step;
+use crate::model::task::{Act, Event, Refusal, Task, TaskId};
 use crate::model::time::Time;
 use crate::store::{self, Store};
 

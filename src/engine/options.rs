@@ -1,7 +1,5 @@
 //! The engine's settings.
 
-use std::time::Duration;
-
 /// Limits that the engine keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -13,6 +11,15 @@ pub struct Options {
     pub backlog: u64,
     /// Commands that may wait before new ones are turned away.
     pub commands: usize,
-    /// Time between the request to end and the kill, for tasks that name none.
-    pub grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            slots: 16,
+            queue_concurrency: None,
+            backlog: 10_000_000,
+            commands: 4096,
+        }
+    }
 }

@@ -9,6 +9,7 @@ pub mod ballast;
 mod list;
 pub mod lock;
 pub mod migrate;
+mod open;
 pub mod options;
 mod rows;
 pub mod sqlite;

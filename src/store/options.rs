@@ -9,3 +9,12 @@ pub struct Options {
     /// that the end of running tasks can still be recorded.
     pub ballast: u64,
 }
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            wal_limit: 64 << 20,
+            ballast: 16 << 20,
+        }
+    }
+}

@@ -1,134 +1,39 @@
 //! The embedded backend: one SQLite file, one writing connection.
-//!
-//! `synchronous=FULL` makes a commit durable before it returns; the engine's
-//! group commit is what makes that affordable. SQLite is bundled and its
-//! version checked, because versions before 3.51.3 can corrupt a write-ahead
-//! log that two connections use.
+//! How it is opened and set up is in `open.rs`, how rows are read in `rows.rs`.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
 use crate::model::attempt::{Attempt, AttemptKey, Outcome, Started, Usage};
 use crate::model::event::Event;
 use crate::model::filter::Filter;
 use crate::model::spec::NewTask;
-use crate::model::task::{State, Task, TaskId, first_state, first_wake};
+use crate::model::step::{first_state, first_wake};
+use crate::model::task::{State, Task, TaskId};
 use crate::model::time::Time;
 
-use super::options::Options;
 use super::rows::{self, ATTEMPT, TASK};
-use super::{Error, KeyHolder, QueueUse, Store, migrate};
-
-/// Oldest SQLite that may be linked.
-const SQLITE_MIN: i32 = 3_051_003;
-
-/// File name of the database in the state directory.
-const FILE: &str = "taskdaemon.db";
+use super::{Error, KeyHolder, QueueUse, Store};
 
 /// A connection to the embedded database.
 #[derive(Debug)]
 pub struct Sqlite {
-    connection: Connection,
-    path: PathBuf,
-    inode: u64,
-    queues: HashMap<String, i64>,
-    tally: [u64; State::ALL.len()],
-    counted: [u64; State::ALL.len()],
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    pub(super) inode: u64,
+    pub(super) queues: HashMap<String, i64>,
+    pub(super) tally: [u64; State::ALL.len()],
+    pub(super) counted: [u64; State::ALL.len()],
 }
 
-fn failed(act: &'static str) -> impl FnOnce(rusqlite::Error) -> Error {
+pub(super) fn failed(act: &'static str) -> impl FnOnce(rusqlite::Error) -> Error {
     move |source| Error::Database { act, source }
 }
 
 impl Sqlite {
-    /// Opens the database of a state directory for writing, making it or
-    /// bringing it up to date where needed.
-    ///
-    /// # Errors
-    /// The file is not one we may use, or the database refused.
-    pub fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
-        let path = dir.join(FILE);
-        check_file(&path)?;
-        if rusqlite::version_number() < SQLITE_MIN {
-            let why = format!(
-                "SQLite {} is linked, and versions before 3.51.3 can damage it; \
-                 rebuild with the bundled SQLite",
-                rusqlite::version()
-            );
-            return Err(Error::Unusable { path, why });
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let mut connection =
-            Connection::open_with_flags(&path, flags).map_err(failed("open the file"))?;
-        migrate::inspect(&connection, &path)?;
-        settle(&connection, options).map_err(failed("set up the connection"))?;
-        migrate::migrate(&mut connection, &path)?;
-        sync_dir(dir)?;
-        Self::with(connection, path)
-    }
-
-    /// Opens the database of a state directory for reading only.
-    ///
-    /// # Errors
-    /// The database refused.
-    pub fn open_reader(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join(FILE);
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let connection =
-            Connection::open_with_flags(&path, flags).map_err(failed("open the file"))?;
-        connection
-            .busy_timeout(Duration::from_secs(5))
-            .map_err(failed("set up the connection"))?;
-        connection
-            .pragma_update(None, "mmap_size", 0)
-            .map_err(failed("set up the connection"))?;
-        connection.set_prepared_statement_cache_capacity(64);
-        Self::with(connection, path)
-    }
-
-    fn with(connection: Connection, path: PathBuf) -> Result<Self, Error> {
-        let inode = std::fs::metadata(&path)
-            .map_err(|source| Error::File {
-                act: "inspect",
-                path: path.clone(),
-                source,
-            })?
-            .ino();
-        let mut tally = [0; State::ALL.len()];
-        {
-            let mut statement = connection
-                .prepare("SELECT state, tasks FROM tally")
-                .map_err(failed("count tasks"))?;
-            let mut found = statement.query([]).map_err(failed("count tasks"))?;
-            while let Some(row) = found.next().map_err(failed("count tasks"))? {
-                let (state, tasks): (usize, u64) = (
-                    row.get(0).map_err(failed("count tasks"))?,
-                    row.get(1).map_err(failed("count tasks"))?,
-                );
-                if let Some(count) = tally.get_mut(state) {
-                    *count = tasks;
-                }
-            }
-        }
-        Ok(Self {
-            connection,
-            path,
-            inode,
-            queues: HashMap::new(),
-            tally,
-            counted: tally,
-        })
-    }
-
     /// Whether the file behind the connection is still the one in the
     /// directory. One that was moved or replaced takes commits into the void.
     #[must_use]
@@ -199,64 +104,6 @@ impl Sqlite {
 /// A state's place in [`State::ALL`].
 fn place(state: State) -> usize {
     usize::try_from(rows::state_number(state)).unwrap_or(usize::MAX)
-}
-
-/// Refuses files that someone else may have prepared.
-fn check_file(path: &Path) -> Result<(), Error> {
-    let Ok(meta) = std::fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    let unusable = |why: &str| Error::Unusable {
-        path: path.to_owned(),
-        why: why.to_owned(),
-    };
-    if !meta.is_file() {
-        return Err(unusable("it is not a regular file; move it away"));
-    }
-    if meta.nlink() != 1 {
-        return Err(unusable(
-            "it has more than one name (hard link); remove the others",
-        ));
-    }
-    if meta.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(unusable(
-            "it belongs to another user; give it to the daemon's user",
-        ));
-    }
-    if meta.mode() & 0o077 != 0 {
-        return Err(unusable("others may read or write it; make its mode 0600"));
-    }
-    Ok(())
-}
-
-/// Names in a directory are durable once the directory is synced.
-fn sync_dir(dir: &Path) -> Result<(), Error> {
-    std::fs::File::open(dir)
-        .and_then(|handle| handle.sync_all())
-        .map_err(|source| Error::File {
-            act: "sync",
-            path: dir.to_owned(),
-            source,
-        })
-}
-
-fn settle(connection: &Connection, options: &Options) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "mmap_size", 0)?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "cell_size_check", true)?;
-    connection.pragma_update(
-        None,
-        "journal_size_limit",
-        i64::try_from(options.wal_limit).unwrap_or(i64::MAX),
-    )?;
-    // Checkpoints at 16 MiB instead of 4: fewer, larger writes of hot pages.
-    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(())
 }
 
 /// JSON for a column; `None` for what need not be stored.

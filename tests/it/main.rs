@@ -1,1 +1,4 @@
 //! Integration tests: one binary, one file per room.
+
+mod sim;
+mod store;
