@@ -174,19 +174,29 @@ pub(super) fn attribute(path: &std::ffi::CStr, name: &std::ffi::CStr) -> Option<
         .map(<[u8]>::to_vec)
 }
 
-/// Sets every signal that this process ignores or handles back to its default,
+/// Sets every signal that this process was told to ignore back to its default,
 /// but for the ones its own runtime uses, so that children need not.
 pub(super) fn reset_dispositions() {
-    for signal in 1..libc::SIGRTMAX() {
+    for signal in 1..=libc::SIGRTMAX() {
         if matches!(
             signal,
             libc::SIGKILL | libc::SIGSTOP | libc::SIGSEGV | libc::SIGBUS | libc::SIGPIPE
         ) {
             continue;
         }
-        // SAFETY: sets the default action; called before any child or thread
-        // exists. Numbers libc keeps for itself are refused, harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let default = [0_u64; 4];
+        // SAFETY: a kernel sigaction of all zeroes is the default action; the
+        // raw call reaches the two signals that libc keeps for threads, of
+        // which there are none. A refusal changes nothing.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                8,
+            )
+        };
     }
 }
 
