@@ -12,10 +12,17 @@ pub mod engine;
 
 // Floor 3: requests in, work out.
 pub mod api;
-//pub mod run;
+pub mod run;
+
+// Floor 4: settings.
+pub mod config;
+
+// Floor 5: the process.
+pub mod daemon;
 
 // Beside the floors.
 pub mod clock;
+pub mod telemetry;
 
 /// Version of this program. A package build may set its own, so that an
 /// upgrade can be told from the program it replaces.

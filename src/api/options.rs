@@ -9,49 +9,42 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::quantity::ByteSize;
+use crate::model::setting::Kind::{Live, Restart};
+use crate::model::setting::settings;
 
-/// Settings of the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Unix socket of the API, bound only when systemd passed no sockets.
-    pub socket: PathBuf,
-    /// TCP addresses bound when the daemon is run by hand.
-    pub listen: Vec<SocketAddr>,
-    /// Who may use TCP.
-    pub tokens: Vec<Token>,
-    /// Users, or `@group`, that see and act on everyone's tasks.
-    pub admins: Vec<String>,
-    /// How long a client may take to send the head of a request.
-    pub header_timeout: Duration,
-    /// Largest body of a request.
-    pub body_max: ByteSize,
-    /// How long a client may take to send the body of a request.
-    pub body_timeout: Duration,
-    /// How long a connection may stay open without a request.
-    pub idle_timeout: Duration,
-    /// Most connections at once.
-    pub connections: u32,
-    /// Most connections at once of one user, or of one address.
-    pub connections_per_peer: u32,
-    /// How long open requests may take to finish when the daemon stops.
-    pub drain: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            socket: PathBuf::from("/run/taskdaemon/api.sock"),
-            listen: Vec::new(),
-            tokens: Vec::new(),
-            admins: Vec::new(),
-            header_timeout: Duration::from_secs(10),
-            body_max: ByteSize::mib(16),
-            body_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(60),
-            connections: 512,
-            connections_per_peer: 256,
-            drain: Duration::from_secs(5),
-        }
+settings! {
+    /// Settings of the API, section `[api]`.
+    pub struct Options {
+        /// Unix socket of the API, by default `api.sock` in `runtime_dir`. Bound only when
+        /// systemd passed no sockets.
+        socket: PathBuf = PathBuf::from("/run/taskdaemon/api.sock"), Restart;
+        /// TCP addresses bound when the daemon is run by hand, such as "127.0.0.1:8080". Under
+        /// systemd they belong into the socket unit. TCP needs at least one token.
+        listen: Vec<SocketAddr> = Vec::new(), Restart;
+        /// Who may use TCP: each token has a name, the SHA-256 of the secret in hex, and the
+        /// user id its bearer acts as: [{ name = "ci", sha256 = "9f86…", uid = 1000 }].
+        tokens: Vec<Token> = Vec::new(), Live;
+        /// Users, or "@group", that see and act on everyone's tasks. Root and the daemon's own
+        /// user always do.
+        admins: Vec<String> = Vec::new(), Live;
+        /// How long a client may take to send the head of a request.
+        #[serde(with = "crate::model::quantity::duration")]
+        header_timeout: Duration = Duration::from_secs(10), Live;
+        /// Largest body of a request.
+        body_max: ByteSize = ByteSize::mib(1), Live;
+        /// How long a client may take to send the body of a request.
+        #[serde(with = "crate::model::quantity::duration")]
+        body_timeout: Duration = Duration::from_secs(30), Live;
+        /// How long a connection may stay open without a request.
+        #[serde(with = "crate::model::quantity::duration")]
+        idle_timeout: Duration = Duration::from_secs(60), Live;
+        /// Most connections at once.
+        connections: u32 = 512, Live;
+        /// Most connections at once of one user, or of one address.
+        connections_per_peer: u32 = 256, Live;
+        /// How long open requests may take to finish when the daemon stops.
+        #[serde(with = "crate::model::quantity::duration")]
+        drain: Duration = Duration::from_secs(5), Live;
     }
 }
 

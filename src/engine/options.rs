@@ -1,25 +1,21 @@
-//! The engine's settings.
+//! Settings of the engine: how much at once, how much waiting.
+//!
+//! Plain values; `config` reads and checks them, the engine obeys them.
 
-/// Limits that the engine keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Attempts at once on this host.
-    pub slots: u32,
-    /// Attempts at once in each queue; unlimited when absent.
-    pub queue_concurrency: Option<u32>,
-    /// Most unfinished tasks.
-    pub backlog: u64,
-    /// Commands that may wait before new ones are turned away.
-    pub commands: usize,
-}
+use crate::model::setting::Kind::{Live, Restart};
+use crate::model::setting::settings;
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            slots: 16,
-            queue_concurrency: None,
-            backlog: 10_000_000,
-            commands: 4096,
-        }
+settings! {
+    /// Settings of the engine, section `[engine]`.
+    pub struct Options {
+        /// Attempts running at once on this host.
+        slots: u32 = 16, Live;
+        /// Attempts running at once in a queue that has no limit of its own. Absent: only
+        /// `slots` counts.
+        queue_concurrency: Option<u32> = None, Live, "4";
+        /// Most unfinished tasks; a submit beyond it is refused.
+        backlog: u64 = 10_000_000, Live;
+        /// Most commands waiting for the engine; beyond it clients are told to try again.
+        commands: u32 = 4096, Restart;
     }
 }

@@ -13,6 +13,7 @@ pub mod filter;
 pub mod quantity;
 pub mod reason;
 pub mod retry;
+pub mod setting;
 pub mod spec;
 pub mod step;
 pub mod task;

@@ -143,7 +143,9 @@ pub fn format_duration(duration: Duration) -> String {
     }
 }
 
-/// A number of bytes. As text: digits and one unit, `B`, `KiB`, `MiB`, `GiB`,
+/// A number of bytes.
+///
+/// As text: digits and one unit, `B`, `KiB`, `MiB`, `GiB`,
 /// `TiB` (powers of 1024) or `KB`, `MB`, `GB`, `TB` (powers of 1000). A bare
 /// number and a bare `K` or `M` are refused, because they mean different
 /// things to different people.

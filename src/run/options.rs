@@ -1,24 +1,34 @@
-//! The run room's settings.
+//! Settings of running: which runner, how much output.
+//!
+//! Plain values; `config` reads and checks them, the room obeys them.
 
 use std::path::PathBuf;
 
-/// Where work goes, and what is kept of its output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Socket of the shared runner.
-    pub runner_socket: PathBuf,
-    /// Bytes of output kept of an attempt whose task names no other cap.
-    pub output_cap: u64,
-    /// Whether to start an own runner when nobody listens on the socket.
-    pub start_runner: StartRunner,
+use serde::{Deserialize, Serialize};
+
+use crate::model::quantity::ByteSize;
+use crate::model::setting::Kind::{Live, Restart};
+use crate::model::setting::settings;
+
+settings! {
+    /// Settings of running, section `[run]`.
+    pub struct Options {
+        /// Unix socket of the runner, by default `runner.sock` in `runtime_dir`.
+        runner_socket: PathBuf = PathBuf::from("/run/taskdaemon/runner.sock"), Restart;
+        /// Output kept of one attempt, where the task names no other cap.
+        output_cap: ByteSize = ByteSize::mib(10), Live;
+        /// "auto": start a runner of its own when nothing listens on the runner's socket;
+        /// "never": wait for one.
+        start_runner: StartRunner = StartRunner::Auto, Restart;
+    }
 }
 
-/// Who starts the runner.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Whether the daemon may start a runner itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StartRunner {
-    /// The daemon, when nobody else listens.
-    #[default]
+    /// When nothing listens on the runner's socket.
     Auto,
-    /// Only the service manager.
+    /// Not at all: systemd does.
     Never,
 }

@@ -176,7 +176,7 @@ fn settle(connection: &Connection, options: &Options) -> rusqlite::Result<()> {
     connection.pragma_update(
         None,
         "journal_size_limit",
-        i64::try_from(options.wal_limit).unwrap_or(i64::MAX),
+        i64::try_from(options.wal_limit.bytes()).unwrap_or(i64::MAX),
     )?;
     // Checkpoints at 16 MiB instead of 4: fewer, larger writes of hot pages.
     connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;

@@ -1,20 +1,18 @@
-//! The store's settings.
+//! Settings of the store: what it may take of the disk.
+//!
+//! Plain values; `config` reads and checks them, the store obeys them.
 
-/// Bounds on what the store takes from the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Size in bytes to which the write-ahead log is cut back.
-    pub wal_limit: u64,
-    /// Size in bytes of the file that is given up when the disk is full, so
-    /// that the end of running tasks can still be recorded.
-    pub ballast: u64,
-}
+use crate::model::quantity::ByteSize;
+use crate::model::setting::Kind::Restart;
+use crate::model::setting::settings;
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            wal_limit: 64 << 20,
-            ballast: 16 << 20,
-        }
+settings! {
+    /// Settings of the store, section `[store]`.
+    pub struct Options {
+        /// Size to which the write-ahead log is cut back after a checkpoint.
+        wal_limit: ByteSize = ByteSize::mib(64), Restart;
+        /// Space held back by a file that is given up when the disk is full, so that running
+        /// tasks can still be brought to an end. "0B" for none.
+        ballast: ByteSize = ByteSize::mib(16), Restart;
     }
 }

@@ -1,4 +1,5 @@
 //! Integration tests: one binary, one file per room.
 
+mod runner;
 mod sim;
 mod store;
