@@ -1,11 +1,8 @@
 //! Where log lines go: the journal when systemd listens, else standard error.
 //!
-//! Nobody who logs ever waits. Each event becomes an owned record in a bounded
-//! queue; one thread writes them out and may be stuck as long as journald or
-//! the reader of standard error likes. What does not fit is dropped, counted
-//! ([`dropped`]) and told. The thread hands records to tracing-journald, which
-//! owns the protocol, under the metadata of the original event but with the
-//! closed list of fields below: `task`, `attempt`, `queue`, `request` and
+//! Nobody who logs ever waits: each event becomes an owned record in a bounded
+//! queue, one thread writes them out, and what does not fit is dropped, counted
+//! ([`dropped`]) and told. `task`, `attempt`, `queue`, `request` and
 //! `message_id` become journal fields, everything else `key=value` in the text.
 //! This file imports nothing of ours.
 
@@ -13,8 +10,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::panic;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -45,6 +42,8 @@ const MESSAGE_ID: usize = 1;
 /// Records that may wait. With [`TEXT_MAX`] this bounds the memory a stuck
 /// reader can cost.
 const QUEUE: usize = 2048;
+/// Flushes that may wait beside them.
+const FLUSHES: usize = 64;
 /// Longest text of one field, in bytes.
 const TEXT_MAX: usize = 4096;
 /// How long the end of the program, or a panic, waits for the queue to empty.
@@ -53,6 +52,9 @@ const FLUSH: Duration = Duration::from_millis(500);
 const DEFAULT_FILTER: &str = "info";
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// Records in the queue. Counted here, because the channel has room for more:
+/// a [`flush`] must get in when the queue is full of records.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// How many log lines were dropped since the start, because whoever should
 /// have read them did not.
@@ -95,7 +97,7 @@ pub fn init(options: &Options) -> io::Result<Guard> {
         Err(bad) => (EnvFilter::new(DEFAULT_FILTER), Some(bad)),
     };
     let (filter, handle) = reload::Layer::new(filter);
-    let (queue, lines) = sync_channel(QUEUE);
+    let (queue, lines) = sync_channel(QUEUE + FLUSHES);
     let mut output = Output::new(options.now);
     thread::Builder::new()
         .name("journal".to_owned())
@@ -133,6 +135,7 @@ pub fn check(filter: &str) -> Result<(), BadFilter> {
 }
 
 fn parse(text: &str) -> Result<EnvFilter, BadFilter> {
+    let mut directives = DEFAULT_FILTER.to_owned();
     for part in text.split(',').map(str::trim) {
         // The crate takes a bare unknown word for a target and then logs
         // nothing else: a misspelt level would silence the daemon.
@@ -141,9 +144,11 @@ fn parse(text: &str) -> Result<EnvFilter, BadFilter> {
         if target.is_empty() || !known.contains(&level) {
             return Err(BadFilter(escape(part)));
         }
+        directives.push(',');
+        directives.push_str(part);
     }
     EnvFilter::builder()
-        .parse(format!("{DEFAULT_FILTER},{text}"))
+        .parse(directives)
         .map_err(|_| BadFilter(escape(text)))
 }
 
@@ -192,7 +197,7 @@ fn log_panics(queue: SyncSender<Line>) {
         let thread = thread::current();
         let name = thread.name().unwrap_or("unnamed");
         tracing::error!(
-            message_id = message::PANIC,
+            message_id = id::PANIC,
             "panic in thread {name} at {place}: {said}"
         );
         for line in std::backtrace::Backtrace::capture().to_string().lines() {
@@ -330,18 +335,17 @@ where
                 record.inherit(fields);
             }
         }
-        match self.queue.try_send(Line::Event(Box::new(record))) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                DROPPED.fetch_add(1, Ordering::Relaxed);
-            }
+        let room = WAITING.fetch_add(1, Ordering::Relaxed) < QUEUE;
+        if !room || self.queue.try_send(Line::Event(Box::new(record))).is_err() {
+            WAITING.fetch_sub(1, Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Identities of the messages that the journal's catalog explains
 /// (`journalctl -x`, `systemd/taskdaemon.catalog`). Never reused.
-pub mod message {
+pub mod id {
     /// It serves.
     pub const READY: &str = "56f3257c569c450bb2cf5eed034bdae2";
     /// It stops.
@@ -361,7 +365,7 @@ pub mod message {
     /// A commit failed, its outcome is unknown.
     pub const STORE_FAILED: &str = "1b99d7fb79b64ae7b6455eb498b0bffa";
     /// The program has a mistake and a thread of it ended.
-    pub const PANIC: &str = "7e24d7705e0e4f2060b4d91fb614e6d3";
+    pub const PANIC: &str = "7e24d7705e0e4f20a0b4d91fb614e6d3";
     /// Log lines were lost because nobody read them.
-    pub const LINES_DROPPED: &str = "1c327dbc34ff4f87ddb4b1e55f2d58fb";
+    pub const LINES_DROPPED: &str = "1c327dbc34ff4f879db4b1e55f2d58fb";
 }

@@ -1,7 +1,9 @@
 //! The end of the log queue where lines go out: the journal, or standard error.
 //!
 //! Owned by one thread, which may be stuck here as long as journald or the
-//! reader of standard error likes. What a line says is decided in `telemetry`.
+//! reader of standard error likes. tracing-journald owns the protocol; it is
+//! handed one record at a time, with the metadata of the original event and
+//! the closed list of fields. What a line says is decided in `telemetry`.
 
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::net::UnixDatagram;
@@ -14,7 +16,9 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 
-use super::{CODE_FIELDS, DROPPED, FIELDS, Line, MESSAGE, MESSAGE_ID, Record, dropped, message};
+use super::{
+    CODE_FIELDS, DROPPED, FIELDS, Line, MESSAGE, MESSAGE_ID, Record, WAITING, dropped, id,
+};
 
 /// Names in the journal, in the order of [`CODE_FIELDS`].
 const JOURNAL_FIELDS: [&str; FIELDS] = [
@@ -59,7 +63,10 @@ impl Output {
     pub(super) fn serve(&mut self, lines: &Receiver<Line>) {
         while let Ok(line) = lines.recv() {
             match line {
-                Line::Event(record) => self.write(&record),
+                Line::Event(record) => {
+                    WAITING.fetch_sub(1, Ordering::Relaxed);
+                    self.write(&record);
+                }
                 // The one who asked may have given up; both are fine.
                 Line::Flush(done) => drop(done.try_send(())),
             }
@@ -67,7 +74,7 @@ impl Output {
             if lost > self.told {
                 // This goes through the queue like every other line.
                 tracing::warn!(
-                    message_id = message::LINES_DROPPED,
+                    message_id = id::LINES_DROPPED,
                     "{} log lines dropped",
                     lost - self.told
                 );
