@@ -191,12 +191,17 @@ fn describe(task: &TaskInfo) -> String {
     say("attempts", Some(tries));
     let mut out = String::new();
     for (name, value) in &rows {
-        out.push_str(&format!("{name:<9} {value}
-"));
+        out.push_str(&format!(
+            "{name:<9} {value}
+"
+        ));
     }
     let words = command(&task.run.command);
-    out.push_str(&format!("{:<9} {words}
-", "command"));
+    out.push_str(&format!(
+        "{:<9} {words}
+",
+        "command"
+    ));
     if let Some(attempts) = task
         .attempts
         .as_ref()
