@@ -13,8 +13,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::panic;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ const MESSAGE_ID: usize = 1;
 /// Records that may wait. With [`TEXT_MAX`] this bounds the memory a stuck
 /// reader can cost.
 const QUEUE: usize = 2048;
+/// Flushes that may wait beside them.
+const FLUSHES: usize = 64;
 /// Longest text of one field, in bytes.
 const TEXT_MAX: usize = 4096;
 /// How long the end of the program, or a panic, waits for the queue to empty.
@@ -53,6 +55,9 @@ const FLUSH: Duration = Duration::from_millis(500);
 const DEFAULT_FILTER: &str = "info";
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// Records in the queue. Counted here, because the channel has room for more:
+/// a [`flush`] must get in when the queue is full of records.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// How many log lines were dropped since the start, because whoever should
 /// have read them did not.
@@ -95,7 +100,7 @@ pub fn init(options: &Options) -> io::Result<Guard> {
         Err(bad) => (EnvFilter::new(DEFAULT_FILTER), Some(bad)),
     };
     let (filter, handle) = reload::Layer::new(filter);
-    let (queue, lines) = sync_channel(QUEUE);
+    let (queue, lines) = sync_channel(QUEUE + FLUSHES);
     let mut output = Output::new(options.now);
     thread::Builder::new()
         .name("journal".to_owned())
@@ -133,6 +138,7 @@ pub fn check(filter: &str) -> Result<(), BadFilter> {
 }
 
 fn parse(text: &str) -> Result<EnvFilter, BadFilter> {
+    let mut directives = DEFAULT_FILTER.to_owned();
     for part in text.split(',').map(str::trim) {
         // The crate takes a bare unknown word for a target and then logs
         // nothing else: a misspelt level would silence the daemon.
@@ -141,9 +147,11 @@ fn parse(text: &str) -> Result<EnvFilter, BadFilter> {
         if target.is_empty() || !known.contains(&level) {
             return Err(BadFilter(escape(part)));
         }
+        directives.push(',');
+        directives.push_str(part);
     }
     EnvFilter::builder()
-        .parse(format!("{DEFAULT_FILTER},{text}"))
+        .parse(directives)
         .map_err(|_| BadFilter(escape(text)))
 }
 
@@ -330,11 +338,10 @@ where
                 record.inherit(fields);
             }
         }
-        match self.queue.try_send(Line::Event(Box::new(record))) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                DROPPED.fetch_add(1, Ordering::Relaxed);
-            }
+        let room = WAITING.fetch_add(1, Ordering::Relaxed) < QUEUE;
+        if !room || self.queue.try_send(Line::Event(Box::new(record))).is_err() {
+            WAITING.fetch_sub(1, Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -71,7 +71,7 @@ impl Format {
             .and_then(|fault| fault.position)
     }
 
-    fn read<S: for<'de> DeserializeSeed<'de>, T>(self, text: &str, seed: S) -> Result<T, Fault>
+    fn read<S, T>(self, text: &str, seed: S) -> Result<T, Fault>
     where
         S: for<'de> DeserializeSeed<'de, Value = T>,
     {

@@ -14,7 +14,9 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 
-use super::{CODE_FIELDS, DROPPED, FIELDS, Line, MESSAGE, MESSAGE_ID, Record, dropped, message};
+use super::{
+    CODE_FIELDS, DROPPED, FIELDS, Line, MESSAGE, MESSAGE_ID, Record, WAITING, dropped, message,
+};
 
 /// Names in the journal, in the order of [`CODE_FIELDS`].
 const JOURNAL_FIELDS: [&str; FIELDS] = [
@@ -59,7 +61,10 @@ impl Output {
     pub(super) fn serve(&mut self, lines: &Receiver<Line>) {
         while let Ok(line) = lines.recv() {
             match line {
-                Line::Event(record) => self.write(&record),
+                Line::Event(record) => {
+                    WAITING.fetch_sub(1, Ordering::Relaxed);
+                    self.write(&record);
+                }
                 // The one who asked may have given up; both are fine.
                 Line::Flush(done) => drop(done.try_send(())),
             }

@@ -1,1 +1,5 @@
 //! Integration tests: one binary, one file per room.
+
+mod config;
+mod notify;
+mod telemetry;
