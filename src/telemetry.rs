@@ -1,11 +1,8 @@
 //! Where log lines go: the journal when systemd listens, else standard error.
 //!
-//! Nobody who logs ever waits. Each event becomes an owned record in a bounded
-//! queue; one thread writes them out and may be stuck as long as journald or
-//! the reader of standard error likes. What does not fit is dropped, counted
-//! ([`dropped`]) and told. The thread hands records to tracing-journald, which
-//! owns the protocol, under the metadata of the original event but with the
-//! closed list of fields below: `task`, `attempt`, `queue`, `request` and
+//! Nobody who logs ever waits: each event becomes an owned record in a bounded
+//! queue, one thread writes them out, and what does not fit is dropped, counted
+//! ([`dropped`]) and told. `task`, `attempt`, `queue`, `request` and
 //! `message_id` become journal fields, everything else `key=value` in the text.
 //! This file imports nothing of ours.
 

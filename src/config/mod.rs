@@ -155,12 +155,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
         .extract()
         .map_err(|error| explain(&layers, error))?;
     check::check(&config).map_err(|found| {
-        let path: Vec<&str> = found.key.split('.').collect();
-        Error::new(
-            place(&layers, &path, Target::Value),
-            format!("{}: {}", found.key, found.message),
-        )
-        .suggest(found.suggestion)
+        let decided = |key: &str| {
+            let path: Vec<&str> = key.split('.').collect();
+            place(&layers, &path, Target::Value)
+        };
+        let place = match (decided(found.key), found.against) {
+            (Place::Default, Some(against)) => decided(against),
+            (place, _) => place,
+        };
+        Error::new(place, format!("{}: {}", found.key, found.message)).suggest(found.suggestion)
     })?;
     Ok(Loaded {
         config,

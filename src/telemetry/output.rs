@@ -1,7 +1,9 @@
 //! The end of the log queue where lines go out: the journal, or standard error.
 //!
 //! Owned by one thread, which may be stuck here as long as journald or the
-//! reader of standard error likes. What a line says is decided in `telemetry`.
+//! reader of standard error likes. tracing-journald owns the protocol; it is
+//! handed one record at a time, with the metadata of the original event and
+//! the closed list of fields. What a line says is decided in `telemetry`.
 
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::net::UnixDatagram;

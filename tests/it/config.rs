@@ -284,7 +284,7 @@ const BAD_SETTINGS: &[(&str, &str)] = &[
     ),
     (
         "[api]\nconnections = 10\n",
-        "default: api.connections_per_peer: is more than all connections together (10)",
+        "config.toml:2:15: api.connections_per_peer: 256 is more than api.connections, which is 10",
     ),
     (
         "log = 'infoo'\n",

@@ -2,4 +2,5 @@
 
 mod config;
 mod notify;
+mod signals;
 mod telemetry;

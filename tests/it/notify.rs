@@ -11,8 +11,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use taskdaemon::daemon::listeners::Listener;
 use taskdaemon::daemon::notify::Notify;
-use taskdaemon::daemon::service::{Listener, Systemd};
+use taskdaemon::daemon::service::Systemd;
 
 /// Set for the process that is to take its environment.
 const PROBE: &str = "NOTIFY_TEST_PROBE";
