@@ -365,7 +365,7 @@ pub mod message {
     /// A commit failed, its outcome is unknown.
     pub const STORE_FAILED: &str = "1b99d7fb79b64ae7b6455eb498b0bffa";
     /// The program has a mistake and a thread of it ended.
-    pub const PANIC: &str = "7e24d7705e0e4f2060b4d91fb614e6d3";
+    pub const PANIC: &str = "7e24d7705e0e4f20a0b4d91fb614e6d3";
     /// Log lines were lost because nobody read them.
-    pub const LINES_DROPPED: &str = "1c327dbc34ff4f87ddb4b1e55f2d58fb";
+    pub const LINES_DROPPED: &str = "1c327dbc34ff4f879db4b1e55f2d58fb";
 }

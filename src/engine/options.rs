@@ -18,7 +18,7 @@ settings! {
         /// Most unfinished tasks; a submit beyond it is refused.
         backlog: u64 = 10_000_000, Live;
         /// Most commands waiting for the engine; beyond it clients are told to try again.
-        commands: u32 = 4096, Restart;
+        commands: usize = 4096, Restart;
         /// Time between asking a task to end and killing it, where the task names none.
         #[serde(with = "crate::model::quantity::duration")]
         grace: Duration = Duration::from_secs(10), Live;

@@ -91,7 +91,7 @@ fn the_default_file_says_what_the_defaults_are() {
     for key in [
         "state_dir",
         "[api]",
-        "body_max = \"1MiB\"",
+        "body_max = \"16MiB\"",
         "drain = \"5s\"",
         "slots = 16",
         "[store]",
@@ -681,7 +681,7 @@ fn a_reload_is_told_what_changed_and_what_takes_a_restart() {
     assert_eq!(
         lines,
         [
-            "api.body_max: \"1MiB\" -> \"2MiB\"",
+            "api.body_max: \"16MiB\" -> \"2MiB\"",
             "engine.slots: 2 -> 3",
             "engine.commands: 4096 -> 5 (after a restart)",
         ]
