@@ -197,7 +197,7 @@ fn log_panics(queue: SyncSender<Line>) {
         let thread = thread::current();
         let name = thread.name().unwrap_or("unnamed");
         tracing::error!(
-            message_id = message::PANIC,
+            message_id = id::PANIC,
             "panic in thread {name} at {place}: {said}"
         );
         for line in std::backtrace::Backtrace::capture().to_string().lines() {
@@ -345,7 +345,7 @@ where
 
 /// Identities of the messages that the journal's catalog explains
 /// (`journalctl -x`, `systemd/taskdaemon.catalog`). Never reused.
-pub mod message {
+pub mod id {
     /// It serves.
     pub const READY: &str = "56f3257c569c450bb2cf5eed034bdae2";
     /// It stops.

@@ -180,8 +180,7 @@ fn engine(config: &Config) -> Result<(), Found> {
         );
     }
     within("engine.backlog", engine.backlog, 1, 1_000_000_000)?;
-    within("engine.commands", engine.commands, 1, 1_000_000)?;
-    time("engine.grace", engine.grace, Duration::ZERO, HOUR)
+    within("engine.commands", engine.commands, 1, 1_000_000)
 }
 
 fn tokens(tokens: &[Token]) -> Result<(), Found> {

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::process;
 use std::time::Duration;
 
-use super::listeners::{self, Error, Listener};
+use super::passed::{self, Error, Listener};
 use super::notify::Notify;
 
 /// Everything that is taken out of the environment.
@@ -52,7 +52,7 @@ impl Systemd {
     /// environment is cleared all the same.
     pub fn take() -> Result<Self, Error> {
         let mut warnings = Vec::new();
-        let listeners = listeners::take(&mut warnings);
+        let listeners = passed::take(&mut warnings);
         let notify = Notify::to(env::var_os("NOTIFY_SOCKET"), &mut warnings);
         let watchdog = watchdog(
             env::var_os("WATCHDOG_USEC"),

@@ -2,8 +2,6 @@
 //!
 //! Plain values; `config` reads and checks them, the engine obeys them.
 
-use std::time::Duration;
-
 use crate::model::setting::Kind::{Live, Restart};
 use crate::model::setting::settings;
 
@@ -18,9 +16,6 @@ settings! {
         /// Most unfinished tasks; a submit beyond it is refused.
         backlog: u64 = 10_000_000, Live;
         /// Most commands waiting for the engine; beyond it clients are told to try again.
-        commands: usize = 4096, Restart;
-        /// Time between asking a task to end and killing it, where the task names none.
-        #[serde(with = "crate::model::quantity::duration")]
-        grace: Duration = Duration::from_secs(10), Live;
+        commands: u32 = 4096, Restart;
     }
 }

@@ -6,9 +6,14 @@
 //! system is decided on this floor.
 
 pub mod attempt;
+pub mod check;
+pub mod event;
+pub mod filter;
 pub mod quantity;
+pub mod reason;
 pub mod retry;
 pub mod setting;
 pub mod spec;
+pub mod step;
 pub mod task;
 pub mod time;

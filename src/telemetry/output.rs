@@ -17,7 +17,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 
 use super::{
-    CODE_FIELDS, DROPPED, FIELDS, Line, MESSAGE, MESSAGE_ID, Record, WAITING, dropped, message,
+    CODE_FIELDS, DROPPED, FIELDS, Line, MESSAGE, MESSAGE_ID, Record, WAITING, dropped, id,
 };
 
 /// Names in the journal, in the order of [`CODE_FIELDS`].
@@ -74,7 +74,7 @@ impl Output {
             if lost > self.told {
                 // This goes through the queue like every other line.
                 tracing::warn!(
-                    message_id = message::LINES_DROPPED,
+                    message_id = id::LINES_DROPPED,
                     "{} log lines dropped",
                     lost - self.told
                 );

@@ -111,10 +111,10 @@ fn uncommented(text: &str) -> String {
 
 #[test]
 fn each_source_goes_over_the_one_before() {
-    let text = "log = 'warn'\n[engine]\nslots = 2\ncommands = 2\nbacklog = 2\ngrace = '2s'\n";
+    let text = "log = 'warn'\n[engine]\nslots = 2\ncommands = 2\nbacklog = 2\n[api]\nidle_timeout = '2s'\n";
     let mut house = House::toml(text)
         .variable("TASKDAEMON_ENGINE__BACKLOG", "4")
-        .variable("TASKDAEMON_ENGINE__GRACE", "4s")
+        .variable("TASKDAEMON_API__IDLE_TIMEOUT", "4s")
         .variable("TASKDAEMON_API__ADMINS", "[ann, @wheel]")
         .variable("TASKDAEMON_TASK_ID", "7")
         .variable("TASKDAEMON_HOST", "elsewhere");
@@ -122,7 +122,7 @@ fn each_source_goes_over_the_one_before() {
     house.drop_in("20-b.toml", "[engine]\ncommands = 33\n");
     house.sources = house
         .sources
-        .with_flag("engine.grace", "5s")
+        .with_flag("api.idle_timeout", "5s")
         .with_flag("runtime_dir", "/r");
     let loaded = house.load();
     let config = &loaded.config;
@@ -130,14 +130,14 @@ fn each_source_goes_over_the_one_before() {
     assert_eq!(config.engine.slots, 2);
     assert_eq!(config.engine.commands, 33);
     assert_eq!(config.engine.backlog, 4);
-    assert_eq!(config.engine.grace, Duration::from_secs(5));
+    assert_eq!(config.api.idle_timeout, Duration::from_secs(5));
     assert_eq!(config.api.admins, ["ann", "@wheel"]);
     assert_eq!(config.api.socket, Path::new("/r/api.sock"));
     assert_eq!(
         config.state_dir,
         Path::new("/home/somebody/.local/state/taskdaemon")
     );
-    assert_eq!(loaded.place("engine.grace"), Place::CommandLine);
+    assert_eq!(loaded.place("api.idle_timeout"), Place::CommandLine);
     assert_eq!(
         loaded.place("engine.backlog"),
         Place::Variable("TASKDAEMON_ENGINE__BACKLOG".into())
@@ -152,11 +152,11 @@ fn each_source_goes_over_the_one_before() {
 
 #[test]
 fn yaml_is_read_by_its_ending() {
-    let text = "# comment\nlog: debug\napi:\nengine:\n  slots: 3\n  grace: 1m30s\n";
+    let text = "# comment\nlog: debug\nrun:\nengine:\n  slots: 3\napi:\n  idle_timeout: 1m30s\n";
     for name in ["config.yml", "config.yaml"] {
         let config = House::new(name, text).load().config;
         assert_eq!((config.log.as_str(), config.engine.slots), ("debug", 3));
-        assert_eq!(config.engine.grace, Duration::from_secs(90));
+        assert_eq!(config.api.idle_timeout, Duration::from_secs(90));
     }
 }
 
@@ -235,28 +235,28 @@ const BAD_SETTINGS: &[(&str, &str)] = &[
         "config.toml:2:21: engine.queue_concurrency: 0 would let no task start; leave it out",
     ),
     (
-        "[engine]\ngrace = 10\n",
-        "config.toml:2:9: engine.grace: expected a duration such as \"10s\"",
+        "[api]\nidle_timeout = 10\n",
+        "config.toml:2:16: api.idle_timeout: expected a duration such as \"10s\"",
     ),
     (
-        "[engine]\ngrace = '10'\n",
-        "config.toml:2:9: engine.grace: `10` has no unit: write `10s`",
+        "[api]\nidle_timeout = '10'\n",
+        "config.toml:2:16: api.idle_timeout: `10` has no unit: write `10s`",
     ),
     (
-        "[engine]\ngrace = '-1s'\n",
-        "config.toml:2:9: engine.grace: expected digits",
+        "[api]\nidle_timeout = '-1s'\n",
+        "config.toml:2:16: api.idle_timeout: expected digits",
     ),
     (
-        "[engine]\ngrace = '1.5h'\n",
-        "config.toml:2:9: engine.grace: unknown unit `.`",
+        "[api]\nidle_timeout = '1.5h'\n",
+        "config.toml:2:16: api.idle_timeout: unknown unit `.`",
     ),
     (
-        "[engine]\ngrace = '99999999999999d'\n",
-        "config.toml:2:9: engine.grace: `99999999999999d` is too large",
+        "[api]\nidle_timeout = '99999999999999d'\n",
+        "config.toml:2:16: api.idle_timeout: `99999999999999d` is too large",
     ),
     (
-        "[engine]\ngrace = '2h'\n",
-        "config.toml:2:9: engine.grace: 2h is not between 0s and 1h",
+        "[api]\nidle_timeout = '2d'\n",
+        "config.toml:2:16: api.idle_timeout: 2d is not between 100ms and 1d",
     ),
     (
         "[api]\nbody_max = '1K'\n",
@@ -617,9 +617,9 @@ fn a_bad_variable_is_named() {
             "`TASKDAEMON_ENGINE` is a section of settings, not a value",
         ),
         (
-            "TASKDAEMON_ENGINE__GRACE",
+            "TASKDAEMON_API__IDLE_TIMEOUT",
             "10",
-            "engine.grace: expected a duration",
+            "api.idle_timeout: expected a duration",
         ),
         ("TASKDAEMON_", "1", "unknown key"),
         (

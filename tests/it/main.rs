@@ -3,4 +3,6 @@
 mod config;
 mod notify;
 mod signals;
+mod sim;
+mod store;
 mod telemetry;

@@ -11,7 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use taskdaemon::daemon::listeners::Listener;
+use taskdaemon::daemon::passed::Listener;
 use taskdaemon::daemon::notify::Notify;
 use taskdaemon::daemon::service::Systemd;
 
