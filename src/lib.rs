@@ -12,7 +12,7 @@ pub mod engine;
 
 // Floor 3: requests in, work out.
 pub mod api;
-pub mod run { pub mod options; }
+pub mod run;
 
 // Floor 4: settings.
 pub mod config;

@@ -1,3 +1,27 @@
 //! The program: hands its arguments to the command line.
 
-fn main() {}
+use taskdaemon::runner::{self, Options};
+
+fn main() -> anyhow::Result<()> {
+    // For the runner's own tests, until the command line is here.
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() != Some("runner") {
+        return Ok(());
+    }
+    let mut options = Options::default();
+    let mut next = || args.next();
+    while let (Some(name), value) = (next(), next()) {
+        let value = value.unwrap_or_default();
+        match name.as_str() {
+            "--resume" => options.resume = Some(value.parse()?),
+            "--options" => options = serde_json::from_str(&value)?,
+            _ => anyhow::bail!("unknown option {name}"),
+        }
+    }
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
+    runner::serve(options, taskdaemon::clock::now)
+}

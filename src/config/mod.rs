@@ -16,19 +16,17 @@ use crate::model::setting::Kind::{Live, Restart, Section};
 use crate::model::setting::settings;
 use crate::{api, engine, run, store};
 
-pub use self::error::{Error, Place};
-pub use self::print::{Change, changes, default_text, show};
-
+use self::error::{Error, Place};
 use self::file::Source;
 use self::places::Places;
 use self::tree::Target;
 
 mod check;
-mod error;
+pub mod error;
 mod file;
 mod keys;
 mod places;
-mod print;
+pub mod print;
 mod tree;
 
 settings! {

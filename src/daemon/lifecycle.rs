@@ -72,7 +72,10 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let mut signals = Signals::listen().map_err(system("catch signals"))?;
     let interval = parts.systemd.watchdog_interval();
     let notify = parts.systemd.notify;
-    let sockets = sockets(listen::listeners(parts.systemd.listeners, &parts.settings.api)?)?;
+    let sockets = sockets(listen::listeners(
+        parts.systemd.listeners,
+        &parts.settings.api,
+    )?)?;
     let (stop, stopping) = watch::channel(false);
     let (ask, asked) = mpsc::channel(RELOADS);
     let state = State {
@@ -93,7 +96,11 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     };
     let serving = tokio::spawn(server.serve(sockets));
     let telling = tokio::spawn(tell_status(parts.handle.watch(), notify.clone()));
-    let feeding = tokio::spawn(feed_watchdog(parts.handle.clone(), notify.clone(), interval));
+    let feeding = tokio::spawn(feed_watchdog(
+        parts.handle.clone(),
+        notify.clone(),
+        interval,
+    ));
     let text = status(&parts.handle.snapshot());
     notify.ready(&text);
     tracing::info!(
@@ -103,7 +110,10 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     );
     obey(&mut signals, asked, reloader, &parts.handle, &notify).await;
     notify.stopping("Stopping: open requests are finished, running tasks go on");
-    tracing::info!(message_id = telemetry::id::STOPPING, "taskdaemon stops; running tasks go on");
+    tracing::info!(
+        message_id = telemetry::id::STOPPING,
+        "taskdaemon stops; running tasks go on"
+    );
     telling.abort();
     feeding.abort();
     notify.extend_timeout(drain + MARGIN);
@@ -185,11 +195,17 @@ fn reload(
 #[must_use]
 pub fn status(snapshot: &Snapshot) -> String {
     let count = |state| snapshot.count(state);
-    let waiting = count(task::State::Queued)
-        + count(task::State::Scheduled)
-        + count(task::State::Blocked);
-    let runner = if snapshot.runner.is_some() { "" } else { ", waiting for a runner" };
-    format!("{} of {} slots in use, {waiting} waiting{runner}", snapshot.used, snapshot.slots)
+    let waiting =
+        count(task::State::Queued) + count(task::State::Scheduled) + count(task::State::Blocked);
+    let runner = if snapshot.runner.is_some() {
+        ""
+    } else {
+        ", waiting for a runner"
+    };
+    format!(
+        "{} of {} slots in use, {waiting} waiting{runner}",
+        snapshot.used, snapshot.slots
+    )
 }
 
 async fn tell_status(mut figures: watch::Receiver<Snapshot>, notify: Notify) {

@@ -33,25 +33,32 @@ pub fn listeners(
     if let Some(tcp) = tcp
         && options.tokens.is_empty()
     {
-        let address = tcp.local_addr().map_or_else(|_| "TCP".to_owned(), |at| at.to_string());
-        return Err(Error::Config(crate::config::Error::new(
-            crate::config::Place::Key("api.tokens".to_owned()),
-            format!("is empty, and {address} would be open to everyone; add a token or close it"),
-        )));
+        let address = tcp
+            .local_addr()
+            .map_or_else(|_| "TCP".to_owned(), |at| at.to_string());
+        return Err(Error::OpenTcp(address));
     }
     Ok(listeners)
 }
 
 fn own(options: &Options) -> Result<Vec<Listener>, Error> {
-    let mut all = vec![unix(&options.socket).map(Listener::Unix).map_err(|source| {
-        Error::Listen { address: options.socket.display().to_string(), source }
-    })?];
+    let mut all = vec![
+        unix(&options.socket)
+            .map(Listener::Unix)
+            .map_err(|source| Error::Listen {
+                address: options.socket.display().to_string(),
+                source,
+            })?,
+    ];
     for address in &options.listen {
         let bound = TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
             Ok(listener)
         });
-        let failed = |source| Error::Listen { address: address.to_string(), source };
+        let failed = |source| Error::Listen {
+            address: address.to_string(),
+            source,
+        };
         all.push(Listener::Tcp(bound.map_err(failed)?));
     }
     Ok(all)

@@ -30,10 +30,13 @@ use service::Systemd;
 pub enum Error {
     /// The settings.
     #[error("{0}")]
-    Config(#[from] config::Error),
+    Config(#[from] config::error::Error),
     /// The sockets the service manager passed.
     #[error("cannot use the passed sockets: {0}; see the unit files")]
     Sockets(#[from] passed::Error),
+    /// A TCP socket, and nobody who may use it.
+    #[error("{0} would be open to everyone: add a token to api.tokens, or close the socket")]
+    OpenTcp(String),
     /// A socket that the daemon was to bind itself.
     #[error("cannot listen on {address}")]
     Listen {
@@ -61,7 +64,7 @@ impl Error {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Sockets(_) => 78,
+            Self::Config(_) | Self::Sockets(_) | Self::OpenTcp(_) => 78,
             Self::Listen { .. } | Self::System { .. } => 75,
             Self::Store(error) if error.is_permanent() => 78,
             Self::Store(_) => 75,
@@ -71,7 +74,10 @@ impl Error {
 
 /// What was attempted, for an error of the system.
 fn system(act: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::System { act: act.into(), source }
+    move |source| Error::System {
+        act: act.into(),
+        source,
+    }
 }
 
 /// Runs the daemon until it is told to stop.
@@ -102,8 +108,13 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         settings.engine.clone(),
         boot.trim().to_owned(),
     )?;
-    work::start(settings.run.clone(), output.clone(), engine.effects, engine.handle.commands())
-        .map_err(system("start a thread"))?;
+    work::start(
+        settings.run.clone(),
+        output.clone(),
+        engine.effects,
+        engine.handle.commands(),
+    )
+    .map_err(system("start a thread"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("serve")

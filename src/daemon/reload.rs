@@ -31,7 +31,11 @@ impl Reloader<'_> {
             Ok(changes) => tracing::info!(
                 message_id = telemetry::id::RELOADED,
                 "configuration reloaded: {}",
-                if changes.is_empty() { "no change".to_owned() } else { changes.join(", ") }
+                if changes.is_empty() {
+                    "no change".to_owned()
+                } else {
+                    changes.join(", ")
+                }
             ),
             Err(why) => tracing::error!(
                 message_id = telemetry::id::RELOAD_REFUSED,
@@ -44,9 +48,11 @@ impl Reloader<'_> {
     fn try_reload(&mut self) -> Result<Vec<String>, String> {
         let loaded = config::load(&self.sources).map_err(|error| error.to_string())?;
         let new = loaded.config;
-        let changes = config::changes(&self.settings, &new);
+        let changes = config::print::changes(&self.settings, &new);
         // The only step that can still refuse; after it nothing fails.
-        self.tuner.apply(new.api.clone()).map_err(|error| format!("api: {error}"))?;
+        self.tuner
+            .apply(new.api.clone())
+            .map_err(|error| format!("api: {error}"))?;
         if let Err(error) = self.log.set_filter(&new.log) {
             tracing::warn!("{error}; the old log filter stays");
         }

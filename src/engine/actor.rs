@@ -52,7 +52,8 @@ pub fn start(
     options: Options,
     boot: String,
 ) -> Result<Running, store::Error> {
-    let (commands, inbox) = mpsc::sync_channel(usize::try_from(options.commands).unwrap_or(usize::MAX));
+    let (commands, inbox) =
+        mpsc::sync_channel(usize::try_from(options.commands).unwrap_or(usize::MAX));
     let (effects, outbox) = mpsc::sync_channel(EFFECTS);
     let mut engine = Engine::new(store, options, boot);
     engine.recover(clock::now())?;

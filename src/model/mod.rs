@@ -6,6 +6,7 @@
 //! system is decided on this floor.
 
 pub mod attempt;
+pub mod capture;
 pub mod check;
 pub mod event;
 pub mod filter;

@@ -38,7 +38,13 @@ impl Launcher {
         attached: Receiver<Sender>,
         commands: SyncSender<Command>,
     ) -> Self {
-        Self { output, output_cap: options.output_cap.bytes(), attached, commands, runner: None }
+        Self {
+            output,
+            output_cap: options.output_cap.bytes(),
+            attached,
+            commands,
+            runner: None,
+        }
     }
 
     /// Works until the engine is gone.
@@ -55,7 +61,10 @@ impl Launcher {
             Effect::Attach => self.runner = self.attached.try_iter().last(),
             Effect::Launch(order) => self.launch(&order),
             Effect::Terminate(key) => {
-                self.say(&ToRunner::Signal { key, signal: libc::SIGTERM });
+                self.say(&ToRunner::Signal {
+                    key,
+                    signal: libc::SIGTERM,
+                });
             }
             Effect::Kill(key) => self.say(&ToRunner::Kill { key }),
             Effect::Acknowledge(key) => self.say(&ToRunner::Ack { key }),
@@ -69,7 +78,9 @@ impl Launcher {
     }
 
     fn send(&mut self, message: &ToRunner, files: &[File]) {
-        let Some(runner) = &mut self.runner else { return };
+        let Some(runner) = &mut self.runner else {
+            return;
+        };
         let files: Vec<_> = files.iter().map(File::as_fd).collect();
         if let Err(error) = runner.send(message, &files) {
             tracing::debug!(%error, "the runner's connection is gone");
@@ -93,24 +104,43 @@ impl Launcher {
     /// An attempt whose files cannot be made never reaches a runner.
     fn give_up(&self, key: AttemptKey, error: &io::Error) {
         let ended = Ended {
-            exit: Exit::Spawn { error: format!("could not make the output file: {error}") },
+            exit: Exit::Spawn {
+                error: format!("could not make the output file: {error}"),
+            },
             oom: false,
             interrupted: false,
             at: clock::now(),
             usage: Usage::default(),
         };
-        if self.commands.send(Command::Ended { key, started: None, ended }).is_err() {
-            tracing::debug!(task = key.task.0, "the engine ended before it heard of a failed launch");
+        if self
+            .commands
+            .send(Command::Ended {
+                key,
+                started: None,
+                ended,
+            })
+            .is_err()
+        {
+            tracing::debug!(
+                task = key.task.0,
+                "the engine ended before it heard of a failed launch"
+            );
         }
     }
 }
 
 fn message(order: &Order, output_cap: u64) -> Launch {
     let spec = &order.spec;
-    let mut env: Vec<_> =
-        spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut env: Vec<_> = spec
+        .env
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     // Stable over attempts, so that receivers of effects can recognise a repeat.
-    let key = order.task_key.clone().unwrap_or_else(|| format!("task-{}", order.key.task));
+    let key = order
+        .task_key
+        .clone()
+        .unwrap_or_else(|| format!("task-{}", order.key.task));
     env.push(("TASKDAEMON_KEY".to_owned(), key));
     Launch {
         key: order.key,
@@ -151,7 +181,10 @@ fn capture_file(path: &Path) -> io::Result<File> {
     };
     match (open(), path.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(parent)?;
             open()
         }
         (result, _) => result,

@@ -37,14 +37,22 @@ impl Link {
         attach: SyncSender<Sender>,
         commands: SyncSender<Command>,
     ) -> Self {
-        Self { options, attach, commands, own: None, renewed: None }
+        Self {
+            options,
+            attach,
+            commands,
+            own: None,
+            renewed: None,
+        }
     }
 
     /// Works until the engine is gone.
     pub(super) fn keep(mut self) {
         let mut wait = RETRY.0;
         loop {
-            let attempt = self.connect().and_then(|connection| self.introduce(connection));
+            let attempt = self
+                .connect()
+                .and_then(|connection| self.introduce(connection));
             match attempt {
                 Ok(None) => wait = RETRY.0,
                 Ok(Some((hello, receiver))) => {
@@ -90,20 +98,19 @@ impl Link {
 
     /// Says hello and hears who is there. `None` when the runner was asked to
     /// renew itself and comes back as a new connection.
-    fn introduce(
-        &mut self,
-        connection: Connection,
-    ) -> io::Result<Option<(RunnerHello, Receiver)>> {
+    fn introduce(&mut self, connection: Connection) -> io::Result<Option<(RunnerHello, Receiver)>> {
         let (mut sender, mut receiver) = connection.split()?;
-        sender.send(&ToRunner::Hello(own_hello()), &[])?;
+        sender.send(&ToRunner::Hello(Hello::ours()), &[])?;
         let hello = match receiver.recv()? {
             Some(FromRunner::Hello(hello)) => hello,
             Some(other) => {
-                return Err(io::Error::other(format!("its first words were not hello: {other:?}")));
+                return Err(io::Error::other(format!(
+                    "its first words were not hello: {other:?}"
+                )));
             }
             None => return Err(io::Error::other("it closed the connection at once")),
         };
-        if hello.hello.max < PROTOCOL_MIN || hello.hello.min > PROTOCOL_MAX {
+        if !Hello::ours().understands(&hello.hello) {
             return Err(io::Error::other(format!(
                 "runner {} speaks protocols {} to {}, and this daemon {PROTOCOL_MIN} to \
                  {PROTOCOL_MAX}; restart it when its tasks are over",
@@ -136,9 +143,15 @@ impl Link {
         loop {
             let command = match receiver.recv() {
                 Ok(Some(FromRunner::Started { key, started })) => Command::Started { key, started },
-                Ok(Some(FromRunner::Ended { key, started, ended })) => {
-                    Command::Ended { key, started, ended }
-                }
+                Ok(Some(FromRunner::Ended {
+                    key,
+                    started,
+                    ended,
+                })) => Command::Ended {
+                    key,
+                    started,
+                    ended,
+                },
                 Ok(Some(FromRunner::Hello(_))) => continue,
                 Ok(None) => break,
                 Err(error) => {
@@ -153,15 +166,6 @@ impl Link {
 
     fn tell(&self, command: Command) -> Result<(), EngineGone> {
         self.commands.send(command).map_err(|_| EngineGone)
-    }
-}
-
-fn own_hello() -> Hello {
-    Hello {
-        min: PROTOCOL_MIN,
-        max: PROTOCOL_MAX,
-        version: crate::VERSION.to_owned(),
-        pid: std::process::id(),
     }
 }
 
@@ -187,7 +191,12 @@ fn runner_up(hello: RunnerHello) -> RunnerUp {
 /// that cannot be read is not older: renewal is for what is surely behind.
 fn is_older(one: &str, other: &str) -> bool {
     let numbers = |version: &str| -> Option<Vec<u64>> {
-        version.split(['-', '+', '~']).next()?.split('.').map(|part| part.parse().ok()).collect()
+        version
+            .split(['-', '+', '~'])
+            .next()?
+            .split('.')
+            .map(|part| part.parse().ok())
+            .collect()
     };
     matches!((numbers(one), numbers(other)), (Some(one), Some(other)) if one < other)
 }

@@ -32,6 +32,25 @@ pub struct Hello {
     pub pid: u32,
 }
 
+impl Hello {
+    /// This program's introduction.
+    #[must_use]
+    pub fn ours() -> Self {
+        Self {
+            min: PROTOCOL_MIN,
+            max: PROTOCOL_MAX,
+            version: crate::VERSION.to_owned(),
+            pid: std::process::id(),
+        }
+    }
+
+    /// Whether the two have a protocol in common.
+    #[must_use]
+    pub const fn understands(&self, other: &Self) -> bool {
+        self.min <= other.max && other.min <= self.max
+    }
+}
+
 /// What the runner can enforce where it runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(

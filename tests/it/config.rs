@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::stat::Mode;
-use taskdaemon::config::{self, Config, Loaded, Place, Sources};
+use taskdaemon::config::error::Place;
+use taskdaemon::config::print::{changes, default_text, show};
+use taskdaemon::config::{self, Config, Loaded, Sources};
 use taskdaemon::model::quantity::ByteSize;
 use tempfile::TempDir;
 
@@ -75,7 +77,7 @@ fn write(file: &Path, text: impl AsRef<[u8]>) {
 
 #[test]
 fn the_default_file_says_what_the_defaults_are() {
-    let text = config::default_text();
+    let text = default_text();
     let expected = Config::default();
     for text in [text.clone(), uncommented(&text)] {
         let mut house = House::toml(&text);
@@ -145,7 +147,7 @@ fn each_source_goes_over_the_one_before() {
     assert_eq!(loaded.place("run.output_cap"), Place::Default);
     let place = loaded.place("engine.commands").to_string();
     assert!(place.ends_with("conf.d/20-b.toml:2:1"), "{place}");
-    let shown = config::show(&loaded);
+    let shown = show(&loaded);
     assert!(shown.contains("slots = 2  # "), "{shown}");
     assert!(shown.contains("#queue_concurrency is not set"), "{shown}");
 }
@@ -674,7 +676,7 @@ fn a_reload_is_told_what_changed_and_what_takes_a_restart() {
     let new = House::toml("[engine]\nslots = 3\ncommands = 5\n[api]\nbody_max = '2MiB'\n")
         .load()
         .config;
-    let lines: Vec<String> = config::changes(&old, &new)
+    let lines: Vec<String> = changes(&old, &new)
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -686,5 +688,5 @@ fn a_reload_is_told_what_changed_and_what_takes_a_restart() {
             "engine.commands: 4096 -> 5 (after a restart)",
         ]
     );
-    assert!(config::changes(&old, &old).is_empty());
+    assert!(changes(&old, &old).is_empty());
 }

@@ -3,6 +3,7 @@
 mod config;
 mod notify;
 mod signals;
+mod runner;
 mod sim;
 mod store;
 mod telemetry;

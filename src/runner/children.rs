@@ -1,0 +1,451 @@
+//! The life of an attempt inside the runner: started, read, ended, cleaned up,
+//! reported.
+//!
+//! An attempt is over when its first process was reaped, nothing of it runs
+//! any more, and its pipes are at their end or had their time. Then, and only
+//! then, its end is told.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use super::capture::Capture;
+use super::held::{Held, Live, State};
+use super::launch::{self, Launched};
+use super::poll::{Timer, Token};
+use super::protocol::FromRunner;
+use super::serve::Runner;
+use super::spawn::{self, Word};
+use super::sys::{self, Status};
+use super::tree::{self, Family};
+use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started, Usage};
+use crate::model::capture::Stream;
+
+/// Most attempts held at once, live or not acknowledged.
+const HELD_MAX: usize = 65_536;
+/// How long the pipes are read after everything of the attempt should be gone:
+/// whoever still holds them is outside of it.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Looks after which an empty cgroup that cannot be removed is left behind.
+const LOOKS_MAX: u32 = 12;
+
+impl Runner {
+    /// Starts an attempt, unless it is held already. A failure is an end.
+    pub(super) fn launch(&mut self, mut launch: Launch, fds: Vec<OwnedFd>) {
+        let key = launch.key;
+        if self.held.id(key).is_some() {
+            tracing::warn!(task = %key.task, attempt = key.number, "launched twice: the first one counts");
+            return;
+        }
+        self.served = true;
+        match self.try_launch(&launch, fds) {
+            Ok((launched, capture)) => {
+                launch.env.clear();
+                launch.argv.truncate(1);
+                self.adopt(launch, launched, capture);
+            }
+            Err((error, interrupted)) => {
+                tracing::info!(task = %key.task, attempt = key.number, %error, "not started");
+                let ended = Ended {
+                    exit: Exit::Spawn { error },
+                    oom: false,
+                    interrupted,
+                    at: (self.clock)(),
+                    usage: Usage::default(),
+                };
+                let id = self.held.insert(Held {
+                    key,
+                    started: None,
+                    state: State::Over(ended),
+                });
+                self.report(id);
+            }
+        }
+    }
+
+    fn try_launch(
+        &mut self,
+        launch: &Launch,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(Launched, Capture), (String, bool)> {
+        if self.stopping {
+            return Err(("the runner is stopping".to_owned(), true));
+        }
+        if self.held.len() >= HELD_MAX {
+            return Err((
+                format!("the runner holds {HELD_MAX} attempts already"),
+                false,
+            ));
+        }
+        let mut fds = fds.into_iter();
+        let Some(capture) = fds.next() else {
+            return Err(("the launch came without its capture file".to_owned(), false));
+        };
+        let stdin = fds.next();
+        if launch.stdin && stdin.is_none() {
+            return Err((
+                "the launch came without its standard input".to_owned(),
+                false,
+            ));
+        }
+        let capture = Capture::create(capture, launch.output_cap)
+            .map_err(|error| (format!("cannot use the capture file: {error}"), false))?;
+        let launched = self
+            .launcher
+            .launch(launch, stdin.as_ref(), (self.clock)())
+            .map_err(|error| (error, false))?;
+        Ok((launched, capture))
+    }
+
+    /// Takes a child that was just started into the table and the loop.
+    fn adopt(&mut self, launch: Launch, launched: Launched, capture: Capture) {
+        let cgroup = launched.group.as_ref().and_then(|name| {
+            let base = self.launcher.base.as_ref()?;
+            Some(base.shown(name))
+        });
+        let key = launch.key;
+        let begun = Started {
+            pid: launched.child.pid.cast_unsigned(),
+            uid: launched.account.uid,
+            user: launched.account.name.clone(),
+            cgroup,
+            at: (self.clock)(),
+        };
+        tracing::debug!(task = %key.task, attempt = key.number, pid = begun.pid, user = %begun.user, "started");
+        let live = Live {
+            launch,
+            begun,
+            pidfd: launched.child.pidfd,
+            exec: Some(launched.child.exec),
+            fault: None,
+            out: Some(File::from(launched.out)),
+            err: Some(File::from(launched.err)),
+            capture,
+            group: launched.group,
+            exit: None,
+            empty: false,
+            interrupted: false,
+            used: super::cgroup::Counted::default(),
+            looks: 0,
+        };
+        self.install(Held {
+            key,
+            started: None,
+            state: State::Live(Box::new(live)),
+        });
+    }
+
+    /// Watches everything of a live attempt.
+    pub(super) fn install(&mut self, held: Held) {
+        let key = held.key;
+        let id = self.held.insert(held);
+        let Some(live) = self.held.live(id) else {
+            return;
+        };
+        let mut wanted = Vec::with_capacity(4);
+        if live.exit.is_none() {
+            wanted.push((live.pidfd.as_fd(), Token::Exit(id)));
+        }
+        wanted.extend(live.exec.as_ref().map(|fd| (fd.as_fd(), Token::Exec(id))));
+        wanted.extend(live.out.as_ref().map(|fd| (fd.as_fd(), Token::Out(id))));
+        wanted.extend(live.err.as_ref().map(|fd| (fd.as_fd(), Token::Err(id))));
+        for (fd, token) in wanted {
+            if let Err(error) = self.poll.watch(fd, token) {
+                tracing::error!(task = %key.task, attempt = key.number, %error, ?token, "cannot watch a task");
+            }
+        }
+        self.advance(id);
+    }
+
+    /// The child reached its program, or says why not.
+    pub(super) fn on_exec(&mut self, id: u32) {
+        let Some(held) = self.held.get(id) else {
+            return;
+        };
+        let key = held.key;
+        let Some(live) = held.live() else {
+            return;
+        };
+        let Some(exec) = &mut live.exec else {
+            return;
+        };
+        let word = spawn::hear(exec);
+        if word == Word::Wait {
+            return;
+        }
+        self.poll.forget(&*exec);
+        live.exec = None;
+        if let Word::Failed(fault) = word {
+            let error = launch::explain(fault, &live.launch, &live.begun.user);
+            tracing::info!(task = %key.task, attempt = key.number, %error, "not started");
+            live.fault = Some(error);
+            return;
+        }
+        let started = live.begun.clone();
+        held.started = Some(started.clone());
+        self.say(&FromRunner::Started { key, started });
+    }
+
+    /// Reads one share of an output. True when there may be more.
+    pub(super) fn on_output(&mut self, id: u32, stream: Stream) -> bool {
+        let Some(held) = self.held.get(id) else {
+            return false;
+        };
+        let key = held.key;
+        let Some(live) = held.live() else {
+            return false;
+        };
+        let pipe = match stream {
+            Stream::Out => &mut live.out,
+            Stream::Err => &mut live.err,
+        };
+        let Some(file) = pipe else {
+            return false;
+        };
+        match file.read(&mut self.room.read) {
+            Ok(0) => {}
+            Ok(len) => {
+                let bytes = self.room.read.get(..len).unwrap_or_default();
+                let at = (self.clock)();
+                live.capture
+                    .take(key, stream, at, bytes, &mut self.room.write);
+                return true;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return true,
+            Err(error) => {
+                tracing::warn!(task = %key.task, attempt = key.number, %error, "cannot read output");
+            }
+        }
+        self.poll.forget(&*file);
+        *pipe = None;
+        if live.exit.is_some() {
+            self.advance(id);
+        }
+        false
+    }
+
+    /// The first process ended.
+    pub(super) fn on_exit(&mut self, id: u32) {
+        self.on_exec(id);
+        let without_groups = self.launcher.base.is_none();
+        let Some(live) = self.held.live(id) else {
+            return;
+        };
+        if live.exit.is_some() {
+            return;
+        }
+        if without_groups {
+            // Its number is its own until it is reaped.
+            sys::signal_group(live.pid(), libc::SIGKILL);
+        }
+        let exit = match sys::reap(live.pidfd.as_fd()) {
+            Ok(None) => return,
+            Ok(Some(Status::Code(code))) => Exit::Code { code },
+            Ok(Some(Status::Signal(signal))) => Exit::Signal { signal },
+            Err(error) => {
+                let (key, pid) = (live.launch.key, live.pid());
+                tracing::error!(task = %key.task, attempt = key.number, pid, %error, "cannot learn how a task ended");
+                Exit::Lost
+            }
+        };
+        let exit = match live.fault.take() {
+            Some(error) => Exit::Spawn { error },
+            None => exit,
+        };
+        live.exit = Some((exit, (self.clock)()));
+        self.poll.forget(&live.pidfd);
+        self.advance(id);
+    }
+
+    /// Whoever still holds the pipes had their time.
+    pub(super) fn on_drained(&mut self, id: u32) {
+        let Some(live) = self.held.live(id) else {
+            return;
+        };
+        for pipe in [live.out.take(), live.err.take()].into_iter().flatten() {
+            self.poll.forget(&pipe);
+        }
+        self.advance(id);
+    }
+
+    /// Moves an attempt whose first process is gone towards its end.
+    pub(super) fn advance(&mut self, id: u32) {
+        let Some(live) = self.held.live(id) else {
+            return;
+        };
+        if live.exit.is_none() {
+            return;
+        }
+        if !live.empty && !self.clear(id) {
+            if let Some(live) = self.held.live(id) {
+                let wait = live.next_look();
+                self.poll.arm(Timer::Retry(id), wait);
+            }
+            self.arm_drain(id);
+            return;
+        }
+        let Some(live) = self.held.live(id) else {
+            return;
+        };
+        live.empty = true;
+        if live.out.is_some() || live.err.is_some() {
+            // What is still in the pipes is read at once; their end comes with
+            // it unless somebody outside holds them.
+            for stream in [Stream::Out, Stream::Err] {
+                let mut shares = 0;
+                while shares < 2 && self.on_output(id, stream) {
+                    shares += 1;
+                }
+            }
+            self.arm_drain(id);
+            return;
+        }
+        self.finish(id);
+    }
+
+    fn arm_drain(&mut self, id: u32) {
+        let open = self
+            .held
+            .live(id)
+            .is_some_and(|live| live.out.is_some() || live.err.is_some());
+        if open && !self.poll.armed(Timer::Drain(id)) {
+            self.poll.arm(Timer::Drain(id), DRAIN);
+        }
+    }
+
+    /// Ends what is left of an attempt. True when nothing is.
+    fn clear(&mut self, id: u32) -> bool {
+        let leaders = self.held.leaders();
+        let Some(live) = self.held.live(id) else {
+            return true;
+        };
+        let key = live.launch.key;
+        let (Some(base), Some(group)) = (&self.launcher.base, &live.group) else {
+            let family = Family {
+                key,
+                leader: live.pid(),
+                leaders: &leaders,
+            };
+            if tree::members(family).is_empty() {
+                return true;
+            }
+            tree::signal_all(|| tree::members(family), libc::SIGKILL);
+            return false;
+        };
+        live.used = base.counted(group);
+        let Err(error) = base.remove(group) else {
+            return true;
+        };
+        if base.populated(group) {
+            base.kill(group);
+            return false;
+        }
+        // Empty, but the kernel is not done with it yet.
+        let give_up = live.looks >= LOOKS_MAX;
+        if give_up {
+            tracing::warn!(task = %key.task, attempt = key.number, %group, %error, "cannot remove an empty cgroup");
+        }
+        give_up
+    }
+
+    fn finish(&mut self, id: u32) {
+        let Some(held) = self.held.get(id) else {
+            return;
+        };
+        let key = held.key;
+        let Some(live) = held.live() else {
+            return;
+        };
+        let Some((exit, at)) = live.exit.take() else {
+            return;
+        };
+        live.capture.finish(key, at, &mut self.room.write);
+        let counts = live.capture.counts();
+        let ended = Ended {
+            exit,
+            oom: live.used.oom,
+            interrupted: live.interrupted,
+            at,
+            usage: Usage {
+                cpu_micros: live.used.cpu_micros,
+                memory_peak: live.used.memory_peak,
+                output_kept: counts.kept,
+                output_dropped: counts.dropped,
+            },
+        };
+        tracing::debug!(task = %key.task, attempt = key.number, exit = ?ended.exit, "ended");
+        held.state = State::Over(ended);
+        self.poll.disarm(Timer::Drain(id));
+        self.poll.disarm(Timer::Retry(id));
+        self.report(id);
+    }
+
+    /// Tells how an attempt ended, if somebody listens.
+    pub(super) fn report(&mut self, id: u32) {
+        let Some(held) = self.held.get(id) else {
+            return;
+        };
+        let Some(ended) = held.over() else {
+            return;
+        };
+        let message = FromRunner::Ended {
+            key: held.key,
+            started: held.started.clone(),
+            ended: ended.clone(),
+        };
+        self.say(&message);
+    }
+
+    /// The daemon has committed the end.
+    pub(super) fn acknowledged(&mut self, key: AttemptKey) {
+        let Some(id) = self.held.id(key) else {
+            return;
+        };
+        if self.held.live(id).is_some() {
+            tracing::warn!(task = %key.task, attempt = key.number, "acknowledged before its end: ignored");
+            return;
+        }
+        self.held.remove(id);
+    }
+
+    /// Sends a signal to every process of an attempt.
+    pub(super) fn signal(&mut self, id: u32, signal: i32) {
+        let leaders = self.held.leaders();
+        let Some(live) = self.held.live(id) else {
+            return;
+        };
+        match (&self.launcher.base, &live.group) {
+            (Some(base), Some(group)) if signal == libc::SIGKILL => base.kill(group),
+            (Some(base), Some(group)) => tree::signal_all(|| base.members(group), signal),
+            _ => {
+                let family = Family {
+                    key: live.launch.key,
+                    leader: live.pid(),
+                    leaders: &leaders,
+                };
+                tree::signal_all(|| tree::members(family), signal);
+            }
+        }
+    }
+
+    /// Ended children that are no attempt's first process.
+    pub(super) fn reap(&mut self) {
+        // Each round reaps one first process, so this ends.
+        while let Some(pid) = tree::reap_orphans(&self.held.leaders()) {
+            let id = self
+                .held
+                .iter()
+                .find(|(_, held)| held.leader() == Some(pid))
+                .map(|(id, _)| id);
+            let Some(id) = id else {
+                return;
+            };
+            self.on_exit(id);
+            if self.held.leaders().contains(&pid) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! From a launch message to a running child: who it runs as, what it sees,
+//! where it lives. The forking itself is `spawn.rs`.
+//!
+//! Everything that fails here is one sentence for the person who submitted
+//! the task; nothing of it stops the runner.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fchmod};
+
+use super::cgroup::{self, Base};
+use super::policy::PolicyFile;
+use super::protocol::Abilities;
+use super::spawn::{self, Become, Child, Fault, Plan, Step};
+use super::users::{Account, Accounts};
+use super::{Options, Users};
+use crate::model::attempt::{AttemptKey, Launch, Limits};
+use crate::model::time::Time;
+
+/// Search path of a task that brings none.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// The same for root.
+const PATH_ROOT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Most directories of a search path that are tried.
+const PATH_MAX: usize = 256;
+
+/// What every launch needs and none changes.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    pub(super) base: Option<Base>,
+    pub(super) abilities: Abilities,
+    policy: PolicyFile,
+    users: Users,
+    accounts: Accounts,
+    null: OwnedFd,
+    files: (u64, u64),
+    reset_oom: bool,
+    drop_bounding: u64,
+    lang: Option<String>,
+}
+
+/// A child and its ends of the pipes.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) child: Child,
+    pub(super) out: OwnedFd,
+    pub(super) err: OwnedFd,
+    pub(super) account: Rc<Account>,
+    /// Name of its cgroup.
+    pub(super) group: Option<String>,
+}
+
+impl Launcher {
+    /// `files` are the limits of open files this process was started with.
+    pub(super) fn new(
+        options: &Options,
+        base: Option<Base>,
+        files: (u64, u64),
+    ) -> anyhow::Result<Self> {
+        let capabilities = Capabilities::of_this_process();
+        let mut abilities = Abilities {
+            switch_user: options.users == Users::Policy && capabilities.can_switch(),
+            ..Abilities::default()
+        };
+        if let Some(base) = &base {
+            base.tell(&mut abilities);
+        }
+        let null = nix::fcntl::open(
+            "/dev/null",
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
+        let protected = std::fs::read_to_string("/proc/self/oom_score_adj")
+            .is_ok_and(|score| score.starts_with('-'));
+        Ok(Self {
+            base,
+            abilities,
+            policy: PolicyFile::new(options.policy.clone()),
+            users: options.users,
+            accounts: Accounts::default(),
+            null,
+            files,
+            reset_oom: protected,
+            drop_bounding: capabilities.droppable(),
+            lang: std::env::var("LANG").ok(),
+        })
+    }
+
+    /// The limits of open files that children get.
+    pub(super) const fn files(&self) -> (u64, u64) {
+        self.files
+    }
+
+    /// Starts a child, or says in one sentence why not.
+    pub(super) fn launch(
+        &mut self,
+        launch: &Launch,
+        stdin: Option<&OwnedFd>,
+        now: Time,
+    ) -> Result<Launched, String> {
+        let program = launch.argv.first().map_or("", String::as_str);
+        if program.is_empty() {
+            return Err("could not run the task: it names no program".to_owned());
+        }
+        let account = self
+            .account(launch, now)
+            .map_err(|why| format!("could not run {program}: {why}"))?;
+        let failed = |why: String| failure(program, &account.name, &why);
+        self.enforceable(&launch.limits).map_err(failed)?;
+        let env = environment(launch, &account, self.lang.as_deref());
+        let search = env
+            .iter()
+            .find(|(name, _)| name == "PATH")
+            .map_or("", |(_, value)| value.as_str());
+        let paths = candidates(program, search);
+        let (out, out_end) = pipe().map_err(failed)?;
+        let (err, err_end) = pipe().map_err(failed)?;
+        if self.abilities.switch_user {
+            // The pipes belong to the runner's user; without this the task
+            // could not open /dev/stdout, which names them again.
+            for end in [&out_end, &err_end] {
+                let mode = Mode::from_bits_truncate(0o622);
+                fchmod(end, mode)
+                    .map_err(|error| failed(format!("output pipe: {}", error.desc())))?;
+            }
+        }
+        let group = self.base.as_ref().map(|_| cgroup::name(launch.key));
+        let directory = match (&self.base, &group) {
+            (Some(base), Some(name)) => {
+                let made = base.create(name, &launch.limits);
+                Some(made.map_err(|error| failed(format!("cgroup {name}: {error}")))?)
+            }
+            _ => None,
+        };
+        let plan = Plan {
+            argv: strings(&launch.argv).map_err(failed)?,
+            env: strings(&pairs(&env)).map_err(failed)?,
+            paths: strings(&paths).map_err(failed)?,
+            cwd: string(launch.cwd.as_deref().unwrap_or(&account.home)).map_err(failed)?,
+            cwd_optional: launch.cwd.is_none(),
+            stdio: [
+                stdin.unwrap_or(&self.null).as_fd(),
+                out_end.as_fd(),
+                err_end.as_fd(),
+            ],
+            cgroup: directory.as_ref().map(AsFd::as_fd),
+            become_user: self.abilities.switch_user.then_some(Become {
+                uid: account.uid,
+                gid: account.gid,
+                groups: &account.groups,
+                drop_bounding: if account.uid == 0 {
+                    0
+                } else {
+                    self.drop_bounding
+                },
+            }),
+            umask: launch.umask & 0o777,
+            files: self.files,
+            reset_oom: self.reset_oom,
+            die_with: self.base.is_none().then(|| nix::unistd::getpid().as_raw()),
+        };
+        let child = spawn::spawn(&plan).map_err(|error| {
+            if let (Some(base), Some(name)) = (&self.base, &group) {
+                base.remove(name).ok();
+            }
+            failed(format!("fork: {}", describe(&error)))
+        })?;
+        Ok(Launched {
+            child,
+            out,
+            err,
+            group,
+            account: Rc::clone(&account),
+        })
+    }
+
+    /// Whom the task runs as.
+    fn account(&mut self, launch: &Launch, now: Time) -> Result<Rc<Account>, String> {
+        let wanted = launch.user.as_deref();
+        if self.abilities.switch_user {
+            return self
+                .policy
+                .judge(launch.asked_by, wanted, &mut self.accounts, now);
+        }
+        let uid = nix::unistd::getuid().as_raw();
+        let own = self
+            .accounts
+            .by_uid(uid, now)
+            .map_err(|error| format!("cannot look users up: {error}"))?
+            .unwrap_or_else(|| Rc::new(nameless(uid)));
+        match wanted {
+            Some(name) if name != own.name => {
+                let why = match self.users {
+                    Users::Own => "it was told to stay its own user",
+                    Users::Policy => "it has no right to switch users",
+                };
+                Err(format!(
+                    "the runner cannot run tasks as {name}: it runs as {}, and {why}",
+                    own.name
+                ))
+            }
+            _ => Ok(own),
+        }
+    }
+
+    /// Refuses limits that nothing here would hold.
+    fn enforceable(&self, limits: &Limits) -> Result<(), String> {
+        let has = self.abilities;
+        let asked = [
+            ("memory", limits.memory.is_some(), has.memory),
+            ("cpu", limits.cpu_milli.is_some(), has.cpu),
+            ("pids", limits.pids.is_some(), has.pids),
+        ];
+        for (name, asked, there) in asked {
+            if asked && !there {
+                return Err(format!(
+                    "a {name} limit is asked for, and the runner has no {name} controller to hold it"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failure(program: &str, user: &str, why: &str) -> String {
+    format!("could not run {program} as user {user}: {why}")
+}
+
+/// The sentence for a fault the child reported.
+pub(super) fn explain(fault: Fault, launch: &Launch, user: &str) -> String {
+    let program = launch.argv.first().map_or("", String::as_str);
+    let error = fault.errno.desc();
+    let why = match fault.step {
+        Step::Exec if fault.errno == nix::errno::Errno::ENOENT && !program.contains('/') => {
+            "no program of that name in its PATH".to_owned()
+        }
+        Step::Exec => format!("exec: {error}"),
+        Step::Interpreter => {
+            "the file is there, but the interpreter or loader it names is not".to_owned()
+        }
+        Step::Chdir => {
+            let cwd = launch.cwd.as_deref().unwrap_or("/");
+            format!("chdir to {cwd}: {error}")
+        }
+        Step::Cgroup => format!("joining its cgroup: {error}"),
+        Step::Session => format!("making a session: {error}"),
+        Step::Stdio => format!("connecting its standard streams: {error}"),
+        Step::Files => format!("limiting open files: {error}"),
+        Step::Groups => format!("setting its groups: {error}"),
+        Step::Gid => format!("setting its group: {error}"),
+        Step::Uid => format!("setting its user: {error}"),
+        Step::Capabilities => format!("dropping capabilities: {error}"),
+        Step::StillRoot => "it could have become root again".to_owned(),
+        Step::NoNewPrivs => format!("forbidding new privileges: {error}"),
+        Step::ParentGone => "the runner ended".to_owned(),
+    };
+    failure(program, user, &why)
+}
+
+/// The whole environment of a task: an allow-list, what it asked for, and what
+/// it is. Later entries replace earlier ones.
+fn environment(launch: &Launch, account: &Account, lang: Option<&str>) -> Vec<(String, String)> {
+    let path = if account.uid == 0 { PATH_ROOT } else { PATH };
+    let home = if account.home.is_empty() {
+        "/"
+    } else {
+        &account.home
+    };
+    let shell = if account.shell.is_empty() {
+        "/bin/sh"
+    } else {
+        &account.shell
+    };
+    let task = launch.key.task.to_string();
+    let attempt = launch.key.number.to_string();
+    let base = [
+        ("PATH", path),
+        ("HOME", home),
+        ("USER", &account.name),
+        ("LOGNAME", &account.name),
+        ("SHELL", shell),
+    ];
+    let own = [
+        (TASK_VARIABLE, task.as_str()),
+        (ATTEMPT_VARIABLE, attempt.as_str()),
+    ];
+    let asked = launch
+        .env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut env: Vec<(String, String)> = Vec::with_capacity(launch.env.len() + 8);
+    let mut places = std::collections::HashMap::new();
+    let all = base
+        .into_iter()
+        .chain(lang.map(|lang| ("LANG", lang)))
+        .chain(asked)
+        .chain(own);
+    for (name, value) in all {
+        let at = *places.entry(name.to_owned()).or_insert(env.len());
+        match env.get_mut(at) {
+            Some((_, old)) => value.clone_into(old),
+            None => env.push((name.to_owned(), value.to_owned())),
+        }
+    }
+    env
+}
+
+/// Variable by which a task, and each of its processes, can be told.
+pub(super) const TASK_VARIABLE: &str = "TASKDAEMON_TASK_ID";
+/// Variable that holds the attempt's number.
+pub(super) const ATTEMPT_VARIABLE: &str = "TASKDAEMON_ATTEMPT";
+
+/// What an attempt's processes have in their environment.
+pub(super) fn marks(key: AttemptKey) -> [String; 2] {
+    [
+        format!("{TASK_VARIABLE}={}", key.task),
+        format!("{ATTEMPT_VARIABLE}={}", key.number),
+    ]
+}
+
+/// Programs to try for a name: itself if it has a slash, else one in each
+/// directory of the search path. Empty entries, which mean the working
+/// directory to a shell, are passed over.
+fn candidates(program: &str, path: &str) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    path.split(':')
+        .filter(|directory| !directory.is_empty())
+        .take(PATH_MAX)
+        .map(|directory| format!("{directory}/{program}"))
+        .collect()
+}
+
+fn pairs(env: &[(String, String)]) -> Vec<String> {
+    env.iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+fn strings(list: &[String]) -> Result<Vec<CString>, String> {
+    list.iter().map(|text| string(text)).collect()
+}
+
+fn string(text: &str) -> Result<CString, String> {
+    CString::new(text).map_err(|_| {
+        let shown: String = text.chars().take(40).collect();
+        format!("there is a NUL byte in {shown:?}")
+    })
+}
+
+/// A pipe whose reading end never blocks the runner.
+fn pipe() -> Result<(OwnedFd, OwnedFd), String> {
+    let made = nix::unistd::pipe2(OFlag::O_CLOEXEC).and_then(|(read, write)| {
+        nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok((read, write))
+    });
+    made.map_err(|error| format!("output pipe: {}", error.desc()))
+}
+
+fn describe(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+/// A user the host's databases do not know.
+fn nameless(uid: u32) -> Account {
+    Account {
+        name: uid.to_string(),
+        uid,
+        gid: nix::unistd::getgid().as_raw(),
+        groups: Vec::new(),
+        home: "/".to_owned(),
+        shell: "/bin/sh".to_owned(),
+    }
+}
+
+/// Capability sets of this process.
+#[derive(Debug, Clone, Copy, Default)]
+struct Capabilities {
+    effective: u64,
+    bounding: u64,
+}
+
+impl Capabilities {
+    const SETGID: u32 = 6;
+    const SETUID: u32 = 7;
+    const SETPCAP: u32 = 8;
+
+    fn of_this_process() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let set = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| u64::from_str_radix(line.strip_prefix(name)?.trim(), 16).ok())
+                .unwrap_or_default()
+        };
+        Self {
+            effective: set("CapEff:"),
+            bounding: set("CapBnd:"),
+        }
+    }
+
+    const fn has(self, capability: u32) -> bool {
+        self.effective & (1 << capability) != 0
+    }
+
+    const fn can_switch(self) -> bool {
+        self.has(Self::SETUID) && self.has(Self::SETGID)
+    }
+
+    /// What a child can take out of its bounding set. Without the right to, the
+    /// set stays as the unit file cut it, and no new privileges come through
+    /// it, because the child forbids itself those.
+    const fn droppable(self) -> u64 {
+        if self.has(Self::SETPCAP) {
+            self.bounding
+        } else {
+            0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::task::TaskId;
+
+    fn launch(env: &[(&str, &str)]) -> Launch {
+        Launch {
+            key: AttemptKey {
+                task: TaskId(7),
+                number: 2,
+            },
+            argv: vec!["true".to_owned()],
+            env: env
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            cwd: None,
+            user: None,
+            asked_by: 0,
+            umask: 0o022,
+            limits: Limits::default(),
+            output_cap: 1,
+            stdin: false,
+        }
+    }
+
+    #[test]
+    fn the_environment_is_an_allow_list() {
+        let asked = launch(&[
+            ("PATH", "/opt/bin"),
+            ("A", "1"),
+            ("A", "2"),
+            (TASK_VARIABLE, "forged"),
+        ]);
+        let env = pairs(&environment(&asked, &nameless(12), Some("C.UTF-8")));
+        assert_eq!(
+            env,
+            [
+                "PATH=/opt/bin",
+                "HOME=/",
+                "USER=12",
+                "LOGNAME=12",
+                "SHELL=/bin/sh",
+                "LANG=C.UTF-8",
+                "A=2",
+                "TASKDAEMON_TASK_ID=7",
+                "TASKDAEMON_ATTEMPT=2",
+            ]
+        );
+    }
+
+    #[test]
+    fn programs_are_looked_up_like_a_shell_does() {
+        assert_eq!(candidates("./x", "/bin"), ["./x"]);
+        assert_eq!(candidates("x", "/a::/b:"), ["/a/x", "/b/x"]);
+        assert!(candidates("x", "").is_empty());
+    }
+
+    #[test]
+    fn faults_are_sentences() {
+        let mut failing = launch(&[]);
+        failing.argv = vec!["/x/y".to_owned()];
+        failing.cwd = Some("/nowhere".to_owned());
+        let fault = Fault {
+            step: Step::Chdir,
+            errno: nix::errno::Errno::ENOENT,
+        };
+        assert_eq!(
+            explain(fault, &failing, "bob"),
+            "could not run /x/y as user bob: chdir to /nowhere: No such file or directory"
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! Renewal: this process becomes the program now installed, and its children
+//! stay its children.
+//!
+//! The state goes as JSON into a memory file that stays open over `execve`
+//! with the descriptors it names; everything else closes. Unknown fields are
+//! ignored and new ones have defaults, so that neighbouring versions read each
+//! other's state. When `execve` fails, nothing has changed.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use super::capture::{self, Capture};
+use super::cgroup::{self, Base};
+use super::held::{Held, Live, State};
+use super::launch::Launcher;
+use super::serve::{Door, Identity, Runner};
+use super::{Options, sys};
+use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
+use crate::model::time::Time;
+
+/// Version of the state; raised when an older program would misread it.
+const VERSION: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedRunner {
+    version: u32,
+    options: Options,
+    instance: String,
+    boot: String,
+    program: PathBuf,
+    listener: Option<RawFd>,
+    files: (u64, u64),
+    base: Option<cgroup::Saved>,
+    served: bool,
+    held: Vec<SavedHeld>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedHeld {
+    key: AttemptKey,
+    started: Option<Started>,
+    over: Option<Ended>,
+    live: Option<SavedLive>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedLive {
+    launch: Launch,
+    begun: Started,
+    pidfd: RawFd,
+    exec: Option<RawFd>,
+    fault: Option<String>,
+    out: Option<RawFd>,
+    err: Option<RawFd>,
+    capture_file: RawFd,
+    capture: capture::Saved,
+    group: Option<String>,
+    exit: Option<(Exit, Time)>,
+    interrupted: bool,
+}
+
+/// Becomes the installed program. Comes back only to say why not.
+pub(super) fn exec(runner: &Runner) -> anyhow::Error {
+    match try_exec(runner) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+fn try_exec(runner: &Runner) -> anyhow::Result<std::convert::Infallible> {
+    if runner.stopping {
+        bail!("the runner is stopping");
+    }
+    let state = memfd_create(c"taskdaemon-runner", MFdFlags::MFD_CLOEXEC)?;
+    let mut file = File::from(state);
+    serde_json::to_writer(&mut file, &save(runner)).context("cannot write the state")?;
+    file.flush()?;
+    file.seek(SeekFrom::Start(0))?;
+    let program = CString::new(runner.identity.program.as_os_str().as_bytes())?;
+    let number = CString::new(file.as_raw_fd().to_string())?;
+    let mut kept = kept(runner);
+    kept.push(file.as_fd());
+    tracing::info!(program = %runner.identity.program.display(), "renewing");
+    let outcome = kept
+        .iter()
+        .try_for_each(|fd| keep_open(*fd, true))
+        .and_then(|()| {
+            nix::unistd::execv(
+                &program,
+                &[program.as_c_str(), c"runner", c"--resume", &number],
+            )
+        });
+    for fd in kept {
+        if let Err(error) = keep_open(fd, false) {
+            tracing::error!(%error, "a descriptor stays open for children");
+        }
+    }
+    outcome.with_context(|| format!("cannot execute {}", runner.identity.program.display()))
+}
+
+/// Every descriptor the state names.
+fn kept(runner: &Runner) -> Vec<BorrowedFd<'_>> {
+    let mut kept = Vec::new();
+    if let Door::Listener(listener) = &runner.door {
+        kept.push(listener.as_fd());
+    }
+    for (_, held) in runner.held.iter() {
+        let State::Live(live) = &held.state else {
+            continue;
+        };
+        kept.push(live.pidfd.as_fd());
+        kept.push(live.capture.file().as_fd());
+        for file in [&live.exec, &live.out, &live.err].into_iter().flatten() {
+            kept.push(file.as_fd());
+        }
+    }
+    kept
+}
+
+/// Whether a descriptor stays open for the program after `execve`.
+fn keep_open(fd: impl AsFd, keep: bool) -> nix::Result<()> {
+    let mut flags = FdFlag::empty();
+    flags.set(FdFlag::FD_CLOEXEC, !keep);
+    fcntl(fd, FcntlArg::F_SETFD(flags)).map(drop)
+}
+
+fn save(runner: &Runner) -> SavedRunner {
+    SavedRunner {
+        version: VERSION,
+        options: runner.options.clone(),
+        instance: runner.identity.instance.clone(),
+        boot: runner.identity.boot.clone(),
+        program: runner.identity.program.clone(),
+        listener: match &runner.door {
+            Door::Listener(listener) => Some(listener.as_raw_fd()),
+            Door::Dial => None,
+        },
+        files: runner.launcher.files(),
+        base: runner.launcher.base.as_ref().map(Base::saved),
+        served: runner.served,
+        held: runner
+            .held
+            .iter()
+            .map(|(_, held)| save_held(held))
+            .collect(),
+    }
+}
+
+fn save_held(held: &Held) -> SavedHeld {
+    let number = |file: &Option<File>| file.as_ref().map(AsRawFd::as_raw_fd);
+    let live = match &held.state {
+        State::Over(_) => None,
+        State::Live(live) => Some(SavedLive {
+            launch: live.launch.clone(),
+            begun: live.begun.clone(),
+            pidfd: live.pidfd.as_raw_fd(),
+            exec: number(&live.exec),
+            fault: live.fault.clone(),
+            out: number(&live.out),
+            err: number(&live.err),
+            capture_file: live.capture.file().as_raw_fd(),
+            capture: live.capture.saved(),
+            group: live.group.clone(),
+            exit: live.exit.clone(),
+            interrupted: live.interrupted,
+        }),
+    };
+    SavedHeld {
+        key: held.key,
+        started: held.started.clone(),
+        over: held.over().cloned(),
+        live,
+    }
+}
+
+/// Goes on as the program that was before.
+pub(super) fn resume(state: RawFd, clock: fn() -> Time) -> anyhow::Result<Runner> {
+    let mut text = String::new();
+    let mut file = File::from(sys::adopt(state).context("the state to resume from is not open")?);
+    file.read_to_string(&mut text)?;
+    let saved: SavedRunner = serde_json::from_str(&text).context("cannot read the state")?;
+    if saved.version != VERSION {
+        bail!("the state is of version {}, not {VERSION}", saved.version);
+    }
+    let door = match saved.listener {
+        Some(fd) => Door::Listener(UnixListener::from(sys::adopt(fd)?)),
+        None => Door::Dial,
+    };
+    let base = saved.base.map(Base::reopen).transpose()?;
+    let launcher = Launcher::new(&saved.options, base, saved.files)?;
+    let identity = Identity {
+        instance: saved.instance,
+        boot: saved.boot,
+        program: saved.program,
+    };
+    let mut runner = Runner::assemble(saved.options, clock, launcher, identity, door)?;
+    runner.served = saved.served;
+    for held in saved.held {
+        let key = held.key;
+        match restore(held) {
+            Ok(held) => runner.install(held),
+            Err(error) => {
+                tracing::error!(task = %key.task, attempt = key.number, error = %format!("{error:#}"),
+                    "an attempt did not survive the renewal");
+            }
+        }
+    }
+    tracing::info!(instance = %runner.identity.instance, held = runner.held.len(), "renewed");
+    Ok(runner)
+}
+
+fn restore(saved: SavedHeld) -> anyhow::Result<Held> {
+    let state = match (saved.live, saved.over) {
+        (Some(live), _) => State::Live(Box::new(restore_live(live)?)),
+        (None, Some(ended)) => State::Over(ended),
+        (None, None) => bail!("it is neither live nor over"),
+    };
+    Ok(Held {
+        key: saved.key,
+        started: saved.started,
+        state,
+    })
+}
+
+fn restore_live(saved: SavedLive) -> anyhow::Result<Live> {
+    let file = |fd: Option<RawFd>| fd.map(sys::adopt).transpose().map(|fd| fd.map(File::from));
+    let capture_file: OwnedFd = sys::adopt(saved.capture_file)?;
+    Ok(Live {
+        launch: saved.launch,
+        begun: saved.begun,
+        pidfd: sys::adopt(saved.pidfd)?,
+        exec: file(saved.exec)?,
+        fault: saved.fault,
+        out: file(saved.out)?,
+        err: file(saved.err)?,
+        capture: Capture::restore(capture_file, saved.capture),
+        group: saved.group,
+        exit: saved.exit,
+        empty: false,
+        interrupted: saved.interrupted,
+        used: cgroup::Counted::default(),
+        looks: 0,
+    })
+}
