@@ -59,3 +59,22 @@ pub struct Token {
     /// User id its bearer acts as.
     pub uid: u32,
 }
+
+/// Why the options cannot be obeyed.
+#[derive(Debug, thiserror::Error)]
+pub enum BadOptions {
+    /// A token's hash is not one.
+    #[error("api.tokens: the sha256 of token `{0}` is not 64 hexadecimal digits")]
+    Token(String),
+    /// There is no such user or group.
+    #[error("api.admins: there is no {kind} `{name}` on this host")]
+    Unknown {
+        /// User or group.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// TCP without a token would serve everyone.
+    #[error("api.listen: TCP needs at least one entry in api.tokens")]
+    Tokenless,
+}
