@@ -23,8 +23,8 @@ use crate::{clock, telemetry};
 
 use super::listen;
 use super::notify::Notify;
-use super::reload::Reloader;
 use super::passed::Listener;
+use super::reload::Reloader;
 use super::service::Systemd;
 use super::signals::{Signal, Signals};
 use super::{Error, system};

@@ -2,8 +2,8 @@
 
 mod config;
 mod notify;
-mod signals;
 mod runner;
+mod signals;
 mod sim;
 mod store;
 mod telemetry;
