@@ -11,8 +11,8 @@ use std::ffi::OsString;
 use std::process;
 use std::time::Duration;
 
-use super::passed::{self, Error, Listener};
 use super::notify::Notify;
+use super::passed::{self, Error, Listener};
 
 /// Everything that is taken out of the environment.
 const VARIABLES: [&str; 8] = [

@@ -11,8 +11,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use taskdaemon::daemon::passed::Listener;
 use taskdaemon::daemon::notify::Notify;
+use taskdaemon::daemon::passed::Listener;
 use taskdaemon::daemon::service::Systemd;
 
 /// Set for the process that is to take its environment.
