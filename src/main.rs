@@ -23,6 +23,7 @@ fn main() -> anyhow::Result<()> {
         let value = value.unwrap_or_default();
         match name.as_str() {
             "--resume" => options.resume = Some(value.parse()?),
+            "--users" => options.users = runner::Users::Own,
             "--options" => options = serde_json::from_str(&value)?,
             _ => anyhow::bail!("unknown option {name}"),
         }

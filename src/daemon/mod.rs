@@ -96,6 +96,15 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     for note in loaded.notes.iter().chain(&systemd.warnings) {
         tracing::warn!("{note}");
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("serve")
+        .build()
+        .map_err(system("start the runtime"))?;
+    let signals = {
+        let _inside = runtime.enter();
+        signals::Signals::listen().map_err(system("catch signals"))?
+    };
     let output = prepare(&settings.state_dir, &settings.runtime_dir)?;
     let lock = Lock::take(&settings.state_dir)?;
     ballast::keep(&settings.state_dir, settings.store.ballast.bytes())?;
@@ -115,16 +124,12 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         engine.handle.commands(),
     )
     .map_err(system("start a thread"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("serve")
-        .build()
-        .map_err(system("start the runtime"))?;
     let served = runtime.block_on(lifecycle::serve(lifecycle::Parts {
         sources,
         settings: settings.clone(),
         systemd,
         log: &log,
+        signals,
         handle: engine.handle,
         output,
     }));

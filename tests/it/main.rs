@@ -7,3 +7,4 @@ mod signals;
 mod sim;
 mod store;
 mod telemetry;
+mod tidy;
