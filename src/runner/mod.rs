@@ -16,13 +16,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::time::Time;
 
+mod begin;
 mod capture;
 mod cgroup;
+mod child;
 mod children;
 pub mod client;
+mod environment;
 mod held;
 mod launch;
 mod link;
+mod place;
 mod policy;
 mod poll;
 pub mod protocol;
@@ -36,7 +40,7 @@ mod tree;
 mod users;
 mod wire;
 
-pub use cgroup::CgroupMode;
+pub use place::CgroupMode;
 
 /// How a runner works. Kept over a renewal, but for `resume`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

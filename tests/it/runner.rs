@@ -1,6 +1,12 @@
 //! The runner as a process of its own: real children, real sockets, both with
 //! cgroups (where this machine allows them) and without. Nothing sleeps to
 //! wait; every wait is for an event, with a deadline.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on fails where it stands"
+)]
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -932,13 +938,8 @@ fn renewal_keeps_children_output_and_reports() {
         let text = running.output(1);
         assert!(text.out.ends_with(b"before\nafter\n"));
         assert_eq!(text.out.len() as u64 + text.dropped, 200_013);
-        assert_eq!(
-            fs::read_dir(format!("/proc/{}/fd", running.pid()))
-                .unwrap()
-                .count()
-                < 12,
-            true
-        );
+        let open = fs::read_dir(format!("/proc/{}/fd", running.pid()));
+        assert!(open.unwrap().count() < 12);
     }
 }
 
