@@ -7,6 +7,7 @@
 //! appends whole records, so a half one at the end means "not yet" while the
 //! attempt runs and "cut off" once it is over.
 
+use super::attempt::AttemptKey;
 use super::time::Time;
 
 /// First bytes of every capture file: a name, and the format's version.
@@ -249,6 +250,13 @@ impl Decoder {
         self.offset = MAGIC.len() as u64;
         Ok(true)
     }
+}
+
+/// Where the capture file of an attempt lies below the directory of all of
+/// them: a thousand tasks to a folder, so that none grows without bound.
+#[must_use]
+pub fn file_name(key: AttemptKey) -> String {
+    format!("{}/{}.{}", key.task.0 / 1000 * 1000, key.task, key.number)
 }
 
 #[cfg(test)]

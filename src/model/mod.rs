@@ -7,7 +7,14 @@
 
 pub mod attempt;
 pub mod capture;
+pub mod check;
+pub mod event;
+pub mod filter;
+pub mod quantity;
+pub mod reason;
 pub mod retry;
+pub mod setting;
 pub mod spec;
+pub mod step;
 pub mod task;
 pub mod time;

@@ -1,1 +1,98 @@
-//! What was asked.
+//! What was asked: the part of a task that its submitter wrote. The checks its
+//! fields pass before anything is stored are in [`super::check`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::attempt::Limits;
+use super::retry::Retry;
+use super::time::Time;
+
+/// Queue of a task that names none.
+pub const DEFAULT_QUEUE: &str = "default";
+
+/// What to do with a task whose attempt was cut short by no fault of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInterrupt {
+    /// Run it again: effects happen at least once.
+    #[default]
+    Retry,
+    /// Leave it failed for a person to look at: effects happen at most once.
+    Hold,
+}
+
+/// The command and the conditions under which it runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spec {
+    /// Program and arguments, never a shell string.
+    pub argv: Vec<String>,
+    /// Variables on top of the runner's allow-list.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory, absolute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// User to run as, within the host's run-as policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// File mode creation mask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
+    /// Resource limits of each attempt.
+    #[serde(skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+    /// Sandbox profile, a `taskdaemon-run-NAME.socket` of the host; the shared
+    /// runner when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Time limit of one attempt, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Time between the request to end and the kill, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+    /// Longest wait in the queue before the task expires, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_ttl_ms: Option<u64>,
+    /// Bytes of output kept; the daemon's setting when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_cap: Option<u64>,
+    /// What follows a failed attempt.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retry: Retry,
+    /// What follows an interrupted attempt.
+    #[serde(skip_serializing_if = "is_default")]
+    pub on_interrupt: OnInterrupt,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A task as submitted, before it has a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTask {
+    /// Uid of the submitter.
+    pub owner: u32,
+    /// Queue it waits in.
+    pub queue: String,
+    /// Higher starts first.
+    pub priority: i32,
+    /// Name for people.
+    pub name: Option<String>,
+    /// Labels for filters.
+    pub labels: BTreeMap<String, String>,
+    /// Not to be started before.
+    pub run_at: Option<Time>,
+    /// Idempotency key, unique per owner.
+    pub key: Option<String>,
+    /// SHA-256 of the request, to tell a repeated submit from a reused key.
+    pub body_hash: [u8; 32],
+    /// Standard input of every attempt.
+    pub stdin: Option<Vec<u8>>,
+    /// The command and its conditions.
+    pub spec: Spec,
+}

@@ -1,8 +1,16 @@
-//! A task and its life.
+//! A task, where it can stand, and what can happen to it. How one leads to the
+//! other is in [`super::step`].
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::attempt::{AttemptKey, Ended, Outcome};
+use super::spec::Spec;
+use super::time::Time;
 
 /// Number of a task: positive, unique for ever on one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -13,4 +21,254 @@ impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Where a task is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Waits for tasks it depends on.
+    Blocked,
+    /// Waits for its start time or the end of a backoff.
+    Scheduled,
+    /// Ready; waits for a slot.
+    Queued,
+    /// An attempt is live.
+    Running,
+    /// An attempt is live and frozen.
+    Paused,
+    /// An attempt is live and asked to end.
+    Stopping,
+    /// Over: exit code 0.
+    Succeeded,
+    /// Over: every attempt failed. Also the dead list.
+    Failed,
+    /// Over: cancelled.
+    Cancelled,
+    /// Over: a task it depends on failed.
+    Skipped,
+    /// Over: not started within its queue time.
+    Expired,
+}
+
+impl State {
+    /// Every state, in storage order.
+    pub const ALL: [Self; 11] = [
+        Self::Blocked,
+        Self::Scheduled,
+        Self::Queued,
+        Self::Running,
+        Self::Paused,
+        Self::Stopping,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Skipped,
+        Self::Expired,
+    ];
+
+    /// The word used in JSON, logs and on the command line.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Scheduled => "scheduled",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The state a word names.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
+    /// Whether nothing happens any more without an explicit retry.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        match self {
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped | Self::Expired => {
+                true
+            }
+            Self::Blocked
+            | Self::Scheduled
+            | Self::Queued
+            | Self::Running
+            | Self::Paused
+            | Self::Stopping => false,
+        }
+    }
+
+    /// Whether an attempt is live.
+    #[must_use]
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Stopping)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Why a live attempt is being ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopCause {
+    /// Someone cancelled the task.
+    Cancel,
+    /// The attempt is over its time limit.
+    Timeout,
+}
+
+/// A task: what was asked, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its number.
+    pub id: TaskId,
+    /// Uid of the submitter.
+    pub owner: u32,
+    /// Queue it waits in.
+    pub queue: String,
+    /// Higher starts first.
+    pub priority: i32,
+    /// Name for people.
+    pub name: Option<String>,
+    /// Labels for filters.
+    pub labels: BTreeMap<String, String>,
+    /// Idempotency key.
+    pub key: Option<String>,
+    /// The command and its conditions.
+    pub spec: Arc<Spec>,
+    /// Where it stands.
+    pub state: State,
+    /// When it was accepted.
+    pub created: Time,
+    /// When it became, or becomes, ready to start; start order within a priority.
+    pub due: Time,
+    /// When the clock next has something to say about it, if ever.
+    pub wake: Option<Time>,
+    /// What was left of its time limit when it was paused.
+    pub left: Option<Duration>,
+    /// Number of its latest attempt; 0 before the first.
+    pub attempt: u32,
+    /// Attempts that count against its budget.
+    pub tries: u32,
+    /// When attempts were interrupted, the latest [`POISON_COUNT`] of them.
+    pub interruptions: Vec<Time>,
+    /// Why its live attempt is being ended.
+    pub stop: Option<StopCause>,
+    /// When it was over.
+    pub ended: Option<Time>,
+    /// The verdict on its latest attempt, or on the task when it had none.
+    pub outcome: Option<Outcome>,
+}
+
+impl Task {
+    /// Names the latest attempt.
+    #[must_use]
+    pub const fn attempt_key(&self) -> AttemptKey {
+        AttemptKey {
+            task: self.id,
+            number: self.attempt,
+        }
+    }
+}
+
+/// Something that happens to a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The time in [`Task::wake`] has come.
+    Wake,
+    /// The last task it depended on ended well enough.
+    Unblock,
+    /// A task it depended on did not.
+    Skip {
+        /// Which, and how it ended, in words.
+        why: String,
+    },
+    /// It gets a slot.
+    Claim,
+    /// An attempt is over.
+    Ended {
+        /// Which.
+        key: AttemptKey,
+        /// How.
+        ended: Ended,
+    },
+    /// Someone cancels it.
+    Cancel,
+    /// Someone wants it run again.
+    Retry,
+    /// Someone freezes it.
+    Pause,
+    /// Someone thaws it.
+    Resume,
+}
+
+/// What has to be done in the world about a step, once it is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Start the attempt just claimed.
+    Launch,
+    /// Ask every process of the attempt to end.
+    Terminate,
+    /// End every process of the attempt.
+    Kill,
+    /// Freeze every process of the attempt.
+    Freeze,
+    /// Thaw every process of the attempt.
+    Thaw,
+    /// The attempt's end is recorded: its runner may forget it.
+    Acknowledge,
+}
+
+/// The result of an event that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The task afterwards.
+    pub task: Task,
+    /// The verdict on the attempt that this event ended, if it ended one.
+    pub verdict: Option<Outcome>,
+    /// What to do, in order.
+    pub acts: Vec<Act>,
+}
+
+/// An event that this state does not allow. The task is unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The report is not about the live attempt.
+    #[error("attempt {0} is not the live attempt of its task; its report changes nothing")]
+    Fenced(AttemptKey),
+    /// The task is over.
+    #[error("cannot {act} task {task}: it is already {state}")]
+    Over {
+        /// What was attempted.
+        act: &'static str,
+        /// On what.
+        task: TaskId,
+        /// How it ended.
+        state: State,
+    },
+    /// The task is not over.
+    #[error("cannot {act} task {task}: it is {state}; {hint}")]
+    Unfit {
+        /// What was attempted.
+        act: &'static str,
+        /// On what.
+        task: TaskId,
+        /// Where it stands.
+        state: State,
+        /// What to do instead.
+        hint: &'static str,
+    },
 }

@@ -39,7 +39,7 @@ impl Hello {
         Self {
             min: PROTOCOL_MIN,
             max: PROTOCOL_MAX,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::VERSION.to_owned(),
             pid: std::process::id(),
         }
     }

@@ -1,0 +1,209 @@
+//! The daemon itself: status, reload, and the three questions that monitors
+//! ask without a token.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::engine::command::Caller;
+use crate::engine::snapshot::{Phase, Snapshot};
+use crate::model::task::State as TaskState;
+
+use super::Shared;
+use super::json;
+use super::number::Stamp;
+use super::problem::Problem;
+
+/// How long the engine may take to answer before it counts as unwell.
+const PULSE: Duration = Duration::from_secs(5);
+/// How long a reload may take.
+const RELOAD: Duration = Duration::from_secs(30);
+
+/// A request to read the configuration again: answered with the names of the
+/// settings that changed, or with the reason why nothing did.
+pub type Reload = oneshot::Sender<Result<Vec<String>, String>>;
+
+/// What the daemon is doing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// What it is doing, in one word.
+    pub phase: String,
+    /// When it began to serve.
+    pub started_at: Stamp,
+    /// Tasks in each state.
+    pub tasks: BTreeMap<String, u64>,
+    /// Slots in use and in all.
+    pub slots: Slots,
+    /// The process that owns the tasks' processes.
+    pub runner: Option<Runner>,
+    /// Commits since start.
+    pub commits: u64,
+    /// Commands since start.
+    pub commands: u64,
+}
+
+/// Attempts at once.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Slots {
+    /// In use.
+    pub used: u32,
+    /// In all.
+    pub total: u32,
+}
+
+/// The connected runner.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Runner {
+    /// Version of its program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// What it can enforce.
+    pub enforces: BTreeMap<String, bool>,
+}
+
+/// A short answer for monitors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`, or what is not.
+    pub status: String,
+}
+
+/// `GET /v1/status`.
+pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    let snapshot = shared.handle.snapshot();
+    let tasks = TaskState::ALL
+        .into_iter()
+        .map(|state| (state.word().to_owned(), snapshot.count(state)))
+        .collect();
+    let runner = snapshot.runner.map(|runner| {
+        let can = runner.abilities;
+        let enforces = [
+            ("cgroup", can.cgroup),
+            ("memory", can.memory),
+            ("cpu", can.cpu),
+            ("pids", can.pids),
+            ("switch_user", can.switch_user),
+        ];
+        Runner {
+            version: runner.version.clone(),
+            pid: runner.pid,
+            enforces: enforces.map(|(name, can)| (name.to_owned(), can)).into(),
+        }
+    });
+    let status = Status {
+        version: shared.version.to_owned(),
+        pid: std::process::id(),
+        phase: phase(snapshot.phase).to_owned(),
+        started_at: Stamp(shared.started),
+        tasks,
+        slots: Slots {
+            used: snapshot.used,
+            total: snapshot.slots,
+        },
+        runner,
+        commits: snapshot.commits,
+        commands: snapshot.commands,
+    };
+    json::answer(StatusCode::OK, &status)
+}
+
+const fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Stopping => "stopping",
+        Phase::Failed => "failed",
+    }
+}
+
+/// `POST /v1/reload`.
+pub(super) async fn reload(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Problem> {
+    if !caller.admin {
+        return Err(Problem::forbidden(
+            "only an admin may reload the configuration",
+        ));
+    }
+    let (reply, answer) = oneshot::channel();
+    shared
+        .reload
+        .try_send(reply)
+        .map_err(|_| Problem::from(crate::engine::command::Error::Busy))?;
+    match tokio::time::timeout(RELOAD, answer).await {
+        Ok(Ok(Ok(changed))) => {
+            let changed = BTreeMap::from([("changed", changed)]);
+            Ok(json::answer(StatusCode::OK, &changed))
+        }
+        Ok(Ok(Err(message))) => {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            Err(Problem::new(status, "config_refused", message))
+        }
+        Ok(Err(_)) => Err(Problem::stopping()),
+        Err(_) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let detail = "the reload takes unusually long; `taskdaemon status` tells more";
+            Err(Problem::new(status, "reload_slow", detail).after(5))
+        }
+    }
+}
+
+/// `GET /live`: this program answers.
+pub(super) async fn live() -> Response {
+    health(StatusCode::OK, "ok")
+}
+
+/// `GET /ready`: the daemon does its work.
+pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    readiness(&shared.handle.snapshot())
+}
+
+/// `GET /health`: the engine made a turn just now.
+pub(super) async fn healthy(State(shared): State<Arc<Shared>>) -> Response {
+    match tokio::time::timeout(PULSE, shared.handle.ping()).await {
+        Ok(Ok(_)) => readiness(&shared.handle.snapshot()),
+        Ok(Err(error)) => Problem::from(error).into_health(),
+        Err(_) => health(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the engine does not answer",
+        ),
+    }
+}
+
+fn readiness(snapshot: &Snapshot) -> Response {
+    match snapshot.phase {
+        Phase::Running => health(StatusCode::OK, "ok"),
+        Phase::Starting | Phase::Stopping | Phase::Failed => {
+            health(StatusCode::SERVICE_UNAVAILABLE, phase(snapshot.phase))
+        }
+    }
+}
+
+fn health(status: StatusCode, word: &str) -> Response {
+    let status_word = word.to_owned();
+    json::answer(
+        status,
+        &Health {
+            status: status_word,
+        },
+    )
+}
+
+impl Problem {
+    fn into_health(self) -> Response {
+        health(StatusCode::SERVICE_UNAVAILABLE, &self.detail)
+    }
+}

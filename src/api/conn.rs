@@ -1,0 +1,217 @@
+//! One connection: HTTP spoken over its bytes, each request through the gate.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+
+use super::peer::{Peer, Settings};
+use super::problem::Problem;
+use super::stream::{Activity, Phase, Stream, Watched};
+use super::{Server, Shared, head};
+
+/// Bytes the head of a request may have.
+const HEAD_MAX: usize = 16 * 1024;
+/// Bytes read from or kept for a connection at a time.
+const BUFFER: usize = 64 * 1024;
+/// Paths that answer anyone who can connect.
+const PUBLIC: [&str; 3] = ["/live", "/ready", "/health"];
+
+/// Marks a request from its head to the end of its answer.
+struct Flight(Arc<Activity>);
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Idle);
+    }
+}
+
+/// Tells a client that there is no room for its connection.
+pub(super) fn turn_away(stream: &Stream) {
+    let detail = "too many connections, all of them in use; try again in a moment";
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    stream.parting(&Problem::new(status, "too_many_connections", detail).after(1));
+}
+
+/// Serves one connection to its end.
+pub(super) async fn run(stream: Stream, gate: Gate, settings: Arc<Settings>) {
+    let activity = Arc::clone(&gate.0.activity);
+    let io = Watched::new(stream, Arc::clone(&activity), settings);
+    let mut connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_header_size(HEAD_MAX)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(io), gate);
+    let mut closing = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = poll_fn(|cx| Pin::new(&mut connection).poll(cx)) => break ended,
+            () = activity.close.notified(), if !closing => {
+                closing = true;
+                match activity.now().0 {
+                    // Nothing was asked yet, so there is nothing to answer.
+                    Phase::Fresh | Phase::Head => return,
+                    Phase::Idle | Phase::Busy => Pin::new(&mut connection).graceful_shutdown(),
+                }
+            }
+        }
+    };
+    let Err(error) = ended else {
+        return;
+    };
+    tracing::debug!(%error, "a connection ended early");
+    let late = activity.timed_out.load(Ordering::Relaxed) && activity.now().0 == Phase::Head;
+    if late {
+        let detail = "the head of the request took too long";
+        let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "head_timeout", detail);
+        connection
+            .into_parts()
+            .io
+            .into_inner()
+            .stream
+            .parting(&problem);
+    }
+}
+
+/// What every request of one connection passes through.
+#[derive(Clone)]
+pub(super) struct Gate(Arc<Post>);
+
+struct Post {
+    shared: Arc<Shared>,
+    router: Router,
+    peer: Peer,
+    activity: Arc<Activity>,
+}
+
+impl Gate {
+    pub(super) fn new(server: &Server, peer: Peer, activity: Arc<Activity>) -> Self {
+        Self(Arc::new(Post {
+            shared: Arc::clone(&server.shared),
+            router: server.router.clone(),
+            peer,
+            activity,
+        }))
+    }
+}
+
+impl Service<Request<Incoming>> for Gate {
+    type Response = Response<Outgoing>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let post = Arc::clone(&self.0);
+        post.activity.enter(Phase::Busy);
+        let flight = Flight(Arc::clone(&post.activity));
+        Box::pin(async move {
+            let response = post.answer(request).await;
+            Ok(response.map(|body| Outgoing {
+                body,
+                _flight: flight,
+            }))
+        })
+    }
+}
+
+impl Post {
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        let shared = &self.shared;
+        let id = shared.ids.name(request.headers());
+        let mut close = false;
+        let mut response = match self.admit(request) {
+            Ok(request) => {
+                use tower::Service as _;
+                caught(self.router.clone().call(request)).await
+            }
+            Err(problem) => {
+                // A client that gets these wrong may mean another protocol by
+                // whatever it sends next.
+                close = problem.status == StatusCode::BAD_REQUEST;
+                problem.into_response()
+            }
+        };
+        if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(TASKDAEMON_REQUEST = ?id, "a request failed");
+        }
+        let headers = response.headers_mut();
+        headers.insert(head::REQUEST_ID, id);
+        if close || *shared.shutdown.borrow() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Checks the head and finds out who asks.
+    fn admit(&self, request: Request<Incoming>) -> Result<Request<Incoming>, Problem> {
+        let (mut parts, body) = request.into_parts();
+        head::check(&parts, self.peer)?;
+        if !PUBLIC.contains(&parts.uri.path()) {
+            let settings = self.shared.settings.borrow();
+            let caller = settings.caller(self.peer, &parts.headers)?;
+            parts.extensions.insert(caller);
+        }
+        Ok(Request::from_parts(parts, body))
+    }
+}
+
+/// Turns a panic of a handler into one failed request.
+async fn caught<F, E>(future: F) -> Response
+where
+    F: Future<Output = Result<Response, E>>,
+{
+    let mut future = pin!(future);
+    let outcome = poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Ready(result)) => Poll::Ready(result.ok()),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(None),
+        },
+    )
+    .await;
+    outcome.unwrap_or_else(|| {
+        let detail = "the daemon made a mistake; its journal has the details";
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
+    })
+}
+
+/// An answer on its way.
+pub(super) struct Outgoing {
+    body: Body,
+    _flight: Flight,
+}
+
+impl hyper::body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        hyper::body::Body::size_hint(&self.body)
+    }
+}

@@ -1,0 +1,387 @@
+//! The wire: what a task looks like in JSON, coming in and going out.
+//!
+//! Names are the same in HTTP, on the command line and in files. Written by
+//! hand, so that changing the model never changes the wire by accident.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::command::View;
+use crate::model::attempt::{Attempt, Outcome};
+use crate::model::quantity::{ByteSize, format_duration};
+use crate::model::spec::OnInterrupt;
+use crate::model::task::Task;
+
+use super::json::{object, objects};
+use super::number::{Cores, Factor, Pairs, Span, Stamp};
+
+/// A task to submit, or a list of them under `tasks`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Submit {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Variables.
+    #[serde(skip_serializing_if = "is_default")]
+    pub env: Pairs,
+    /// Working directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// User to run as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// File mode creation mask, in octal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub umask: Option<String>,
+    /// Standard input, as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// Standard input, as bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin_base64: Option<String>,
+    /// Queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Name for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Higher starts first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Labels.
+    #[serde(skip_serializing_if = "is_default")]
+    pub labels: Pairs,
+    /// Not to be started before this time, in RFC 3339 form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<String>,
+    /// Not to be started before so much time has passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Span>,
+    /// Idempotency key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Time limit of one attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Time between the request to end and the kill.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Span>,
+    /// Longest wait in the queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_ttl: Option<Span>,
+    /// Memory limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// CPU limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cores>,
+    /// Limit on processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+    /// Bytes of output kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_cap: Option<ByteSize>,
+    /// Sandbox profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// What follows an interruption.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_interrupt: Option<OnInterrupt>,
+    /// What follows a failed attempt.
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryRule>,
+    /// Several tasks, instead of everything above.
+    #[serde(deserialize_with = "objects", skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<Vec<Self>>,
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryRule {
+    /// Attempts in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// Longest first wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Span>,
+    /// Growth of the wait from try to try.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factor: Option<Factor>,
+    /// Longest wait of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff_max: Option<Span>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The answer to one submitted task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Its number.
+    pub id: i64,
+    /// Where it stands.
+    pub state: String,
+    /// False when this is an earlier task with the same key.
+    pub created: bool,
+}
+
+/// How something ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Why, in one word.
+    pub class: String,
+    /// Exit code.
+    pub exit_code: Option<i32>,
+    /// Signal.
+    pub signal: Option<i32>,
+    /// Why, in one line.
+    pub message: String,
+}
+
+impl From<&Outcome> for Verdict {
+    fn from(outcome: &Outcome) -> Self {
+        Self {
+            class: outcome.class.word().to_owned(),
+            exit_code: outcome.exit_code,
+            signal: outcome.signal,
+            message: outcome.message.clone(),
+        }
+    }
+}
+
+/// One execution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptInfo {
+    /// From 1, without gaps.
+    pub number: u32,
+    /// Why it ended, in one word; none while it is live.
+    pub outcome: Option<String>,
+    /// Exit code.
+    pub exit_code: Option<i32>,
+    /// Signal.
+    pub signal: Option<i32>,
+    /// Why it ended, in one line.
+    pub message: Option<String>,
+    /// When it was started.
+    pub started_at: Option<Stamp>,
+    /// When it was over.
+    pub ended_at: Option<Stamp>,
+    /// CPU time.
+    pub cpu_seconds: Option<f64>,
+    /// Highest memory use.
+    pub memory_peak_bytes: Option<u64>,
+    /// Output kept.
+    pub output_bytes: u64,
+    /// Output dropped.
+    pub output_dropped_bytes: u64,
+    /// User it ran as.
+    pub user: Option<String>,
+    /// That user's number.
+    pub uid: Option<u32>,
+    /// Its first process.
+    pub pid: Option<u32>,
+    /// Its cgroup.
+    pub cgroup: Option<String>,
+}
+
+impl From<&Attempt> for AttemptInfo {
+    fn from(attempt: &Attempt) -> Self {
+        let outcome = attempt.outcome.as_ref();
+        let started = attempt.started.as_ref();
+        Self {
+            number: attempt.key.number,
+            outcome: outcome.map(|outcome| outcome.class.word().to_owned()),
+            exit_code: outcome.and_then(|outcome| outcome.exit_code),
+            signal: outcome.and_then(|outcome| outcome.signal),
+            message: outcome.map(|outcome| outcome.message.clone()),
+            started_at: started.map(|started| Stamp(started.at)),
+            ended_at: attempt.ended.map(Stamp),
+            cpu_seconds: attempt
+                .usage
+                .cpu_micros
+                .map(|micros| Duration::from_micros(micros).as_secs_f64()),
+            memory_peak_bytes: attempt.usage.memory_peak,
+            output_bytes: attempt.usage.output_kept,
+            output_dropped_bytes: attempt.usage.output_dropped,
+            user: started.map(|started| started.user.clone()),
+            uid: started.map(|started| started.uid),
+            pid: started.map(|started| started.pid),
+            cgroup: started.and_then(|started| started.cgroup.clone()),
+        }
+    }
+}
+
+/// A task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskInfo {
+    /// Its number.
+    pub id: i64,
+    /// Where it stands.
+    pub state: String,
+    /// What it waits for, for people.
+    pub reason: Option<String>,
+    /// What it waits for, for programs.
+    pub reason_code: Option<String>,
+    /// Until when it waits, where that is known.
+    pub until: Option<Stamp>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its queue.
+    pub queue: String,
+    /// Its priority.
+    pub priority: i32,
+    /// Its labels.
+    pub labels: Pairs,
+    /// Uid of its submitter.
+    pub owner: u32,
+    /// Its idempotency key.
+    pub key: Option<String>,
+    /// What it runs, and how.
+    #[serde(flatten)]
+    pub run: RunInfo,
+    /// When it was accepted.
+    pub created_at: Stamp,
+    /// When it became, or becomes, ready.
+    pub due_at: Stamp,
+    /// When it was over.
+    pub ended_at: Option<Stamp>,
+    /// How it ended.
+    pub outcome: Option<Verdict>,
+    /// Its executions; not in listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Vec<AttemptInfo>>,
+}
+
+/// What a task runs, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Variables.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub env: Pairs,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// User asked for.
+    pub user: Option<String>,
+    /// File mode creation mask, in octal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umask: Option<String>,
+    /// Time limit of one attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// Time between the request to end and the kill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<String>,
+    /// Longest wait in the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_ttl: Option<String>,
+    /// Memory limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// CPU limit, in cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<f64>,
+    /// Limit on processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+    /// Bytes of output kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_cap: Option<String>,
+    /// Sandbox profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// What follows an interruption.
+    pub on_interrupt: OnInterrupt,
+    /// Attempts in all.
+    pub max_attempts: u32,
+    /// Attempts that counted against that so far.
+    pub tries: u32,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Page {
+    /// The tasks, newest first.
+    pub tasks: Vec<TaskInfo>,
+    /// Where the next page begins; none on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+impl TaskInfo {
+    /// A task without its attempts.
+    #[must_use]
+    pub fn of_task(task: &Task) -> Self {
+        Self {
+            id: task.id.0,
+            state: task.state.word().to_owned(),
+            reason: None,
+            reason_code: None,
+            until: None,
+            name: task.name.clone(),
+            queue: task.queue.clone(),
+            priority: task.priority,
+            labels: Pairs(task.labels.clone()),
+            owner: task.owner,
+            key: task.key.clone(),
+            run: RunInfo::of_task(task),
+            created_at: Stamp(task.created),
+            due_at: Stamp(task.due),
+            ended_at: task.ended.map(Stamp),
+            outcome: task.outcome.as_ref().map(Verdict::from),
+            attempts: None,
+        }
+    }
+
+    /// A task as it appears in a listing.
+    #[must_use]
+    pub fn in_list(view: &View) -> Self {
+        let reason = view.reason.as_ref();
+        Self {
+            reason: reason.map(ToString::to_string),
+            reason_code: reason.map(|reason| reason.code().to_owned()),
+            until: reason.and_then(|reason| reason.until()).map(Stamp),
+            ..Self::of_task(&view.task)
+        }
+    }
+
+    /// A task with all there is to say about it.
+    #[must_use]
+    pub fn of_view(view: &View) -> Self {
+        Self {
+            attempts: Some(view.attempts.iter().map(AttemptInfo::from).collect()),
+            ..Self::in_list(view)
+        }
+    }
+}
+
+impl RunInfo {
+    fn of_task(task: &Task) -> Self {
+        let spec = &*task.spec;
+        let span = |ms: Option<u64>| ms.map(|ms| format_duration(Duration::from_millis(ms)));
+        let size = |bytes: Option<u64>| bytes.map(|bytes| ByteSize(bytes).to_string());
+        Self {
+            command: spec.argv.clone(),
+            env: Pairs(spec.env.clone()),
+            cwd: spec.cwd.clone(),
+            user: spec.user.clone(),
+            umask: spec.umask.map(|mask| format!("{mask:03o}")),
+            timeout: span(spec.timeout_ms),
+            grace: span(spec.grace_ms),
+            queue_ttl: span(spec.queue_ttl_ms),
+            memory: size(spec.limits.memory),
+            cpu: spec.limits.cpu_milli.map(|milli| f64::from(milli) / 1000.0),
+            pids: spec.limits.pids,
+            output_cap: size(spec.output_cap),
+            profile: spec.profile.clone(),
+            on_interrupt: spec.on_interrupt,
+            max_attempts: spec.retry.max_attempts,
+            tries: task.tries,
+        }
+    }
+}

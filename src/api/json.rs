@@ -1,0 +1,188 @@
+//! JSON in and out. Reading is strict: unknown and repeated names, trailing
+//! data and rounded numbers are errors with a position and, where a name is
+//! close to a known one, a suggestion.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use axum::body::Body;
+use axum::response::Response;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::problem::Problem;
+
+/// Reads a value out of a request's body.
+///
+/// # Errors
+/// A problem that says where and what.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // The parser itself refuses to nest deeper than 128.
+    serde_json::from_slice(bytes)
+        .map(|Object(value)| value)
+        .map_err(|error| explain(&error, bytes))
+}
+
+/// A structure written as an object. The derived readers would also take a
+/// list of the fields' values in their order, which nobody means.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Only<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Only<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Only(PhantomData))
+    }
+}
+
+/// For a field that holds an object.
+pub(super) fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Object::deserialize(deserializer).map(|Object(value)| Some(value))
+}
+
+/// For a field that holds a list of objects.
+pub(super) fn objects<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let list = Vec::<Object<T>>::deserialize(deserializer)?;
+    Ok(Some(list.into_iter().map(|Object(value)| value).collect()))
+}
+
+fn explain(error: &serde_json::Error, bytes: &[u8]) -> Problem {
+    if bytes.is_empty() {
+        return Problem::bad("bad_json", "the body is empty: a JSON object is expected");
+    }
+    let text = error.to_string();
+    let (code, field) = if let Some(name) = quoted_after(&text, "unknown field `") {
+        let detail = match unknown_name(name, &text) {
+            Some(near) => format!("unknown field `{name}`: did you mean `{near}`?"),
+            None => format!("unknown field `{name}`"),
+        };
+        let place = format!(" (line {}, column {})", error.line(), error.column());
+        return Problem {
+            field: Some(name.to_owned()),
+            ..Problem::bad("unknown_field", detail + &place)
+        };
+    } else if let Some(name) = quoted_after(&text, "duplicate field `") {
+        ("duplicate_field", Some(name.to_owned()))
+    } else {
+        ("bad_json", None)
+    };
+    Problem {
+        field,
+        ..Problem::bad(code, text)
+    }
+}
+
+fn quoted_after<'t>(text: &'t str, lead: &str) -> Option<&'t str> {
+    text.strip_prefix(lead)?.split('`').next()
+}
+
+/// The known name nearest to `name`, out of the list in the parser's message.
+fn unknown_name<'t>(name: &str, message: &'t str) -> Option<&'t str> {
+    let known = message
+        .split('`')
+        .skip(3)
+        .step_by(2)
+        // A hidden name for the list form, never a correction.
+        .filter(|known| *known != "tasks");
+    nearest(name, known)
+}
+
+/// The candidate that `name` is most likely a misspelling of.
+pub(super) fn nearest<'c>(
+    name: &str,
+    candidates: impl Iterator<Item = &'c str>,
+) -> Option<&'c str> {
+    if name.len() > 40 {
+        return None;
+    }
+    candidates
+        .map(|candidate| (distance(name, candidate), candidate))
+        .filter(|(steps, candidate)| *steps <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Letters to add, drop, change or swap with their neighbour to get from one
+/// word to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let from: Vec<char> = from.chars().collect();
+    let to: Vec<char> = to.chars().collect();
+    let mut before_last = Vec::new();
+    let mut last: Vec<usize> = (0..=to.len()).collect();
+    for (row, letter) in from.iter().enumerate() {
+        let mut this = vec![row + 1];
+        for (column, other) in to.iter().enumerate() {
+            let change = last[column] + usize::from(letter != other);
+            let mut steps = change.min(last[column + 1] + 1).min(this[column] + 1);
+            let swapped =
+                row > 0 && column > 0 && from[row - 1] == *other && to[column - 1] == *letter;
+            if swapped {
+                let before: &Vec<usize> = &before_last;
+                steps = steps.min(before[column - 1] + 1);
+            }
+            this.push(steps);
+        }
+        before_last = std::mem::replace(&mut last, this);
+    }
+    last.last().copied().unwrap_or(0)
+}
+
+/// Answers with a value.
+pub(super) fn answer<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => {
+            let mut response = Response::new(Body::from(bytes));
+            *response.status_mut() = status;
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(error) => {
+            let detail = format!("the answer could not be written as JSON: {error}");
+            let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
+            axum::response::IntoResponse::into_response(problem)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_miss_is_recognised_and_a_far_one_is_not() {
+        let known = ["timeout", "command", "queue", "name", "retry"];
+        for (typed, meant) in [
+            ("timout", Some("timeout")),
+            ("tiemout", Some("timeout")),
+            ("comand", Some("command")),
+            ("qeue", Some("queue")),
+            ("xyzzy", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed, known.into_iter()), meant, "{typed}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The accept loop: who is let in, who makes room, how everyone is seen out.
+//!
+//! One task owns the list of connections; each connection is a task
+//! of its own (`conn`), which ends by itself or is asked to.
+//!
+//! Listening sockets are never shut down here. Under systemd they outlive this
+//! process, and whoever connects meanwhile waits for the next one.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::clock;
+
+use super::Server;
+use super::conn::{self, Gate};
+use super::peer::{Peer, PeerKey};
+use super::stream::{Activity, Stream};
+
+/// How long idle connections stay open when the daemon stops: a client that
+/// sends its next request in this time is answered, and told to reconnect.
+const LINGER: Duration = Duration::from_millis(500);
+/// Pause of the accept loop when the process is out of descriptors and no
+/// connection holds one, so that there is nothing to wait for.
+const STARVED: Duration = Duration::from_millis(50);
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub enum Listener {
+    /// On this host; the kernel says who connects.
+    Unix(UnixListener),
+    /// On an address; a token says who connects.
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// Takes over a listening unix socket.
+    ///
+    /// # Errors
+    /// It cannot be made non-blocking.
+    pub fn unix(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self::Unix(UnixListener::from_std(socket)?))
+    }
+
+    /// Takes over a listening TCP socket.
+    ///
+    /// # Errors
+    /// It cannot be made non-blocking.
+    pub fn tcp(socket: std::net::TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self::Tcp(TcpListener::from_std(socket)?))
+    }
+}
+
+/// How the last connections ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that ended by themselves.
+    pub finished: usize,
+    /// Connections that were cut at the deadline.
+    pub cut: usize,
+}
+
+/// Returns when the daemon stops.
+pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // A sender that is gone means the same as one that said so.
+    drop(shutdown.wait_for(|stop| *stop).await);
+}
+
+/// Returns when the daemon has been stopping for so long.
+pub(super) async fn stopped_for(shutdown: &mut watch::Receiver<bool>, wait: Duration) {
+    stopped(shutdown).await;
+    sleep_until(Instant::from_std(clock::instant()) + wait).await;
+}
+
+/// Serves until told to stop, then until the last connection has ended, at
+/// most for the time set as `drain`.
+pub(super) async fn serve(server: Server, listeners: Vec<Listener>) -> Drained {
+    let mut shutdown = server.shared.shutdown.clone();
+    let mut table = Table::new(server);
+    let mut turn = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
+            Some(ended) = table.tasks.join_next_with_id() => table.forget(ended),
+            accepted = accept(&listeners, &mut turn) => match accepted {
+                Ok((stream, peer)) => table.admit(stream, peer),
+                Err(error) => table.starve(&error).await,
+            },
+        }
+    }
+    table.drain().await
+}
+
+/// The next connection on any socket, each socket in turn.
+async fn accept(listeners: &[Listener], turn: &mut usize) -> io::Result<(Stream, Peer)> {
+    poll_fn(|cx| {
+        *turn = turn.wrapping_add(1);
+        for place in 0..listeners.len() {
+            let index = turn.wrapping_add(place) % listeners.len();
+            let accepted = match &listeners[index] {
+                Listener::Unix(socket) => socket.poll_accept(cx).map(|accepted| {
+                    let (stream, _) = accepted?;
+                    let who = stream.peer_cred()?;
+                    let (uid, gid) = (who.uid(), who.gid());
+                    Ok((Stream::Unix(stream), Peer::Unix { uid, gid }))
+                }),
+                Listener::Tcp(socket) => socket.poll_accept(cx).map(|accepted| {
+                    let (stream, address) = accepted?;
+                    stream.set_nodelay(true)?;
+                    Ok((Stream::Tcp(stream), Peer::Tcp(address.ip())))
+                }),
+            };
+            if accepted.is_ready() {
+                return accepted;
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// An open connection.
+struct Open {
+    activity: Arc<Activity>,
+    key: PeerKey,
+}
+
+/// The open connections, counted in all and by peer.
+struct Table {
+    server: Server,
+    epoch: std::time::Instant,
+    tasks: JoinSet<()>,
+    open: HashMap<Id, Open>,
+    peers: HashMap<PeerKey, u32>,
+}
+
+impl Table {
+    fn new(server: Server) -> Self {
+        Self {
+            server,
+            epoch: clock::instant(),
+            tasks: JoinSet::new(),
+            open: HashMap::new(),
+            peers: HashMap::new(),
+        }
+    }
+
+    /// Lets a connection in, for which the longest-idle one may have to go.
+    fn admit(&mut self, stream: Stream, peer: Peer) {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.forget(ended);
+        }
+        let settings = Arc::clone(&self.server.shared.settings.borrow());
+        let key = peer.key();
+        let mine = self.peers.get(&key).copied().unwrap_or(0);
+        let all = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
+        let room = if mine >= settings.options.connections_per_peer {
+            self.evict(Some(key))
+        } else if all >= settings.options.connections {
+            self.evict(None)
+        } else {
+            true
+        };
+        if !room {
+            conn::turn_away(&stream);
+            return;
+        }
+        let activity = Arc::new(Activity::new(self.epoch));
+        let gate = Gate::new(&self.server, peer, Arc::clone(&activity));
+        let task = self.tasks.spawn(conn::run(stream, gate, settings));
+        self.open.insert(task.id(), Open { activity, key });
+        *self.peers.entry(key).or_insert(0) += 1;
+    }
+
+    /// Asks the connection to end that has been without a request for longest,
+    /// of one peer or of all. False when every one of them has a request.
+    fn evict(&mut self, of: Option<PeerKey>) -> bool {
+        let idle = self
+            .open
+            .iter()
+            .filter(|(_, open)| of.is_none_or(|key| open.key == key))
+            .filter_map(|(id, open)| open.activity.idle_since().map(|since| (since, *id)))
+            .min_by_key(|(since, _)| *since);
+        let Some((_, id)) = idle else {
+            return false;
+        };
+        if let Some(open) = self.open.remove(&id) {
+            open.activity.close.notify_one();
+            self.leave(open.key);
+        }
+        true
+    }
+
+    fn leave(&mut self, key: PeerKey) {
+        if let Some(count) = self.peers.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&key);
+            }
+        }
+    }
+
+    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!("a connection's task panicked; the others go on");
+                }
+                error.id()
+            }
+        };
+        // One that was evicted is no longer in the list.
+        if let Some(open) = self.open.remove(&id) {
+            self.leave(open.key);
+        }
+    }
+
+    /// After a failed accept: out of descriptors or memory, the way forward is
+    /// that somebody goes. Other failures concern one connection only.
+    async fn starve(&mut self, error: &io::Error) {
+        let codes = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+        if !error
+            .raw_os_error()
+            .is_some_and(|code| codes.contains(&code))
+        {
+            tracing::debug!(%error, "a connection was lost before it was accepted");
+            return;
+        }
+        tracing::warn!(%error, open = self.open.len(), "no room for a connection");
+        self.evict(None);
+        let pause = Instant::from_std(clock::instant()) + STARVED;
+        if let Ok(Some(ended)) = timeout_at(pause, self.tasks.join_next_with_id()).await {
+            self.forget(ended);
+        }
+    }
+
+    /// Sees everyone out.
+    async fn drain(mut self) -> Drained {
+        let begun = Instant::from_std(clock::instant());
+        let limit = self.server.shared.settings.borrow().options.drain;
+        let mut drained = Drained::default();
+        self.join_until(begun + LINGER.min(limit), &mut drained)
+            .await;
+        for open in self.open.values() {
+            open.activity.close.notify_one();
+        }
+        self.join_until(begun + limit, &mut drained).await;
+        drained.cut = self.tasks.len();
+        self.tasks.shutdown().await;
+        drained
+    }
+
+    async fn join_until(&mut self, deadline: Instant, drained: &mut Drained) {
+        while let Ok(Some(ended)) = timeout_at(deadline, self.tasks.join_next_with_id()).await {
+            self.forget(ended);
+            drained.finished += 1;
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! Taking tasks in: one, or up to ten thousand, all or none. What is wrong
+//! with a field is found here, on a thread of many, and not on the engine's.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use hyper::header::{HeaderMap, HeaderName};
+use hyper::{Request, StatusCode};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::clock;
+use crate::engine::command::{Caller, Error, Submitted};
+use crate::model::attempt::Limits;
+use crate::model::quantity::ByteSize;
+use crate::model::retry::Retry;
+use crate::model::spec::{DEFAULT_QUEUE, NewTask, Spec};
+use crate::model::time::Time;
+
+use super::dto::{Accepted, RetryRule, Submit};
+use super::number::{Span, parse_time};
+use super::problem::Problem;
+use super::{Shared, base64, body, head, json, problem};
+
+/// Most tasks in one request.
+const BATCH_MAX: usize = 10_000;
+/// Header with the idempotency key.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// `POST /v1/tasks`.
+pub(super) async fn submit(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    head::require_json(&parts.headers)?;
+    let key = header_key(&parts.headers)?;
+    let bytes = body::read(&shared, &parts.headers, body).await?;
+    let mut asked: Submit = json::parse(&bytes)?;
+    drop(bytes);
+    let now = clock::now();
+    match asked.tasks.take() {
+        None => {
+            take_key(&mut asked, key.as_deref(), None)?;
+            let task = new_task(asked, caller.uid, now)?;
+            let accepted = shared.handle.submit(vec![task]).await?;
+            let first = accepted.first().map(wire).ok_or_else(Problem::stopping)?;
+            Ok(json::answer(status(first.created), &first))
+        }
+        Some(list) => {
+            if asked != Submit::default() {
+                let detail = "cannot be combined with other fields: put them into each task";
+                return Err(Problem::invalid("tasks", detail));
+            }
+            let tasks = batch(list, key, caller.uid, now)?;
+            let accepted = shared.handle.submit(tasks).await.map_err(in_list)?;
+            let answer = AcceptedList {
+                tasks: accepted.iter().map(wire).collect(),
+            };
+            let created = answer.tasks.iter().any(|task| task.created);
+            Ok(json::answer(status(created), &answer))
+        }
+    }
+}
+
+/// An error about a list of one is about its first task, too.
+fn in_list(error: Error) -> Problem {
+    if let Error::Invalid {
+        index: None,
+        invalid,
+    } = &error
+    {
+        return problem::of_field(Some(0), invalid);
+    }
+    error.into()
+}
+
+#[derive(Serialize)]
+struct AcceptedList {
+    tasks: Vec<Accepted>,
+}
+
+fn wire(submitted: &Submitted) -> Accepted {
+    Accepted {
+        id: submitted.id.0,
+        state: submitted.state.word().to_owned(),
+        created: submitted.created,
+    }
+}
+
+const fn status(created: bool) -> StatusCode {
+    if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    }
+}
+
+fn header_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let refuse = |detail| {
+        let problem = Problem::bad("invalid", format!("Idempotency-Key: {detail}"));
+        Err(Problem {
+            field: Some("key".to_owned()),
+            ..problem
+        })
+    };
+    if values.next().is_some() {
+        return refuse("was sent twice");
+    }
+    match value.to_str() {
+        Ok("") => refuse("is empty"),
+        Ok(key) if key.len() <= 255 => Ok(Some(key.to_owned())),
+        Ok(_) => refuse("is longer than 255 bytes"),
+        Err(_) => refuse("must be printable ASCII"),
+    }
+}
+
+/// Gives a task the key of the request. Each task of a list gets one of its
+/// own from it, so that a repeated list is recognised task by task.
+fn take_key(asked: &mut Submit, header: Option<&str>, index: Option<usize>) -> Result<(), Problem> {
+    let Some(header) = header else {
+        return Ok(());
+    };
+    let whole = match index {
+        None => header.to_owned(),
+        Some(index) => format!("{header}/{index}"),
+    };
+    match &asked.key {
+        Some(own) if *own != whole => {
+            Err(Problem::invalid("key", "differs from the Idempotency-Key header").named(index))
+        }
+        Some(_) => Ok(()),
+        None => {
+            asked.key = Some(whole);
+            Ok(())
+        }
+    }
+}
+
+fn batch(
+    list: Vec<Submit>,
+    key: Option<String>,
+    owner: u32,
+    now: Time,
+) -> Result<Vec<NewTask>, Problem> {
+    if list.is_empty() || list.len() > BATCH_MAX {
+        let detail = format!("has {} entries; 1 to {BATCH_MAX} are allowed", list.len());
+        return Err(Problem::invalid("tasks", detail));
+    }
+    let mut tasks = Vec::with_capacity(list.len());
+    for (index, mut asked) in list.into_iter().enumerate() {
+        if asked.tasks.is_some() {
+            return Err(Problem::invalid("tasks", "lists cannot be nested").named(Some(index)));
+        }
+        take_key(&mut asked, key.as_deref(), Some(index))?;
+        let task = new_task(asked, owner, now).map_err(|problem| problem.named(Some(index)))?;
+        tasks.push(task);
+    }
+    Ok(tasks)
+}
+
+/// A task in the model's terms.
+fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
+    let body_hash = hash(&asked);
+    let run_at = run_at(&asked, now)?;
+    let stdin = match (asked.stdin, asked.stdin_base64) {
+        (Some(_), Some(_)) => {
+            let detail = "cannot be combined with stdin_base64";
+            return Err(Problem::invalid("stdin", detail));
+        }
+        (Some(text), None) => Some(text.into_bytes()),
+        (None, Some(text)) => Some(
+            base64::decode(&text)
+                .ok_or_else(|| Problem::invalid("stdin_base64", "is not base64 with padding"))?,
+        ),
+        (None, None) => None,
+    };
+    let umask = match &asked.umask {
+        None => None,
+        Some(text) => Some(umask(text)?),
+    };
+    Ok(NewTask {
+        owner,
+        queue: asked.queue.unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
+        priority: asked.priority.unwrap_or(0),
+        name: asked.name,
+        labels: asked.labels.0,
+        run_at,
+        key: asked.key,
+        body_hash,
+        stdin,
+        spec: Spec {
+            argv: asked.command,
+            env: asked.env.0,
+            cwd: asked.cwd,
+            user: asked.user,
+            umask,
+            limits: Limits {
+                memory: asked.memory.map(ByteSize::bytes),
+                cpu_milli: asked.cpu.map(|cores| cores.0),
+                pids: asked.pids,
+            },
+            profile: asked.profile,
+            timeout_ms: asked.timeout.map(Span::millis),
+            grace_ms: asked.grace.map(Span::millis),
+            queue_ttl_ms: asked.queue_ttl.map(Span::millis),
+            output_cap: asked.output_cap.map(ByteSize::bytes),
+            retry: asked.retry.map(retry).unwrap_or_default(),
+            on_interrupt: asked.on_interrupt.unwrap_or_default(),
+        },
+    })
+}
+
+/// What tells a repeated request from another one with the same key: the
+/// fields, not the spaces between them. Without a key nobody asks.
+fn hash(asked: &Submit) -> [u8; 32] {
+    if asked.key.is_none() {
+        return [0; 32];
+    }
+    Sha256::digest(serde_json::to_vec(asked).unwrap_or_default()).into()
+}
+
+fn run_at(asked: &Submit, now: Time) -> Result<Option<Time>, Problem> {
+    match (&asked.run_at, asked.delay) {
+        (Some(_), Some(_)) => Err(Problem::invalid("delay", "cannot be combined with run_at")),
+        (Some(text), None) => parse_time(text).map(Some).ok_or_else(|| {
+            let detail = "is not a time with an offset, such as 2026-01-31T09:00:00+01:00";
+            Problem::invalid("run_at", detail)
+        }),
+        (None, Some(delay)) => Ok(Some(now.after(delay.0))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn umask(text: &str) -> Result<u32, Problem> {
+    let octal = (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|_| octal)
+        .ok_or_else(|| Problem::invalid("umask", "must be octal digits, such as \"022\""))
+}
+
+fn retry(rule: RetryRule) -> Retry {
+    let default = Retry::default();
+    let base_ms = rule.backoff.map_or(default.base_ms, Span::millis);
+    Retry {
+        max_attempts: rule.max_attempts.unwrap_or(default.max_attempts),
+        base_ms,
+        factor_percent: rule
+            .factor
+            .map_or(default.factor_percent, |factor| factor.0),
+        // Who asks for a long first wait and names no longest one means it.
+        cap_ms: rule
+            .backoff_max
+            .map_or_else(|| default.cap_ms.max(base_ms), Span::millis),
+    }
+}
+
+impl Problem {
+    /// The same problem, said of one task of a list.
+    fn named(mut self, index: Option<usize>) -> Self {
+        if let (Some(index), Some(field)) = (index, &self.field) {
+            self.detail = format!("tasks[{index}].{}", self.detail);
+            self.field = Some(format!("tasks[{index}].{field}"));
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_micros(1_700_000_000_000_000);
+
+    fn read(json: &str) -> Result<NewTask, Problem> {
+        let asked: Submit = json::parse(json.as_bytes())?;
+        let task = new_task(asked, 7, NOW)?;
+        task.check(NOW)
+            .map_err(|invalid| problem::of_field(None, &invalid))?;
+        Ok(task)
+    }
+
+    #[test]
+    fn every_field_reaches_the_model() {
+        let task = read(
+            r#"{"command":["a","b"],"env":{"X":"1"},"cwd":"/","user":"u","umask":"027",
+                "stdin_base64":"AP8=","queue":"q","name":"n","priority":5,"labels":{"l":"v"},
+                "delay":"1m30s","key":"k","timeout":"1h","grace":"5s","queue_ttl":"1d",
+                "memory":"512MiB","cpu":"150%","pids":9,"output_cap":"1MiB","profile":"strict",
+                "on_interrupt":"hold",
+                "retry":{"max_attempts":3,"backoff":"20m","factor":1.5}}"#,
+        )
+        .unwrap();
+        assert_eq!(task.owner, 7);
+        assert_eq!(task.stdin.as_deref(), Some(&[0, 255][..]));
+        assert_eq!(task.run_at.unwrap().since(NOW).as_secs(), 90);
+        assert_eq!(task.spec.umask, Some(0o27));
+        assert_eq!(task.spec.limits.cpu_milli, Some(1500));
+        assert_eq!(task.spec.limits.memory, Some(512 << 20));
+        assert_eq!(task.spec.timeout_ms, Some(3_600_000));
+        assert_eq!(task.spec.retry.factor_percent, 150);
+        assert_eq!(
+            task.spec.retry.cap_ms, 1_200_000,
+            "never below the first wait"
+        );
+        assert_ne!(task.body_hash, [0; 32]);
+    }
+
+    #[test]
+    fn the_hash_is_of_the_fields_and_not_of_their_spelling() {
+        let hash = |json: &str| read(json).unwrap().body_hash;
+        let one = hash(r#"{"command":["a"],"key":"k"}"#);
+        assert_eq!(one, hash(r#"{ "key": "k", "command": ["a"] }"#));
+        assert_ne!(one, hash(r#"{"command":["b"],"key":"k"}"#));
+    }
+
+    #[test]
+    fn each_bad_body_has_one_clear_answer() {
+        let deep = "[".repeat(10_000);
+        let long = format!(r#"{{"command":["{}"]}}"#, "x".repeat(128 * 1024));
+        let rows: [(&str, &str, Option<&str>, &str); 44] = [
+            ("", "bad_json", None, "empty"),
+            ("null", "bad_json", None, "line 1 column 4"),
+            ("[]", "bad_json", None, "a JSON object"),
+            (
+                r#"{"command":["a"],"retry":[3]}"#,
+                "bad_json",
+                None,
+                "a JSON object",
+            ),
+            (r#"{"tasks":[[["a"]]]}"#, "bad_json", None, "a JSON object"),
+            ("{", "bad_json", None, "line 1 column 1"),
+            (r#"{"command":["a"]} x"#, "bad_json", None, "trailing"),
+            ("\u{feff}{}", "bad_json", None, "line 1 column 1"),
+            (&deep, "bad_json", None, ""),
+            (
+                r#"{"command":["a"],"command":["b"]}"#,
+                "duplicate_field",
+                Some("command"),
+                "",
+            ),
+            (
+                r#"{"command":["a"],"env":{"A":"1","A":"2"}}"#,
+                "duplicate_field",
+                Some("A"),
+                "",
+            ),
+            (r#"{"command":["\ud800"]}"#, "bad_json", None, "column"),
+            (
+                r#"{"command":["a\u0000"]}"#,
+                "invalid",
+                Some("command"),
+                "NUL",
+            ),
+            (
+                r#"{"command":["a"],"priority":1.5}"#,
+                "bad_json",
+                None,
+                "i32",
+            ),
+            (
+                r#"{"command":["a"],"priority":1e400}"#,
+                "bad_json",
+                None,
+                "out of range",
+            ),
+            (r#"{"command":["a"],"priority":-0}"#, "bad_json", None, ""),
+            (
+                r#"{"command":["a"],"priority":9007199254740993}"#,
+                "bad_json",
+                None,
+                "i32",
+            ),
+            (r#"{"command":["a"],"priority":NaN}"#, "bad_json", None, ""),
+            (
+                r#"{"command":["a"],"priority":5000}"#,
+                "invalid",
+                Some("priority"),
+                "1000",
+            ),
+            (
+                r#"{"command":["a"],"timout":"1s"}"#,
+                "unknown_field",
+                Some("timout"),
+                "did you mean `timeout`",
+            ),
+            (
+                r#"{"command":["a"],"zzz":1}"#,
+                "unknown_field",
+                Some("zzz"),
+                "column",
+            ),
+            (
+                r#"{"command":["a"],"retry":{"max_atempts":1}}"#,
+                "unknown_field",
+                Some("max_atempts"),
+                "max_attempts",
+            ),
+            (r#"{}"#, "invalid", Some("command"), "empty"),
+            (r#"{"command":[]}"#, "invalid", Some("command"), "empty"),
+            (
+                r#"{"command":[""]}"#,
+                "invalid",
+                Some("command"),
+                "empty program",
+            ),
+            (r#"{"command":"ls"}"#, "bad_json", None, "sequence"),
+            (&long, "invalid", Some("command"), "131071"),
+            (
+                r#"{"command":["a"],"timeout":30}"#,
+                "bad_json",
+                None,
+                "duration",
+            ),
+            (
+                r#"{"command":["a"],"timeout":"30"}"#,
+                "bad_json",
+                None,
+                "unit",
+            ),
+            (
+                r#"{"command":["a"],"timeout":"0s"}"#,
+                "invalid",
+                Some("timeout"),
+                "longer than zero",
+            ),
+            (
+                r#"{"command":["a"],"memory":"512M"}"#,
+                "bad_json",
+                None,
+                "unit",
+            ),
+            (
+                r#"{"command":["a"],"memory":"1KiB"}"#,
+                "invalid",
+                Some("memory"),
+                "1 MiB",
+            ),
+            (
+                r#"{"command":["a"],"cpu":0}"#,
+                "invalid",
+                Some("cpu"),
+                "cores",
+            ),
+            (
+                r#"{"command":["a"],"cpu":"many"}"#,
+                "bad_json",
+                None,
+                "cores",
+            ),
+            (
+                r#"{"command":["a"],"cwd":"relative"}"#,
+                "invalid",
+                Some("cwd"),
+                "absolute",
+            ),
+            (
+                r#"{"command":["a"],"umask":"999"}"#,
+                "invalid",
+                Some("umask"),
+                "octal",
+            ),
+            (
+                r#"{"command":["a"],"stdin":"x","stdin_base64":"eA=="}"#,
+                "invalid",
+                Some("stdin"),
+                "combined",
+            ),
+            (
+                r#"{"command":["a"],"stdin_base64":"?"}"#,
+                "invalid",
+                Some("stdin_base64"),
+                "base64",
+            ),
+            (
+                r#"{"command":["a"],"run_at":"tomorrow"}"#,
+                "invalid",
+                Some("run_at"),
+                "offset",
+            ),
+            (
+                r#"{"command":["a"],"run_at":"2026-01-01T00:00:00Z","delay":"1s"}"#,
+                "invalid",
+                Some("delay"),
+                "run_at",
+            ),
+            (
+                r#"{"command":["a"],"key":""}"#,
+                "invalid",
+                Some("key"),
+                "1 to 255",
+            ),
+            (
+                r#"{"command":["a"],"env":{"NOTIFY_SOCKET":"x"}}"#,
+                "invalid",
+                Some("env"),
+                "reserved",
+            ),
+            (
+                r#"{"command":["a"],"on_interrupt":"panic"}"#,
+                "bad_json",
+                None,
+                "`retry` or `hold`",
+            ),
+            (
+                r#"{"command":["a"],"retry":{"max_attempts":3,"backoff":"2s","backoff_max":"1s"}}"#,
+                "invalid",
+                Some("retry.backoff"),
+                "backoff_max",
+            ),
+        ];
+        for (json, code, field, words) in rows {
+            let shown: String = json.chars().take(80).collect();
+            let problem = read(json).expect_err(&shown);
+            assert_eq!(problem.code, code, "{shown}: {problem:?}");
+            assert_eq!(problem.field.as_deref(), field, "{shown}: {problem:?}");
+            assert!(problem.detail.contains(words), "{shown}: {problem:?}");
+            assert_eq!(problem.status, StatusCode::BAD_REQUEST);
+        }
+    }
+
+    #[test]
+    fn a_list_is_refused_as_a_whole_and_names_the_bad_item() {
+        let item = |json: &str| json::parse::<Submit>(json.as_bytes()).unwrap();
+        let good = || item(r#"{"command":["a"]}"#);
+        let refused = |list| batch(list, None, 1, NOW).unwrap_err();
+        assert_eq!(refused(vec![]).field.as_deref(), Some("tasks"));
+        assert_eq!(
+            refused(vec![good(); BATCH_MAX + 1]).field.as_deref(),
+            Some("tasks")
+        );
+        let problem = refused(vec![good(), item(r#"{"command":["a"],"run_at":"x"}"#)]);
+        assert_eq!(problem.field.as_deref(), Some("tasks[1].run_at"));
+        let problem = refused(vec![item(r#"{"command":["a"],"umask":"x"}"#)]);
+        assert_eq!(problem.field.as_deref(), Some("tasks[0].umask"));
+        let problem = refused(vec![item(r#"{"tasks":[]}"#)]);
+        assert_eq!(problem.field.as_deref(), Some("tasks[0].tasks"));
+        let keyed = batch(vec![good(), good()], Some("k".to_owned()), 1, NOW).unwrap();
+        let keys: Vec<_> = keyed.iter().map(|task| task.key.as_deref()).collect();
+        assert_eq!(keys, [Some("k/0"), Some("k/1")]);
+    }
+}

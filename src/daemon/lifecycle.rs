@@ -1,0 +1,243 @@
+//! The daemon at work: what it tells the service manager, how it obeys signals,
+//! and the ladder by which it stops.
+//!
+//! Stopping saves nothing, because every state was saved when it came about:
+//! requests are seen out, the engine commits its last turn, and the process
+//! ends. Running tasks belong to their runner and do not notice.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use crate::api::admin::Reload;
+use crate::api::serve::Listener as Socket;
+use crate::api::{Server, State};
+use crate::config::{Config, Sources};
+use crate::engine::command::Command;
+use crate::engine::handle::Handle;
+use crate::engine::snapshot::{Phase, Snapshot};
+use crate::model::task;
+use crate::{clock, telemetry};
+
+use super::listen;
+use super::notify::Notify;
+use super::passed::Listener;
+use super::reload::Reloader;
+use super::service::Systemd;
+use super::signals::{Signal, Signals};
+use super::{Error, system};
+
+/// Shortest time between two status texts.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
+/// Reload requests that may wait.
+const RELOADS: usize = 8;
+/// Time beyond the drain that the last steps may take.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// What the daemon works with.
+pub struct Parts<'a> {
+    /// Where settings come from, to read them again.
+    pub sources: Sources,
+    /// The settings.
+    pub settings: Config,
+    /// What the service manager handed over.
+    pub systemd: Systemd,
+    /// The log.
+    pub log: &'a telemetry::Guard,
+    /// Signals, caught since before there was anything to lose.
+    pub signals: Signals,
+    /// The engine.
+    pub handle: Handle,
+    /// Directory of the capture files.
+    pub output: PathBuf,
+}
+
+/// Serves until a signal, or a failed engine, ends it.
+///
+/// # Errors
+/// It could not begin to serve.
+pub async fn serve(parts: Parts<'_>) -> Result<(), Error> {
+    let handle = parts.handle.clone();
+    let served = begin(parts).await;
+    // Whatever happened, the engine ends in order.
+    let (reply, done) = oneshot::channel();
+    let told = handle.commands().send(Command::Shutdown { reply });
+    if told.is_ok() && timeout(MARGIN, done).await.is_err() {
+        tracing::warn!("the engine did not end in {MARGIN:?}; its last turn may be unfinished");
+    }
+    served
+}
+
+async fn begin(parts: Parts<'_>) -> Result<(), Error> {
+    let mut signals = parts.signals;
+    let interval = parts.systemd.watchdog_interval();
+    let notify = parts.systemd.notify;
+    let sockets = sockets(listen::listeners(
+        parts.systemd.listeners,
+        &parts.settings.api,
+    )?)?;
+    let (stop, stopping) = watch::channel(false);
+    let (ask, asked) = mpsc::channel(RELOADS);
+    let state = State {
+        handle: parts.handle.clone(),
+        output_dir: parts.output,
+        reload: ask,
+        version: crate::VERSION,
+    };
+    let drain = parts.settings.api.drain;
+    let server = Server::new(parts.settings.api.clone(), state, stopping)
+        .map_err(|error| system("set up the API")(std::io::Error::other(error.to_string())))?;
+    let reloader = Reloader {
+        sources: parts.sources,
+        started: parts.settings.clone(),
+        settings: parts.settings,
+        handle: parts.handle.clone(),
+        tuner: server.tuner(),
+        log: parts.log,
+    };
+    let serving = tokio::spawn(server.serve(sockets));
+    let telling = tokio::spawn(tell_status(parts.handle.watch(), notify.clone()));
+    let feeding = tokio::spawn(feed_watchdog(
+        parts.handle.clone(),
+        notify.clone(),
+        interval,
+    ));
+    let text = status(&parts.handle.snapshot());
+    notify.ready(&text);
+    tracing::info!(
+        message_id = telemetry::id::READY,
+        "taskdaemon {} is ready: {text}",
+        crate::VERSION
+    );
+    obey(&mut signals, asked, reloader, &parts.handle, &notify).await;
+    notify.stopping("Stopping: open requests are finished, running tasks go on");
+    tracing::info!(
+        message_id = telemetry::id::STOPPING,
+        "taskdaemon stops; running tasks go on"
+    );
+    telling.abort();
+    feeding.abort();
+    notify.extend_timeout(drain + MARGIN);
+    stop.send_replace(true);
+    match timeout(drain + MARGIN, serving).await {
+        Ok(Ok(drained)) => tracing::info!(
+            "{} connections finished, {} were cut",
+            drained.finished,
+            drained.cut
+        ),
+        Ok(Err(error)) => tracing::error!("the API ended badly: {error}"),
+        Err(_) => tracing::error!("the API did not end in time"),
+    }
+    Ok(())
+}
+
+fn sockets(listeners: Vec<Listener>) -> Result<Vec<Socket>, Error> {
+    listeners
+        .into_iter()
+        .map(|listener| match listener {
+            Listener::Unix(unix) => Socket::unix(unix),
+            Listener::Tcp(tcp) => Socket::tcp(tcp),
+        })
+        .collect::<std::io::Result<_>>()
+        .map_err(system("serve a socket"))
+}
+
+/// Obeys signals and requests until it is time to stop.
+async fn obey(
+    signals: &mut Signals,
+    mut asked: mpsc::Receiver<Reload>,
+    mut reloader: Reloader<'_>,
+    handle: &Handle,
+    notify: &Notify,
+) {
+    let mut figures = handle.watch();
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Terminate | Signal::Interrupt => return,
+                Signal::Reload => {
+                    // Refusals are in the log; nobody waits for this answer.
+                    let _refused = reload(&mut reloader, handle, notify).is_err();
+                }
+                Signal::Dump => tracing::info!("{:?}", handle.snapshot()),
+                Signal::Reopen => tracing::info!("nothing to reopen: the log is the journal"),
+            },
+            Some(reply) = asked.recv() => {
+                let result = reload(&mut reloader, handle, notify);
+                if reply.send(result).is_err() {
+                    tracing::debug!("whoever asked for the reload has gone");
+                }
+            }
+            failed = figures.wait_for(|snapshot| snapshot.phase == Phase::Failed) => {
+                drop(failed);
+                tracing::error!("the engine has failed; ending, so that it can be started anew");
+                return;
+            }
+        }
+    }
+}
+
+fn reload(
+    reloader: &mut Reloader<'_>,
+    handle: &Handle,
+    notify: &Notify,
+) -> Result<Vec<String>, String> {
+    notify.reloading();
+    let result = reloader.reload();
+    let text = status(&handle.snapshot());
+    match &result {
+        Ok(_) => notify.ready(&text),
+        Err(why) => notify.ready(&format!("{text}; last reload refused: {why}")),
+    };
+    result
+}
+
+/// One line for `systemctl status`.
+#[must_use]
+pub fn status(snapshot: &Snapshot) -> String {
+    let count = |state| snapshot.count(state);
+    let waiting =
+        count(task::State::Queued) + count(task::State::Scheduled) + count(task::State::Blocked);
+    let runner = if snapshot.runner.is_some() {
+        ""
+    } else {
+        ", waiting for a runner"
+    };
+    format!(
+        "{} of {} slots in use, {waiting} waiting{runner}",
+        snapshot.used, snapshot.slots
+    )
+}
+
+async fn tell_status(mut figures: watch::Receiver<Snapshot>, notify: Notify) {
+    let mut last = String::new();
+    while figures.changed().await.is_ok() {
+        let text = status(&figures.borrow_and_update());
+        if text != last {
+            notify.status(&text);
+            last = text;
+        }
+        sleep_until(Instant::from_std(clock::instant()) + STATUS_PAUSE).await;
+    }
+}
+
+/// Feeds the watchdog by the engine's progress: each sign of life is a turn
+/// that the engine made because it was asked to. One that does not turn in
+/// time is not vouched for.
+async fn feed_watchdog(handle: Handle, notify: Notify, every: Option<Duration>) {
+    let Some(every) = every else { return };
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match timeout(every, handle.ping()).await {
+            Ok(Ok(_)) => {
+                notify.watchdog();
+            }
+            Ok(Err(error)) => tracing::warn!("the engine does not answer: {error}"),
+            Err(_) => tracing::warn!("the engine has not turned for {every:?}"),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Floor 5: boot and shutdown in order.
+//!
+//! [`run`] is the whole daemon as a list of steps. What must happen before any
+//! thread exists comes first: taking what the service manager handed over and
+//! clearing it from the environment. READY comes last, when requests are
+//! answered.
+
+pub mod lifecycle;
+pub mod listen;
+pub mod notify;
+pub mod passed;
+pub mod reload;
+pub mod service;
+pub mod signals;
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::{self, Sources};
+use crate::engine::actor;
+use crate::store::{self, ballast, lock::Lock, sqlite::Sqlite};
+use crate::{clock, run as work, telemetry};
+
+use service::Systemd;
+
+/// Why the daemon did not start, or did not stay.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings.
+    #[error("{0}")]
+    Config(#[from] config::error::Error),
+    /// The sockets the service manager passed.
+    #[error("cannot use the passed sockets: {0}; see the unit files")]
+    Sockets(#[from] passed::Error),
+    /// A TCP socket, and nobody who may use it.
+    #[error("{0} would be open to everyone: add a token to api.tokens, or close the socket")]
+    OpenTcp(String),
+    /// A socket that the daemon was to bind itself.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The store, at start or later.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// Something of the system.
+    #[error("cannot {act}")]
+    System {
+        /// What was attempted.
+        act: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The exit status: 78 keeps the service manager from trying again what
+    /// only a person can mend, 75 is worth another try.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Sockets(_) | Self::OpenTcp(_) => 78,
+            Self::Listen { .. } | Self::System { .. } => 75,
+            Self::Store(error) if error.is_permanent() => 78,
+            Self::Store(_) => 75,
+        }
+    }
+}
+
+/// What was attempted, for an error of the system.
+fn system(act: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::System {
+        act: act.into(),
+        source,
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// Why it could not start, or had to end.
+pub fn run(sources: Sources) -> Result<(), Error> {
+    let systemd = Systemd::take()?;
+    let loaded = config::load(&sources)?;
+    let settings = loaded.config.clone();
+    let log = telemetry::init(&telemetry::Options {
+        filter: settings.log.clone(),
+        now: Some(|| clock::now().micros()),
+    })
+    .map_err(system("start logging"))?;
+    for note in loaded.notes.iter().chain(&systemd.warnings) {
+        tracing::warn!("{note}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("serve")
+        .build()
+        .map_err(system("start the runtime"))?;
+    let signals = {
+        let _inside = runtime.enter();
+        signals::Signals::listen().map_err(system("catch signals"))?
+    };
+    let output = prepare(&settings.state_dir, &settings.runtime_dir)?;
+    let lock = Lock::take(&settings.state_dir)?;
+    ballast::keep(&settings.state_dir, settings.store.ballast.bytes())?;
+    let store = Sqlite::open(&settings.state_dir, &settings.store)?;
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_err(system("read the kernel's boot id"))?;
+    let engine = actor::start(
+        store,
+        &settings.state_dir,
+        settings.engine.clone(),
+        boot.trim().to_owned(),
+    )?;
+    work::start(
+        settings.run.clone(),
+        output.clone(),
+        engine.effects,
+        engine.handle.commands(),
+    )
+    .map_err(system("start a thread"))?;
+    let served = runtime.block_on(lifecycle::serve(lifecycle::Parts {
+        sources,
+        settings: settings.clone(),
+        systemd,
+        log: &log,
+        signals,
+        handle: engine.handle,
+        output,
+    }));
+    // The engine has ended, by order or by failure; this says which.
+    let ended = engine.thread.join().unwrap_or_else(|_| {
+        Err(store::Error::Unusable {
+            path: settings.state_dir.clone(),
+            why: "the engine's thread panicked; see the log".to_owned(),
+        })
+    });
+    runtime.shutdown_background();
+    drop(lock);
+    if let Err(error) = &ended {
+        tracing::error!(
+            message_id = telemetry::id::STORE_FAILED,
+            "{:#}",
+            anyhow::Error::msg(error.to_string())
+        );
+        if error.is_full() && ballast::release(&settings.state_dir) {
+            tracing::warn!("the disk is full: gave up the ballast so that work can be recorded");
+        }
+    }
+    served?;
+    Ok(ended?)
+}
+
+/// Makes the directories, and says where output goes.
+fn prepare(state: &Path, runtime: &Path) -> Result<PathBuf, Error> {
+    let output = state.join("output");
+    for (dir, mode) in [(state, 0o700), (&output, 0o700), (runtime, 0o755)] {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(dir)
+            .map_err(system(format!("make the directory {}", dir.display())))?;
+    }
+    Ok(output)
+}

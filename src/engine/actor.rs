@@ -1,0 +1,128 @@
+//! The engine's thread: wait for a command or the next deadline, take what is
+//! waiting, turn once, hand on what follows.
+//!
+//! Group commit needs no timer here: while one commit is on its way to the
+//! disk, the next commands gather.
+
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::model::time::Time;
+use crate::store;
+use crate::store::sqlite::Sqlite;
+
+use super::command::Command;
+use super::effect::Effect;
+use super::handle::Handle;
+use super::options::Options;
+use super::snapshot::{Phase, Snapshot};
+use super::{Engine, reader};
+
+/// Most commands of one turn: bounds how long an answer can wait for others'.
+const BATCH: usize = 1_024;
+/// Longest sleep: deadlines are wall-clock times, and the clock may be set.
+const NAP: Duration = Duration::from_secs(1);
+/// Effect lists that may wait for the run room before they are kept back here.
+const EFFECTS: usize = 64;
+
+/// A started engine, as its owner sees it.
+#[derive(Debug)]
+pub struct Running {
+    /// The door for everyone.
+    pub handle: Handle,
+    /// What is to be done in the world, in order.
+    pub effects: Receiver<Vec<Effect>>,
+    /// The engine's thread; it ends after `Command::Shutdown`, or when the
+    /// store fails.
+    pub thread: JoinHandle<Result<(), store::Error>>,
+}
+
+/// Recovers and starts the engine over the database in `dir`.
+///
+/// # Errors
+/// The store could not be opened or recovered, or a thread not be started.
+pub fn start(
+    store: Sqlite,
+    dir: &Path,
+    options: Options,
+    boot: String,
+) -> Result<Running, store::Error> {
+    let (commands, inbox) =
+        mpsc::sync_channel(usize::try_from(options.commands).unwrap_or(usize::MAX));
+    let (effects, outbox) = mpsc::sync_channel(EFFECTS);
+    let mut engine = Engine::new(store, options, boot);
+    engine.recover(clock::now())?;
+    let (publish, snapshot) = watch::channel(engine.snapshot().clone());
+    let queries = reader::start(Sqlite::open_reader(dir)?, snapshot.clone())?;
+    let thread = std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || turn_until_over(engine, &inbox, &effects, &publish))
+        .map_err(|source| store::Error::File {
+            act: "start a thread over",
+            path: dir.to_owned(),
+            source,
+        })?;
+    let handle = Handle::new(commands, queries, snapshot);
+    Ok(Running {
+        handle,
+        effects: outbox,
+        thread,
+    })
+}
+
+fn turn_until_over(
+    mut engine: Engine<Sqlite>,
+    inbox: &Receiver<Command>,
+    outbox: &SyncSender<Vec<Effect>>,
+    publish: &watch::Sender<Snapshot>,
+) -> Result<(), store::Error> {
+    let mut next = Some(clock::now());
+    // Effects that the run room had no room for. Bounded by what can be live:
+    // a slot yields a launch, its signals and an acknowledgement.
+    let mut kept: Vec<Effect> = Vec::new();
+    loop {
+        let Some(batch) = take(inbox, next, !kept.is_empty()) else {
+            return Ok(());
+        };
+        let result = engine.turn(batch, clock::now());
+        publish.send_replace(engine.snapshot().clone());
+        let turned = match result {
+            Ok(turned) => turned,
+            Err(error) => {
+                publish.send_modify(|snapshot| snapshot.phase = Phase::Failed);
+                return Err(error);
+            }
+        };
+        next = turned.next;
+        kept.extend(turned.effects);
+        if !kept.is_empty() {
+            kept = match outbox.try_send(std::mem::take(&mut kept)) {
+                Ok(()) | Err(TrySendError::Disconnected(_)) => Vec::new(),
+                Err(TrySendError::Full(effects)) => effects,
+            };
+        }
+        if turned.over {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits for the first command, then takes those that wait behind it. `None`
+/// when nobody can send any more.
+fn take(inbox: &Receiver<Command>, next: Option<Time>, kept: bool) -> Option<Vec<Command>> {
+    let nap = if kept { Duration::from_millis(1) } else { NAP };
+    let wait = next.map_or(nap, |at| at.since(clock::now()).min(nap));
+    let mut batch = Vec::new();
+    match inbox.recv_timeout(wait) {
+        Ok(command) => batch.push(command),
+        Err(RecvTimeoutError::Timeout) => return Some(batch),
+        Err(RecvTimeoutError::Disconnected) => return None,
+    }
+    batch.extend(inbox.try_iter().take(BATCH - 1));
+    Some(batch)
+}

@@ -1,0 +1,41 @@
+//! Answers held back until the commit that makes them true.
+
+use crate::model::task::Task;
+use crate::model::time::Time;
+
+use super::command::{Error, Reply, Submitted};
+
+/// A reply with what it will say.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// To a submit.
+    Submitted(Reply<Vec<Submitted>>, Result<Vec<Submitted>, Error>),
+    /// To whoever asked about or changed a task.
+    Task(Reply<Task>, Result<Box<Task>, Error>),
+    /// To a ping.
+    Pong(Reply<Time>, Time),
+    /// To a shutdown.
+    Done(Reply<()>),
+}
+
+impl Answer {
+    /// Says it. Whoever has gone away in the meantime does not need to know.
+    pub(super) fn send(self) {
+        match self {
+            Self::Submitted(reply, result) => drop(reply.send(result)),
+            Self::Task(reply, result) => drop(reply.send(result.map(|task| *task))),
+            Self::Pong(reply, at) => drop(reply.send(Ok(at))),
+            Self::Done(reply) => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// Says instead that nobody knows: the commit failed.
+    pub(super) fn send_unknown(self) {
+        match self {
+            Self::Submitted(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Task(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Pong(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Done(reply) => drop(reply.send(Err(Error::Unknown))),
+        }
+    }
+}

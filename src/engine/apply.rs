@@ -1,0 +1,229 @@
+//! What each command does.
+
+use std::collections::HashMap;
+
+use crate::model::attempt::{Ended, Started};
+use crate::model::event::Kind;
+use crate::model::spec::NewTask;
+use crate::model::task::{Event, Refusal, State, Task, TaskId};
+use crate::model::time::Time;
+use crate::store::{self, Store};
+
+use super::Engine;
+use super::answer::Answer;
+use super::command::{Caller, Command, Error, Reply, Submitted};
+use super::effect::Effect;
+use super::snapshot::Phase;
+use crate::model::attempt::AttemptKey;
+
+impl<S: Store> Engine<S> {
+    pub(super) fn apply(&mut self, command: Command, now: Time) -> Result<(), store::Error> {
+        match command {
+            Command::Submit { tasks, reply } => self.submit(&tasks, reply, now),
+            Command::Cancel { caller, id, reply } => {
+                self.ask(caller, id, (Kind::CancelAsked, Event::Cancel), reply, now)
+            }
+            Command::Retry { caller, id, reply } => {
+                self.ask(caller, id, (Kind::RetryAsked, Event::Retry), reply, now)
+            }
+            Command::Wait { caller, id, reply } => self.wait(caller, id, reply),
+            Command::Ping { reply } => {
+                self.answers.push(Answer::Pong(reply, now));
+                Ok(())
+            }
+            Command::Configure(options) => {
+                self.options = options;
+                self.hungry = true;
+                Ok(())
+            }
+            Command::RunnerUp(runner) => self.runner_up(runner, now),
+            Command::RunnerDown => {
+                self.runner = None;
+                Ok(())
+            }
+            Command::Started { key, started } => self.store.start_attempt(key, &started),
+            Command::Ended {
+                key,
+                started,
+                ended,
+            } => self.ended(key, started, ended, now),
+            Command::Shutdown { reply } => {
+                self.turned.over = true;
+                self.snapshot.phase = Phase::Stopping;
+                self.answers.push(Answer::Done(reply));
+                Ok(())
+            }
+        }
+    }
+
+    /// All tasks of a submit or none: everything that can be refused is
+    /// looked at before the first one is stored.
+    fn submit(
+        &mut self,
+        tasks: &[NewTask],
+        reply: Reply<Vec<Submitted>>,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        let result = match self.known(tasks)? {
+            Err(error) => Err(error),
+            Ok(known) => match self.room(tasks, known.len()) {
+                Err(error) => Err(error),
+                Ok(()) => Ok(self.accept(tasks, &known, now)?),
+            },
+        };
+        self.answers.push(Answer::Submitted(reply, result));
+        Ok(())
+    }
+
+    /// Tasks of a submit that an earlier one has already made, by position.
+    fn known(
+        &mut self,
+        tasks: &[NewTask],
+    ) -> Result<Result<HashMap<usize, Submitted>, Error>, store::Error> {
+        let mut known = HashMap::new();
+        for (index, task) in tasks.iter().enumerate() {
+            let Some(key) = &task.key else { continue };
+            let Some(holder) = self.store.by_key(task.owner, key)? else {
+                continue;
+            };
+            if holder.body_hash != task.body_hash {
+                return Ok(Err(Error::KeyReused {
+                    key: key.clone(),
+                    task: holder.id,
+                }));
+            }
+            let (id, state) = (holder.id, holder.state);
+            known.insert(
+                index,
+                Submitted {
+                    id,
+                    state,
+                    created: false,
+                },
+            );
+        }
+        Ok(Ok(known))
+    }
+
+    fn room(&self, tasks: &[NewTask], known: usize) -> Result<(), Error> {
+        let tally = self.store.tally();
+        let unfinished: u64 = State::ALL
+            .iter()
+            .zip(tally)
+            .filter(|(state, _)| !state.is_terminal())
+            .map(|(_, count)| count)
+            .sum();
+        let new = u64::try_from(tasks.len() - known).unwrap_or(u64::MAX);
+        if unfinished.saturating_add(new) > self.options.backlog {
+            return Err(Error::BacklogFull(unfinished));
+        }
+        let Some(runner) = &self.runner else {
+            return Ok(());
+        };
+        let can = runner.abilities;
+        let limits = || tasks.iter().map(|task| &task.spec.limits);
+        if !can.memory && limits().any(|limits| limits.memory.is_some()) {
+            return Err(Error::Unenforceable("a memory limit"));
+        }
+        if !can.cpu && limits().any(|limits| limits.cpu_milli.is_some()) {
+            return Err(Error::Unenforceable("a CPU limit"));
+        }
+        if !can.pids && limits().any(|limits| limits.pids.is_some()) {
+            return Err(Error::Unenforceable("a limit on processes"));
+        }
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        tasks: &[NewTask],
+        known: &HashMap<usize, Submitted>,
+        now: Time,
+    ) -> Result<Vec<Submitted>, store::Error> {
+        let mut all = Vec::with_capacity(tasks.len());
+        for (index, new) in tasks.iter().enumerate() {
+            if let Some(earlier) = known.get(&index) {
+                all.push(earlier.clone());
+                continue;
+            }
+            let task = self.store.insert(new, now)?;
+            self.record(&task, Kind::Submitted, Some(new.owner), now)?;
+            self.hungry |= task.state == State::Queued;
+            all.push(Submitted {
+                id: task.id,
+                state: task.state,
+                created: true,
+            });
+        }
+        Ok(all)
+    }
+
+    /// A task that this caller may know of.
+    fn find(&mut self, caller: Caller, id: TaskId) -> Result<Result<Task, Error>, store::Error> {
+        let task = self
+            .store
+            .task(id)?
+            .filter(|task| caller.may_touch(task.owner));
+        Ok(task.ok_or(Error::NotFound(id)))
+    }
+
+    fn ask(
+        &mut self,
+        caller: Caller,
+        id: TaskId,
+        (kind, event): (Kind, Event),
+        reply: Reply<Task>,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        let result = match self.find(caller, id)? {
+            Err(error) => Err(error),
+            Ok(task) => {
+                let asked = task.clone();
+                let moved = self.advance(task, event, Some(caller.uid), now)?;
+                if moved.is_ok() {
+                    self.record(&asked, kind, Some(caller.uid), now)?;
+                }
+                moved.map_err(Error::from)
+            }
+        };
+        self.answers.push(Answer::Task(reply, result.map(Box::new)));
+        Ok(())
+    }
+
+    fn wait(&mut self, caller: Caller, id: TaskId, reply: Reply<Task>) -> Result<(), store::Error> {
+        match self.find(caller, id)? {
+            Ok(task) if !task.state.is_terminal() => {
+                let waiters = self.waiters.entry(id).or_default();
+                waiters.retain(|waiter| !waiter.is_closed());
+                waiters.push(reply);
+            }
+            result => self.answers.push(Answer::Task(reply, result.map(Box::new))),
+        }
+        Ok(())
+    }
+
+    fn ended(
+        &mut self,
+        key: AttemptKey,
+        started: Option<Started>,
+        ended: Ended,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        let Some(task) = self.store.task(key.task)? else {
+            self.turned.effects.push(Effect::Acknowledge(key));
+            return Ok(());
+        };
+        if let Some(started) = started {
+            self.store.start_attempt(key, &started)?;
+        }
+        match self.advance(task, Event::Ended { key, ended }, None, now)? {
+            Ok(_) => {}
+            // A report that was recorded before, or that came too late. The
+            // runner may forget it either way.
+            Err(Refusal::Fenced(_) | Refusal::Over { .. } | Refusal::Unfit { .. }) => {
+                self.turned.effects.push(Effect::Acknowledge(key));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,214 @@
+//! Everything that can enter the engine, and everything that comes back.
+//!
+//! Each command that changes state carries its reply, which is sent after the
+//! change is on disk and never before.
+
+use tokio::sync::oneshot;
+
+use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
+use crate::model::check::Invalid;
+use crate::model::reason::Reason;
+use crate::model::spec::NewTask;
+use crate::model::task::{Refusal, State, Task, TaskId};
+use crate::model::time::Time;
+
+use super::options::Options;
+
+/// Where the answer to a command goes.
+pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Uid by the kernel's or a token's word.
+    pub uid: u32,
+    /// Whether tasks of others are open to this caller.
+    pub admin: bool,
+}
+
+impl Caller {
+    /// Whether this caller may see and act on a task of `owner`.
+    #[must_use]
+    pub const fn may_touch(self, owner: u32) -> bool {
+        self.admin || self.uid == owner
+    }
+}
+
+/// Why a command was not carried out. Unless it says otherwise, nothing was
+/// changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// No such task, or none that this caller may know of.
+    #[error("there is no task {0}; `taskdaemon list` shows those there are")]
+    NotFound(TaskId),
+    /// A field of a submitted task.
+    #[error("{}{invalid}", .index.map(|i| format!("tasks[{i}].")).unwrap_or_default())]
+    Invalid {
+        /// Which of several tasks, from 0.
+        index: Option<usize>,
+        /// The field and what is wrong with it.
+        invalid: Invalid,
+    },
+    /// The task's state does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The idempotency key belongs to a different request.
+    #[error("key `{key}` was already used for task {task} with another request; use a new key")]
+    KeyReused {
+        /// The key.
+        key: String,
+        /// The task that has it.
+        task: TaskId,
+    },
+    /// A limit was asked for that this host cannot enforce.
+    #[error("{0} cannot be enforced on this host; `taskdaemon status` shows what can")]
+    Unenforceable(&'static str),
+    /// There are as many unfinished tasks as the configuration allows.
+    #[error("the backlog is full: {0} unfinished tasks; wait until some are over")]
+    BacklogFull(u64),
+    /// Too many commands are waiting.
+    #[error("the engine is busy; try again in a moment")]
+    Busy,
+    /// The daemon is going down.
+    #[error("the daemon is stopping; try again when it is back")]
+    Stopping,
+    /// The commit failed, so whether the change is on disk is not known.
+    #[error(
+        "storage failed while saving: whether the change was kept is unknown; \
+             repeat the request with the same idempotency key"
+    )]
+    Unknown,
+    /// Reading failed.
+    #[error("storage could not be read: {0}")]
+    Storage(String),
+}
+
+/// The answer to one submitted task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its number.
+    pub id: TaskId,
+    /// Where it stands.
+    pub state: State,
+    /// False when the idempotency key had been used for the same request
+    /// before, and this is that earlier task.
+    pub created: bool,
+}
+
+/// A task with all there is to say about it.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The task.
+    pub task: Task,
+    /// Its attempts, first to last.
+    pub attempts: Vec<Attempt>,
+    /// What it waits for; absent when it is over.
+    pub reason: Option<Reason>,
+}
+
+/// A runner as it introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerUp {
+    /// Name of the runner's life.
+    pub instance: String,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// Version of its program.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// What it can enforce.
+    pub abilities: Abilities,
+    /// Attempts it holds, live or waiting for acknowledgement.
+    pub held: Vec<AttemptKey>,
+}
+
+/// What the connected runner can enforce.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one answer per kernel feature"
+)]
+pub struct Abilities {
+    /// A cgroup per attempt.
+    pub cgroup: bool,
+    /// Memory limits.
+    pub memory: bool,
+    /// CPU limits.
+    pub cpu: bool,
+    /// Process number limits.
+    pub pids: bool,
+    /// Tasks as other users.
+    pub switch_user: bool,
+}
+
+/// What enters the engine.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept tasks, all or none.
+    Submit {
+        /// The tasks.
+        tasks: Vec<NewTask>,
+        /// Their numbers, in order.
+        reply: Reply<Vec<Submitted>>,
+    },
+    /// Cancel a task.
+    Cancel {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// The task afterwards.
+        reply: Reply<Task>,
+    },
+    /// Run a task again that is over.
+    Retry {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// The task afterwards.
+        reply: Reply<Task>,
+    },
+    /// Answer when a task is over.
+    Wait {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// The task when it is over.
+        reply: Reply<Task>,
+    },
+    /// Answer at the end of this turn: shows that the engine makes progress.
+    Ping {
+        /// When the engine's turn began.
+        reply: Reply<Time>,
+    },
+    /// New limits, from a reload.
+    Configure(Options),
+    /// A runner introduced itself.
+    RunnerUp(RunnerUp),
+    /// The connection to the runner is gone.
+    RunnerDown,
+    /// An attempt runs.
+    Started {
+        /// Which.
+        key: AttemptKey,
+        /// Where and as whom.
+        started: Started,
+    },
+    /// An attempt is over.
+    Ended {
+        /// Which.
+        key: AttemptKey,
+        /// Where and as whom it ran, if it did.
+        started: Option<Started>,
+        /// How it ended.
+        ended: Ended,
+    },
+    /// Start nothing more; answer and end the engine.
+    Shutdown {
+        /// Sent when everything before it is committed.
+        reply: Reply<()>,
+    },
+}

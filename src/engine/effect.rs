@@ -1,0 +1,37 @@
+//! Everything that leaves the engine for the world, after it is committed.
+
+use std::sync::Arc;
+
+use crate::model::attempt::AttemptKey;
+use crate::model::spec::Spec;
+
+/// An attempt to be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Which.
+    pub key: AttemptKey,
+    /// Uid of the task's owner, for the run-as policy.
+    pub owner: u32,
+    /// The task's idempotency key, which its process is told.
+    pub task_key: Option<String>,
+    /// What to run.
+    pub spec: Arc<Spec>,
+    /// Its standard input.
+    pub stdin: Option<Vec<u8>>,
+}
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A runner was accepted: what follows is for it.
+    Attach,
+    /// Start an attempt. Repeating it is harmless: a runner starts an attempt
+    /// once.
+    Launch(Box<Order>),
+    /// Ask every process of an attempt to end.
+    Terminate(AttemptKey),
+    /// End every process of an attempt.
+    Kill(AttemptKey),
+    /// The attempt's end is on disk.
+    Acknowledge(AttemptKey),
+}

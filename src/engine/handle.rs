@@ -1,0 +1,160 @@
+//! The door to the engine for rooms above: a cheap clone that hides the
+//! channels. Changes go to the engine's thread, reads to the reader's.
+
+use std::collections::HashSet;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::clock;
+use crate::model::check::Invalid;
+use crate::model::filter::Filter;
+use crate::model::spec::NewTask;
+use crate::model::task::{Task, TaskId};
+use crate::model::time::Time;
+
+use super::command::{Caller, Command, Error, Reply, Submitted, View};
+use super::reader::Query;
+use super::snapshot::Snapshot;
+
+/// Talks to the engine.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: SyncSender<Command>,
+    queries: SyncSender<Query>,
+    snapshot: watch::Receiver<Snapshot>,
+}
+
+impl Handle {
+    pub(super) const fn new(
+        commands: SyncSender<Command>,
+        queries: SyncSender<Query>,
+        snapshot: watch::Receiver<Snapshot>,
+    ) -> Self {
+        Self {
+            commands,
+            queries,
+            snapshot,
+        }
+    }
+
+    /// Accepts tasks, all or none; answers when they are on disk.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is accepted then, except possibly at
+    /// [`Error::Unknown`].
+    pub async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, Error> {
+        check(&tasks, clock::now())?;
+        self.ask(|reply| Command::Submit { tasks, reply }).await
+    }
+
+    /// Cancels a task; answers when that is on disk, not when it has ended.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn cancel(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
+        self.ask(|reply| Command::Cancel { caller, id, reply })
+            .await
+    }
+
+    /// Queues a task again that is over.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn retry(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
+        self.ask(|reply| Command::Retry { caller, id, reply }).await
+    }
+
+    /// Waits until a task is over.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Stopping`] when the daemon goes down first.
+    pub async fn wait(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
+        self.ask(|reply| Command::Wait { caller, id, reply }).await
+    }
+
+    /// Answers after one turn of the engine.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn ping(&self) -> Result<Time, Error> {
+        self.ask(|reply| Command::Ping { reply }).await
+    }
+
+    /// One task with its attempts and what it waits for.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn show(&self, caller: Caller, id: TaskId) -> Result<View, Error> {
+        self.read(|reply| Query::Show { caller, id, reply }).await
+    }
+
+    /// A page of tasks, newest first.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list(&self, filter: Filter) -> Result<Vec<View>, Error> {
+        self.read(|reply| Query::List { filter, reply }).await
+    }
+
+    /// The engine's own figures, as of its last turn.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.borrow().clone()
+    }
+
+    /// A receiver that wakes when the figures change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.clone()
+    }
+
+    /// The channel itself, for the threads that report on attempts: they wait
+    /// for room instead of being turned away, since a report is never dropped.
+    #[must_use]
+    pub fn commands(&self) -> SyncSender<Command> {
+        self.commands.clone()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        send(&self.commands, command(reply))?;
+        answer.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    async fn read<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        send(&self.queries, query(reply))?;
+        answer.await.unwrap_or(Err(Error::Stopping))
+    }
+}
+
+/// Looks at what can be judged without the store, on the caller's thread.
+fn check(tasks: &[NewTask], now: Time) -> Result<(), Error> {
+    let mut keys = HashSet::new();
+    for (place, task) in tasks.iter().enumerate() {
+        let index = (tasks.len() > 1).then_some(place);
+        task.check(now)
+            .map_err(|invalid| Error::Invalid { index, invalid })?;
+        if let Some(key) = &task.key
+            && !keys.insert((task.owner, key))
+        {
+            let reason = "is used twice in this request".to_owned();
+            return Err(Error::Invalid {
+                index,
+                invalid: Invalid {
+                    field: "key",
+                    reason,
+                },
+            });
+        }
+    }
+    Ok(())
+}
+
+fn send<T>(channel: &SyncSender<T>, message: T) -> Result<(), Error> {
+    channel.try_send(message).map_err(|error| match error {
+        TrySendError::Full(_) => Error::Busy,
+        TrySendError::Disconnected(_) => Error::Stopping,
+    })
+}

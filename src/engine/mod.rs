@@ -1,0 +1,268 @@
+//! Floor 2: the engine, the one owner of all state.
+//!
+//! A turn takes the commands that are waiting, applies them to the store in
+//! one transaction, lets the clock and the free slots have their say in the
+//! same transaction, commits once, and only then answers and sends effects.
+//! There is no lock and no await in it; [`actor`] is the thread that turns it,
+//! and tests turn it by hand with an invented clock.
+
+pub mod actor;
+mod admit;
+mod answer;
+mod apply;
+pub mod command;
+pub mod effect;
+pub mod handle;
+pub mod options;
+pub mod reader;
+mod runner;
+pub mod snapshot;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::event::{Event as Row, Kind};
+use crate::model::step::step;
+use crate::model::task::{Act, Event, Refusal, Task, TaskId};
+use crate::model::time::Time;
+use crate::store::{self, Store};
+
+use answer::Answer;
+use command::{Command, Reply, RunnerUp};
+use effect::{Effect, Order};
+use options::Options;
+use snapshot::{Phase, Snapshot};
+
+/// Timers handled between two looks at the database.
+const WAKES: u32 = 1_000;
+
+/// What a turn leads to outside, once it is committed.
+#[derive(Debug, Default)]
+pub struct Turned {
+    /// To be done, in order.
+    pub effects: Vec<Effect>,
+    /// When the next turn is due if no command comes before.
+    pub next: Option<Time>,
+    /// Whether the engine was told to end.
+    pub over: bool,
+}
+
+/// Owner of the store and of everything decided from it.
+#[derive(Debug)]
+pub struct Engine<S> {
+    store: S,
+    options: Options,
+    boot: String,
+    runner: Option<Arc<RunnerUp>>,
+    waiters: HashMap<TaskId, Vec<Reply<Task>>>,
+    answers: Vec<Answer>,
+    over: Vec<Task>,
+    turned: Turned,
+    /// Whether something may have become startable since the last look.
+    hungry: bool,
+    snapshot: Snapshot,
+}
+
+impl<S: Store> Engine<S> {
+    /// An engine over a store. `boot` is the kernel's boot id: attempts of
+    /// another boot are over, and are settled in the first turn.
+    pub fn new(store: S, options: Options, boot: String) -> Self {
+        Self {
+            store,
+            options,
+            boot,
+            runner: None,
+            waiters: HashMap::new(),
+            answers: Vec::new(),
+            over: Vec::new(),
+            turned: Turned::default(),
+            hungry: true,
+            snapshot: Snapshot::default(),
+        }
+    }
+
+    /// Settles what another boot of the host left behind.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn recover(&mut self, now: Time) -> Result<(), store::Error> {
+        self.store.begin()?;
+        for attempt in self.store.live()? {
+            if attempt.boot != self.boot {
+                self.lose(attempt.key, now)?;
+            }
+        }
+        self.store.commit()?;
+        self.snapshot.phase = Phase::Running;
+        self.publish(now)
+    }
+
+    /// One turn. Whoever waits for an answer has it when this returns.
+    ///
+    /// # Errors
+    /// The store failed: every answer of this turn was "unknown", and the
+    /// engine must not be used any more.
+    pub fn turn(&mut self, commands: Vec<Command>, now: Time) -> Result<Turned, store::Error> {
+        let count = commands.len();
+        let result = self.work(commands, now);
+        let answers = std::mem::take(&mut self.answers);
+        let over = std::mem::take(&mut self.over);
+        match &result {
+            Ok(()) => {
+                self.snapshot.commits += 1;
+                self.snapshot.commands += u64::try_from(count).unwrap_or(u64::MAX);
+                answers.into_iter().for_each(Answer::send);
+                over.into_iter().for_each(|task| self.tell_waiters(task));
+                self.publish(now)?;
+            }
+            Err(_) => {
+                answers.into_iter().for_each(Answer::send_unknown);
+                self.snapshot.phase = Phase::Failed;
+            }
+        }
+        result.map(|()| std::mem::take(&mut self.turned))
+    }
+
+    /// Figures as of the last turn.
+    #[must_use]
+    pub const fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The store, for tests that look behind the engine's back.
+    pub const fn store(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    fn work(&mut self, commands: Vec<Command>, now: Time) -> Result<(), store::Error> {
+        self.store.begin()?;
+        for command in commands {
+            self.apply(command, now)?;
+        }
+        self.wake(now)?;
+        if self.hungry && !self.turned.over {
+            self.admit(now)?;
+            self.hungry = false;
+        }
+        self.turned.next = self.store.next_wake()?;
+        self.store.commit()
+    }
+
+    fn wake(&mut self, now: Time) -> Result<(), store::Error> {
+        loop {
+            let due = self.store.awake(now, WAKES)?;
+            let full = due.len() >= usize::try_from(WAKES).unwrap_or(usize::MAX);
+            for task in due {
+                // Refused by no state, so there is nobody to tell.
+                let _step = self.advance(task, Event::Wake, None, now)?;
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves a task by an event and writes down everything that follows.
+    fn advance(
+        &mut self,
+        task: Task,
+        event: Event,
+        actor: Option<u32>,
+        now: Time,
+    ) -> Result<Result<Task, Refusal>, store::Error> {
+        let before = (task.state, task.attempt);
+        let key = task.attempt_key();
+        let usage = match &event {
+            Event::Ended { ended, .. } => Some((ended.at, ended.usage.clone())),
+            Event::Wake
+            | Event::Unblock
+            | Event::Skip { .. }
+            | Event::Claim
+            | Event::Cancel
+            | Event::Retry
+            | Event::Pause
+            | Event::Resume => None,
+        };
+        let step = match step(task, event, now) {
+            Ok(step) => step,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        self.store.save(before, &step.task)?;
+        if let (Some(verdict), Some((at, usage))) = (&step.verdict, usage) {
+            self.store.end_attempt(key, at, verdict, &usage)?;
+        }
+        let task = step.task;
+        if task.state != before.0 {
+            self.record(&task, Kind::Changed(task.state), actor, now)?;
+            self.hungry |= before.0.is_live() || task.state == crate::model::task::State::Queued;
+            if task.state.is_terminal() {
+                self.over.push(task.clone());
+            }
+        }
+        for act in step.acts {
+            self.act(&task, act)?;
+        }
+        Ok(Ok(task))
+    }
+
+    fn record(
+        &mut self,
+        task: &Task,
+        kind: Kind,
+        actor: Option<u32>,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        self.store.record(&Row {
+            at: now,
+            task: task.id,
+            attempt: task.attempt,
+            kind,
+            actor,
+        })
+    }
+
+    fn act(&mut self, task: &Task, act: Act) -> Result<(), store::Error> {
+        let key = task.attempt_key();
+        let effect = match act {
+            Act::Launch => self.launch(task)?,
+            Act::Terminate => Effect::Terminate(key),
+            Act::Kill => Effect::Kill(key),
+            Act::Acknowledge => Effect::Acknowledge(key),
+            // Only `Event::Pause` and `Event::Resume` ask for these, and no
+            // command brings them.
+            Act::Freeze | Act::Thaw => return Ok(()),
+        };
+        self.turned.effects.push(effect);
+        Ok(())
+    }
+
+    fn launch(&mut self, task: &Task) -> Result<Effect, store::Error> {
+        let stdin = self.store.input(task.id)?;
+        Ok(Effect::Launch(Box::new(Order {
+            key: task.attempt_key(),
+            owner: task.owner,
+            task_key: task.key.clone(),
+            spec: Arc::clone(&task.spec),
+            stdin,
+        })))
+    }
+
+    fn tell_waiters(&mut self, task: Task) {
+        for reply in self.waiters.remove(&task.id).unwrap_or_default() {
+            Answer::Task(reply, Ok(Box::new(task.clone()))).send();
+        }
+    }
+
+    fn publish(&mut self, now: Time) -> Result<(), store::Error> {
+        self.snapshot.counts = self.store.tally();
+        self.snapshot.slots = self.options.slots;
+        self.snapshot.queue_concurrency = self.options.queue_concurrency;
+        self.snapshot.used = u32::try_from(
+            self.snapshot.counts[3] + self.snapshot.counts[4] + self.snapshot.counts[5],
+        )
+        .unwrap_or(u32::MAX);
+        self.snapshot.runner.clone_from(&self.runner);
+        self.snapshot.turned = now;
+        Ok(())
+    }
+}

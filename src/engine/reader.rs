@@ -1,0 +1,155 @@
+//! Reads for the rooms above, on a thread and a read-only connection of their
+//! own, so that a long listing never holds up a commit.
+
+use std::sync::mpsc::{self, Receiver, SyncSender};
+
+use tokio::sync::watch;
+
+use crate::model::filter::Filter;
+use crate::model::reason::Reason;
+use crate::model::task::{State, Task, TaskId};
+use crate::store::sqlite::Sqlite;
+use crate::store::{self, QueueUse, Store};
+
+use super::command::{Caller, Error, Reply, View};
+use super::snapshot::{Phase, Snapshot};
+
+/// Reads that may wait before new ones are turned away.
+const QUERIES: usize = 1_024;
+
+/// What can be asked without changing anything.
+#[derive(Debug)]
+pub enum Query {
+    /// One task.
+    Show {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// The task.
+        reply: Reply<View>,
+    },
+    /// A page of tasks.
+    List {
+        /// Which.
+        filter: Filter,
+        /// The tasks, without their attempts.
+        reply: Reply<Vec<View>>,
+    },
+}
+
+/// Starts the reader; it ends when nobody can ask any more.
+pub(super) fn start(
+    store: Sqlite,
+    snapshot: watch::Receiver<Snapshot>,
+) -> Result<SyncSender<Query>, store::Error> {
+    let (queries, inbox) = mpsc::sync_channel(QUERIES);
+    std::thread::Builder::new()
+        .name("reader".to_owned())
+        .spawn(move || answer_all(Reader { store, snapshot }, &inbox))
+        .map_err(|source| store::Error::File {
+            act: "start a thread for",
+            path: "the database".into(),
+            source,
+        })?;
+    Ok(queries)
+}
+
+fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
+    for query in inbox {
+        match query {
+            Query::Show { caller, id, reply } => drop(reply.send(reader.show(caller, id))),
+            Query::List { filter, reply } => drop(reply.send(reader.list(&filter))),
+        }
+    }
+}
+
+struct Reader {
+    store: Sqlite,
+    snapshot: watch::Receiver<Snapshot>,
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err wants"
+)]
+fn storage(error: store::Error) -> Error {
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+    Error::Storage(format!("{error}{}", cause.unwrap_or_default()))
+}
+
+impl Reader {
+    fn show(&mut self, caller: Caller, id: TaskId) -> Result<View, Error> {
+        let found = self.store.task(id).map_err(storage)?;
+        let task = found
+            .filter(|task| caller.may_touch(task.owner))
+            .ok_or(Error::NotFound(id))?;
+        let attempts = self.store.attempts(id).map_err(storage)?;
+        let queues = self.store.queues().map_err(storage)?;
+        let reason = explain(&task, &queues, &self.snapshot.borrow());
+        Ok(View {
+            task,
+            attempts,
+            reason,
+        })
+    }
+
+    fn list(&mut self, filter: &Filter) -> Result<Vec<View>, Error> {
+        let tasks = self.store.list(filter).map_err(storage)?;
+        let queues = self.store.queues().map_err(storage)?;
+        let snapshot = self.snapshot.borrow();
+        let view = |task| {
+            let reason = explain(&task, &queues, &snapshot);
+            View {
+                task,
+                attempts: Vec::new(),
+                reason,
+            }
+        };
+        Ok(tasks.into_iter().map(view).collect())
+    }
+}
+
+/// Why a task is not over: every state but the last ones has a reason.
+#[must_use]
+pub fn explain(task: &Task, queues: &[QueueUse], snapshot: &Snapshot) -> Option<Reason> {
+    match task.state {
+        State::Blocked => Some(Reason::Dependency),
+        State::Scheduled => Some(Reason::StartTime { until: task.due }),
+        State::Queued => Some(why_queued(task, queues, snapshot)),
+        State::Running => Some(Reason::Itself { until: task.wake }),
+        State::Paused => Some(Reason::Resume),
+        State::Stopping => Some(Reason::Stopping { until: task.wake }),
+        State::Succeeded | State::Failed | State::Cancelled | State::Skipped | State::Expired => {
+            None
+        }
+    }
+}
+
+fn why_queued(task: &Task, queues: &[QueueUse], snapshot: &Snapshot) -> Reason {
+    if snapshot.phase == Phase::Stopping {
+        return Reason::Shutdown;
+    }
+    if snapshot.runner.is_none() {
+        return Reason::NoRunner;
+    }
+    if let Some(queue) = queues.iter().find(|queue| queue.name == task.queue) {
+        if queue.paused {
+            return Reason::QueuePaused {
+                queue: queue.name.clone(),
+            };
+        }
+        let limit = queue.concurrency.or(snapshot.queue_concurrency);
+        if let Some(total) = limit.filter(|total| queue.used >= *total) {
+            return Reason::QueueSlot {
+                queue: queue.name.clone(),
+                used: queue.used,
+                total,
+            };
+        }
+    }
+    Reason::Slot {
+        used: snapshot.used,
+        total: snapshot.slots,
+    }
+}

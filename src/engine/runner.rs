@@ -1,0 +1,70 @@
+//! What is true of live attempts when a runner comes.
+//!
+//! The runner names every attempt it holds. Whatever else the store thinks is
+//! live either never reached this very runner, and is launched again under the
+//! same number, or was held by one that is gone, and is lost.
+
+use std::collections::HashSet;
+
+use crate::model::attempt::{AttemptKey, Ended, Exit, Usage};
+use crate::model::task::{Event, State};
+use crate::model::time::Time;
+use crate::store::{self, Store};
+
+use super::Engine;
+use super::command::RunnerUp;
+use super::effect::Effect;
+
+impl<S: Store> Engine<S> {
+    pub(super) fn runner_up(&mut self, runner: RunnerUp, now: Time) -> Result<(), store::Error> {
+        self.turned.effects.push(Effect::Attach);
+        let mut strangers: HashSet<AttemptKey> = runner.held.iter().copied().collect();
+        for attempt in self.store.live()? {
+            let held = strangers.remove(&attempt.key);
+            let Some(task) = self.store.task(attempt.key.task)? else {
+                continue;
+            };
+            if held {
+                // What was asked of it while no one was listening is asked again.
+                if task.state == State::Stopping {
+                    self.turned.effects.push(Effect::Terminate(attempt.key));
+                }
+            } else if attempt.runner != runner.instance {
+                self.lose(attempt.key, now)?;
+            } else if task.state == State::Stopping {
+                // Never launched, and not wanted any more.
+                self.lose(attempt.key, now)?;
+            } else {
+                let launch = self.launch(&task)?;
+                self.turned.effects.push(launch);
+            }
+        }
+        // Held by the runner and not live here: ended and recorded, or of a
+        // store that is no more. Its report follows and is acknowledged; what
+        // still runs must not.
+        for key in strangers {
+            self.turned.effects.push(Effect::Kill(key));
+        }
+        self.runner = Some(std::sync::Arc::new(runner));
+        self.hungry = true;
+        Ok(())
+    }
+
+    /// Ends a live attempt that nobody holds any more.
+    pub(super) fn lose(&mut self, key: AttemptKey, now: Time) -> Result<(), store::Error> {
+        let Some(task) = self.store.task(key.task)? else {
+            return Ok(());
+        };
+        let ended = Ended {
+            exit: Exit::Lost,
+            oom: false,
+            interrupted: false,
+            at: now,
+            usage: Usage::default(),
+        };
+        // An attempt that is live in its own row and not in its task's cannot
+        // be: both change in one transaction. Should it be, it stays visible.
+        let _moved = self.advance(task, Event::Ended { key, ended }, None, now)?;
+        Ok(())
+    }
+}

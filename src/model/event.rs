@@ -1,0 +1,46 @@
+//! The append-only record of what happened: one row per change, written in
+//! the same transaction as the change itself.
+
+use super::task::{State, TaskId};
+use super::time::Time;
+
+/// What a row of the record is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A task was accepted.
+    Submitted,
+    /// A task changed its state.
+    Changed(State),
+    /// Someone asked for a cancel.
+    CancelAsked,
+    /// Someone asked for another run.
+    RetryAsked,
+}
+
+impl Kind {
+    /// The word stored and shown.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::Changed(state) => state.word(),
+            Self::CancelAsked => "cancel_asked",
+            Self::RetryAsked => "retry_asked",
+        }
+    }
+}
+
+/// One row of the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// When.
+    pub at: Time,
+    /// To which task.
+    pub task: TaskId,
+    /// In which attempt; 0 before the first.
+    pub attempt: u32,
+    /// What.
+    pub kind: Kind,
+    /// Uid of who asked for it; absent when nobody did.
+    pub actor: Option<u32>,
+}

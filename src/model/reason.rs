@@ -1,0 +1,114 @@
+//! Why a task is not running, or not over: always a reason, and until when or
+//! until which event.
+
+use std::fmt;
+
+use super::time::Time;
+
+/// What a task that is not at rest waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Its start time, or the end of its retry backoff.
+    StartTime {
+        /// When it becomes ready.
+        until: Time,
+    },
+    /// A free slot on this host.
+    Slot {
+        /// Slots in use.
+        used: u32,
+        /// Slots there are.
+        total: u32,
+    },
+    /// A free slot of its queue.
+    QueueSlot {
+        /// The queue.
+        queue: String,
+        /// Slots in use.
+        used: u32,
+        /// Slots the queue has.
+        total: u32,
+    },
+    /// Its queue is paused.
+    QueuePaused {
+        /// The queue.
+        queue: String,
+    },
+    /// A task that it depends on.
+    Dependency,
+    /// No runner is connected; tasks start when one is.
+    NoRunner,
+    /// The daemon is shutting down; tasks start when it is back.
+    Shutdown,
+    /// Someone to resume it.
+    Resume,
+    /// Its processes are asked to end, and are killed at a set time.
+    Stopping {
+        /// When what is left is killed.
+        until: Option<Time>,
+    },
+    /// Its own process: it runs.
+    Itself {
+        /// When its time limit strikes.
+        until: Option<Time>,
+    },
+}
+
+impl Reason {
+    /// The word that programs go by.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::StartTime { .. } => "start_time",
+            Self::Slot { .. } => "slot",
+            Self::QueueSlot { .. } => "queue_slot",
+            Self::QueuePaused { .. } => "queue_paused",
+            Self::Dependency => "dependency",
+            Self::NoRunner => "no_runner",
+            Self::Shutdown => "shutdown",
+            Self::Resume => "resume",
+            Self::Stopping { .. } => "stopping",
+            Self::Itself { .. } => "running",
+        }
+    }
+
+    /// Until when, where the end is a time and not an event.
+    #[must_use]
+    pub const fn until(&self) -> Option<Time> {
+        match self {
+            Self::StartTime { until } => Some(*until),
+            Self::Stopping { until } | Self::Itself { until } => *until,
+            Self::Slot { .. }
+            | Self::QueueSlot { .. }
+            | Self::QueuePaused { .. }
+            | Self::Dependency
+            | Self::NoRunner
+            | Self::Shutdown
+            | Self::Resume => None,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StartTime { .. } => f.write_str("waits for its start time"),
+            Self::Slot { used, total } => {
+                write!(f, "waits for a slot: {used} of {total} in use")
+            }
+            Self::QueueSlot { queue, used, total } => {
+                write!(
+                    f,
+                    "waits for queue `{queue}`: {used} of {total} slots in use"
+                )
+            }
+            Self::QueuePaused { queue } => write!(f, "waits for paused queue `{queue}`"),
+            Self::Dependency => f.write_str("waits for a task it depends on"),
+            Self::NoRunner => f.write_str("waits for a runner to connect"),
+            Self::Shutdown => f.write_str("waits for the daemon, which is stopping"),
+            Self::Resume => f.write_str("paused: waits for `resume`"),
+            Self::Stopping { .. } => f.write_str("stopping: its processes are asked to end"),
+            Self::Itself { .. } => f.write_str("running"),
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The one function that moves a task between its states.
+//!
+//! [`step`] takes a task, an event and the time, and returns the task as it is
+//! afterwards together with what has to be done in the world, or refuses.
+//! It is total: every event in every state has an answer, and none panics.
+
+use std::time::Duration;
+
+use super::attempt::{AttemptKey, Class, Ended, Exit, Outcome};
+use super::spec::{OnInterrupt, Spec};
+use super::task::{Act, Event, Refusal, State, Step, StopCause, Task};
+use super::time::Time;
+
+/// Time between the request to end and the kill, where the task names none.
+pub const GRACE: Duration = Duration::from_secs(10);
+/// Pause before a kill that did not end an attempt is repeated.
+pub const KILL_AGAIN: Duration = Duration::from_secs(5);
+/// Interruptions within [`POISON_WINDOW`] that quarantine a task.
+pub const POISON_COUNT: usize = 3;
+/// See [`POISON_COUNT`].
+pub const POISON_WINDOW: Duration = Duration::from_secs(72 * 3600);
+
+/// Moves a task by one event.
+///
+/// # Errors
+/// The state does not allow the event.
+pub fn step(task: Task, event: Event, now: Time) -> Result<Step, Refusal> {
+    match event {
+        Event::Wake => Ok(wake(task, now)),
+        Event::Unblock => unblock(task, now),
+        Event::Skip { why } => skip(task, why, now),
+        Event::Claim => claim(task, now),
+        Event::Ended { key, ended } => end(task, key, &ended, now),
+        Event::Cancel => cancel(task, now),
+        Event::Retry => retry(task, now),
+        Event::Pause => pause(task, now),
+        Event::Resume => resume(task, now),
+    }
+}
+
+fn done(task: Task, acts: Vec<Act>) -> Step {
+    Step {
+        task,
+        verdict: None,
+        acts,
+    }
+}
+
+/// The state of a task that has just become ready or is to wait for its time.
+#[must_use]
+pub fn first_state(run_at: Option<Time>, now: Time) -> State {
+    if run_at.is_some_and(|at| at > now) {
+        State::Scheduled
+    } else {
+        State::Queued
+    }
+}
+
+/// When the clock next concerns a task that enters `state` now, due at `due`.
+#[must_use]
+pub fn first_wake(spec: &Spec, state: State, due: Time) -> Option<Time> {
+    match state {
+        State::Scheduled => Some(due),
+        State::Queued => spec
+            .queue_ttl_ms
+            .map(|ms| due.after(Duration::from_millis(ms))),
+        State::Running => spec
+            .timeout_ms
+            .map(|ms| due.after(Duration::from_millis(ms))),
+        State::Blocked
+        | State::Paused
+        | State::Stopping
+        | State::Succeeded
+        | State::Failed
+        | State::Cancelled
+        | State::Skipped
+        | State::Expired => None,
+    }
+}
+
+/// Puts a task into a waiting state, ready at `due`.
+fn queue(mut task: Task, due: Time, now: Time) -> Task {
+    task.state = first_state(Some(due), now);
+    task.due = due;
+    task.wake = first_wake(&task.spec, task.state, due);
+    task.stop = None;
+    task.left = None;
+    task
+}
+
+/// Puts a task to rest.
+fn finish(mut task: Task, state: State, outcome: Outcome, now: Time) -> Task {
+    task.state = state;
+    task.wake = None;
+    task.stop = None;
+    task.left = None;
+    task.ended = Some(now);
+    task.outcome = Some(outcome);
+    task
+}
+
+/// An outcome without a process: `class` and why.
+fn verdict(class: Class, message: impl Into<String>) -> Outcome {
+    Outcome {
+        class,
+        exit_code: None,
+        signal: None,
+        message: message.into(),
+    }
+}
+
+fn wake(mut task: Task, now: Time) -> Step {
+    if task.wake.is_none_or(|at| at > now) {
+        return done(task, vec![]);
+    }
+    match task.state {
+        State::Scheduled => {
+            let due = task.due;
+            done(queue(task, due, now), vec![])
+        }
+        State::Queued => {
+            let outcome = verdict(Class::Cancelled, "not started within its queue time");
+            done(finish(task, State::Expired, outcome, now), vec![])
+        }
+        State::Running => terminate(task, StopCause::Timeout, now),
+        State::Stopping => {
+            task.wake = Some(now.after(KILL_AGAIN));
+            done(task, vec![Act::Kill])
+        }
+        State::Blocked
+        | State::Paused
+        | State::Succeeded
+        | State::Failed
+        | State::Cancelled
+        | State::Skipped
+        | State::Expired => {
+            task.wake = None;
+            done(task, vec![])
+        }
+    }
+}
+
+fn terminate(mut task: Task, cause: StopCause, now: Time) -> Step {
+    let grace = task.spec.grace_ms.map_or(GRACE, Duration::from_millis);
+    // A frozen process cannot act on a signal before it is thawed.
+    let acts = if task.state == State::Paused {
+        vec![Act::Terminate, Act::Thaw]
+    } else {
+        vec![Act::Terminate]
+    };
+    task.state = State::Stopping;
+    task.stop = Some(cause);
+    task.left = None;
+    task.wake = Some(now.after(grace));
+    done(task, acts)
+}
+
+fn unblock(task: Task, now: Time) -> Result<Step, Refusal> {
+    if task.state == State::Blocked {
+        let due = task.due.max(now);
+        return Ok(done(queue(task, due, now), vec![]));
+    }
+    Err(unfit(
+        "unblock",
+        &task,
+        "only a blocked task can be unblocked",
+    ))
+}
+
+fn skip(task: Task, why: String, now: Time) -> Result<Step, Refusal> {
+    if task.state == State::Blocked {
+        let outcome = verdict(Class::Cancelled, why);
+        return Ok(done(finish(task, State::Skipped, outcome, now), vec![]));
+    }
+    Err(unfit("skip", &task, "only a blocked task can be skipped"))
+}
+
+fn claim(mut task: Task, now: Time) -> Result<Step, Refusal> {
+    if task.state != State::Queued {
+        return Err(unfit("start", &task, "only a queued task can be started"));
+    }
+    task.state = State::Running;
+    task.attempt += 1;
+    task.wake = first_wake(&task.spec, State::Running, now);
+    Ok(done(task, vec![Act::Launch]))
+}
+
+fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Refusal> {
+    if !task.state.is_live() || key != task.attempt_key() {
+        return Err(Refusal::Fenced(key));
+    }
+    let outcome = judge(ended, task.stop);
+    let mut task = task;
+    task.outcome = Some(outcome.clone());
+    let task = match outcome.class {
+        Class::Success => finish(task, State::Succeeded, outcome.clone(), now),
+        Class::Cancelled => finish(task, State::Cancelled, outcome.clone(), now),
+        Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
+        Class::Exit
+        | Class::Signal
+        | Class::Oom
+        | Class::Timeout
+        | Class::Spawn
+        | Class::Provider
+        | Class::Poison => failed(task, &outcome, now),
+    };
+    Ok(Step {
+        task,
+        verdict: Some(outcome),
+        acts: vec![Act::Acknowledge],
+    })
+}
+
+fn failed(mut task: Task, outcome: &Outcome, now: Time) -> Task {
+    task.tries += 1;
+    if task.spec.retry.allows(outcome.class, task.tries) {
+        let due = now.after(task.spec.retry.wait(task.id, task.tries));
+        return queue(task, due, now);
+    }
+    finish(task, State::Failed, outcome.clone(), now)
+}
+
+/// An interruption is not the task's fault and costs none of its attempts, but
+/// a task that is there whenever things break is put aside.
+fn interrupted(mut task: Task, outcome: &Outcome, now: Time) -> Task {
+    if task.spec.on_interrupt == OnInterrupt::Hold {
+        return finish(task, State::Failed, outcome.clone(), now);
+    }
+    task.interruptions
+        .retain(|at| now.since(*at) < POISON_WINDOW);
+    task.interruptions.push(now);
+    if task.interruptions.len() >= POISON_COUNT {
+        let message = format!(
+            "{POISON_COUNT} interruptions within 72 h; last: {}",
+            outcome.message
+        );
+        return finish(task, State::Failed, verdict(Class::Poison, message), now);
+    }
+    queue(task, now, now)
+}
+
+/// The verdict on an attempt: what happened, seen in the light of what was
+/// wanted. A cancelled or timed-out attempt stays that however it then exits.
+fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
+    let (class, message) = match (stop, &ended.exit) {
+        (Some(StopCause::Cancel), _) => (Class::Cancelled, "cancelled".to_owned()),
+        (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
+        (None, Exit::Spawn { error }) => (Class::Spawn, error.clone()),
+        (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
+        (None, _) if ended.oom => (Class::Oom, "over its memory limit".to_owned()),
+        (None, _) if ended.interrupted => {
+            (Class::Interrupted, "its runner was told to stop".to_owned())
+        }
+        (None, Exit::Code { code: 0 }) => (Class::Success, String::new()),
+        (None, Exit::Code { code }) => (Class::Exit, format!("exit code {code}")),
+        (None, Exit::Signal { signal }) => (Class::Signal, format!("ended by signal {signal}")),
+    };
+    let (exit_code, signal) = match ended.exit {
+        Exit::Code { code } => (Some(code), None),
+        Exit::Signal { signal } => (None, Some(signal)),
+        Exit::Spawn { .. } | Exit::Lost => (None, None),
+    };
+    Outcome {
+        class,
+        exit_code,
+        signal,
+        message,
+    }
+}
+
+fn cancel(mut task: Task, now: Time) -> Result<Step, Refusal> {
+    match task.state {
+        State::Blocked | State::Scheduled | State::Queued => {
+            let outcome = verdict(Class::Cancelled, "cancelled before it started");
+            Ok(done(finish(task, State::Cancelled, outcome, now), vec![]))
+        }
+        State::Running | State::Paused => Ok(terminate(task, StopCause::Cancel, now)),
+        State::Stopping => {
+            task.stop = Some(StopCause::Cancel);
+            Ok(done(task, vec![]))
+        }
+        State::Cancelled => Ok(done(task, vec![])),
+        State::Succeeded | State::Failed | State::Skipped | State::Expired => Err(Refusal::Over {
+            act: "cancel",
+            task: task.id,
+            state: task.state,
+        }),
+    }
+}
+
+fn retry(mut task: Task, now: Time) -> Result<Step, Refusal> {
+    if !task.state.is_terminal() {
+        return Err(unfit(
+            "retry",
+            &task,
+            "cancel it first, or wait until it is over",
+        ));
+    }
+    task.tries = 0;
+    task.interruptions.clear();
+    task.ended = None;
+    task.outcome = None;
+    Ok(done(queue(task, now, now), vec![]))
+}
+
+fn pause(mut task: Task, now: Time) -> Result<Step, Refusal> {
+    match task.state {
+        State::Running => {
+            task.left = task.wake.map(|at| at.since(now));
+            task.wake = None;
+            task.state = State::Paused;
+            Ok(done(task, vec![Act::Freeze]))
+        }
+        State::Paused => Ok(done(task, vec![])),
+        State::Blocked
+        | State::Scheduled
+        | State::Queued
+        | State::Stopping
+        | State::Succeeded
+        | State::Failed
+        | State::Cancelled
+        | State::Skipped
+        | State::Expired => Err(unfit("pause", &task, "only a running task can be paused")),
+    }
+}
+
+fn resume(mut task: Task, now: Time) -> Result<Step, Refusal> {
+    match task.state {
+        State::Paused => {
+            task.wake = task.left.take().map(|left| now.after(left));
+            task.state = State::Running;
+            Ok(done(task, vec![Act::Thaw]))
+        }
+        State::Running => Ok(done(task, vec![])),
+        State::Blocked
+        | State::Scheduled
+        | State::Queued
+        | State::Stopping
+        | State::Succeeded
+        | State::Failed
+        | State::Cancelled
+        | State::Skipped
+        | State::Expired => Err(unfit("resume", &task, "only a paused task can be resumed")),
+    }
+}
+
+const fn unfit(act: &'static str, task: &Task, hint: &'static str) -> Refusal {
+    if task.state.is_terminal() {
+        return Refusal::Over {
+            act,
+            task: task.id,
+            state: task.state,
+        };
+    }
+    Refusal::Unfit {
+        act,
+        task: task.id,
+        state: task.state,
+        hint,
+    }
+}

@@ -1,0 +1,192 @@
+//! Effects to messages: opens the files of an attempt and hands them over.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::clock;
+use crate::engine::command::Command;
+use crate::engine::effect::{Effect, Order};
+use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Usage};
+use crate::model::capture;
+use crate::runner::client::Sender;
+use crate::runner::protocol::ToRunner;
+
+use super::options::Options;
+
+/// Mask of a task that names none: group may read, others nothing.
+const UMASK: u32 = 0o027;
+
+/// Carries out effects.
+pub(super) struct Launcher {
+    output: PathBuf,
+    output_cap: u64,
+    attached: Receiver<Sender>,
+    commands: SyncSender<Command>,
+    runner: Option<Sender>,
+}
+
+impl Launcher {
+    pub(super) fn new(
+        options: &Options,
+        output: PathBuf,
+        attached: Receiver<Sender>,
+        commands: SyncSender<Command>,
+    ) -> Self {
+        Self {
+            output,
+            output_cap: options.output_cap.bytes(),
+            attached,
+            commands,
+            runner: None,
+        }
+    }
+
+    /// Works until the engine is gone.
+    pub(super) fn carry_out(mut self, effects: &Receiver<Vec<Effect>>) {
+        for batch in effects {
+            for effect in batch {
+                self.effect(effect);
+            }
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Attach => self.runner = self.attached.try_iter().last(),
+            Effect::Launch(order) => self.launch(&order),
+            Effect::Terminate(key) => {
+                self.say(&ToRunner::Signal {
+                    key,
+                    signal: libc::SIGTERM,
+                });
+            }
+            Effect::Kill(key) => self.say(&ToRunner::Kill { key }),
+            Effect::Acknowledge(key) => self.say(&ToRunner::Ack { key }),
+        }
+    }
+
+    /// Without a runner nothing is said: the next one is asked again for what
+    /// is still wanted.
+    fn say(&mut self, message: &ToRunner) {
+        self.send(message, &[]);
+    }
+
+    fn send(&mut self, message: &ToRunner, files: &[File]) {
+        let Some(runner) = &mut self.runner else {
+            return;
+        };
+        let files: Vec<_> = files.iter().map(File::as_fd).collect();
+        if let Err(error) = runner.send(message, &files) {
+            tracing::debug!(%error, "the runner's connection is gone");
+            self.runner = None;
+        }
+    }
+
+    fn launch(&mut self, order: &Order) {
+        if self.runner.is_none() {
+            return;
+        }
+        match files(&self.output, order) {
+            Ok(files) => {
+                let launch = message(order, self.output_cap);
+                self.send(&ToRunner::Launch(launch), &files);
+            }
+            Err(error) => self.give_up(order.key, &error),
+        }
+    }
+
+    /// An attempt whose files cannot be made never reaches a runner.
+    fn give_up(&self, key: AttemptKey, error: &io::Error) {
+        let ended = Ended {
+            exit: Exit::Spawn {
+                error: format!("could not make the output file: {error}"),
+            },
+            oom: false,
+            interrupted: false,
+            at: clock::now(),
+            usage: Usage::default(),
+        };
+        if self
+            .commands
+            .send(Command::Ended {
+                key,
+                started: None,
+                ended,
+            })
+            .is_err()
+        {
+            tracing::debug!(
+                task = key.task.0,
+                "the engine ended before it heard of a failed launch"
+            );
+        }
+    }
+}
+
+fn message(order: &Order, output_cap: u64) -> Launch {
+    let spec = &order.spec;
+    let mut env: Vec<_> = spec
+        .env
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    // Stable over attempts, so that receivers of effects can recognise a repeat.
+    let key = order
+        .task_key
+        .clone()
+        .unwrap_or_else(|| format!("task-{}", order.key.task));
+    env.push(("TASKDAEMON_KEY".to_owned(), key));
+    Launch {
+        key: order.key,
+        argv: spec.argv.clone(),
+        env,
+        cwd: spec.cwd.clone(),
+        user: spec.user.clone(),
+        asked_by: order.owner,
+        umask: spec.umask.unwrap_or(UMASK),
+        limits: spec.limits.clone(),
+        output_cap: spec.output_cap.unwrap_or(output_cap),
+        stdin: order.stdin.is_some(),
+    }
+}
+
+/// The capture file, and standard input where there is one.
+fn files(output: &Path, order: &Order) -> io::Result<Vec<File>> {
+    let mut files = vec![capture_file(&output.join(capture::file_name(order.key)))?];
+    if let Some(data) = &order.stdin {
+        let mut input = File::from(memfd_create("stdin", MFdFlags::MFD_CLOEXEC)?);
+        input.write_all(data)?;
+        io::Seek::rewind(&mut input)?;
+        files.push(input);
+    }
+    Ok(files)
+}
+
+fn capture_file(path: &Path) -> io::Result<File> {
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            // Only a launch that is repeated finds a file, and it is empty then.
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+    };
+    match (open(), path.parent()) {
+        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(parent)?;
+            open()
+        }
+        (result, _) => result,
+    }
+}

@@ -1,0 +1,47 @@
+//! Settings of running: which runner, how much output.
+//!
+//! Plain values; `config` reads and checks them, the room obeys them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::quantity::ByteSize;
+use crate::model::setting::Kind::{Live, Restart};
+use crate::model::setting::settings;
+
+settings! {
+    /// Settings of running, section `[run]`.
+    pub struct Options {
+        /// Unix socket of the runner, by default `runner.sock` in `runtime_dir`.
+        runner_socket: PathBuf = PathBuf::from("/run/taskdaemon/runner.sock"), Restart;
+        /// Output kept of one attempt, where the task names no other cap.
+        output_cap: ByteSize = ByteSize::mib(10), Live;
+        /// "auto": start a runner of its own when nothing listens on the runner's socket;
+        /// "never": wait for one.
+        start_runner: StartRunner = StartRunner::Auto, Restart;
+        /// Whom tasks run as under a runner that the daemon started itself. "policy": whom
+        /// /etc/taskdaemon/run-as.toml allows; "own": always the daemon's own user.
+        users: Users = Users::Policy, Restart;
+    }
+}
+
+/// Whether the daemon may start a runner itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartRunner {
+    /// When nothing listens on the runner's socket.
+    Auto,
+    /// Not at all: systemd does.
+    Never,
+}
+
+/// Whom tasks run as under a runner of the daemon's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Users {
+    /// Whom the policy file allows.
+    Policy,
+    /// The daemon's own user.
+    Own,
+}

@@ -1,0 +1,235 @@
+//! Floor 1: what is kept.
+//!
+//! One trait, [`Store`], between the engine and a database. It is synchronous,
+//! has no clock, knows rows and not rules, and is judged by one conformance
+//! suite (`tests/it/store.rs`). [`sqlite::Sqlite`] is the embedded backend; the
+//! trait exists because a shared PostgreSQL is the second.
+
+pub mod ballast;
+mod list;
+pub mod lock;
+pub mod migrate;
+mod open;
+pub mod options;
+mod rows;
+pub mod sqlite;
+
+use std::path::PathBuf;
+
+use crate::model::attempt::{Attempt, AttemptKey, Outcome, Started, Usage};
+use crate::model::event::Event;
+use crate::model::filter::Filter;
+use crate::model::spec::NewTask;
+use crate::model::task::{State, Task, TaskId};
+use crate::model::time::Time;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database answered with an error.
+    #[error("cannot {act} in the database")]
+    Database {
+        /// What was attempted.
+        act: &'static str,
+        /// The database's own words.
+        source: rusqlite::Error,
+    },
+    /// A row does not say what a row can say.
+    #[error("row of {table} {id} is damaged: {what}; restore a backup, or move the file away")]
+    Damaged {
+        /// Which table.
+        table: &'static str,
+        /// Which row.
+        id: i64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A change was fenced off: the row is not in the state it was read in.
+    #[error("task {0} was changed by someone else; this process no longer owns the store")]
+    Fenced(TaskId),
+    /// The file is not one this program may open.
+    #[error("cannot use {path}: {why}")]
+    Unusable {
+        /// Which file.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A file operation failed.
+    #[error("cannot {act} {path}")]
+    File {
+        /// What was attempted.
+        act: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Database { source, .. }
+            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+
+    /// Whether trying again cannot help before a person has acted.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        matches!(self, Self::Unusable { .. } | Self::Damaged { .. })
+    }
+}
+
+/// The task that has an idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyHolder {
+    /// Its number.
+    pub id: TaskId,
+    /// Where it stands.
+    pub state: State,
+    /// Hash of the request that made it.
+    pub body_hash: [u8; 32],
+}
+
+/// A queue and how full it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueUse {
+    /// The queue's row.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// Its own limit, where it has one.
+    pub concurrency: Option<u32>,
+    /// Whether it starts nothing.
+    pub paused: bool,
+    /// Tasks of it with a live attempt.
+    pub used: u32,
+}
+
+/// Where tasks, attempts and events are kept.
+///
+/// Between [`begin`](Self::begin) and [`commit`](Self::commit) every change is
+/// provisional and seen only by this store. After `commit` returned it is on
+/// stable storage. A `commit` that failed leaves its outcome unknown: the only
+/// right thing is to drop the store and open it anew.
+pub trait Store {
+    /// Opens a transaction.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn begin(&mut self) -> Result<(), Error>;
+
+    /// Makes the transaction durable.
+    ///
+    /// # Errors
+    /// The outcome is unknown.
+    fn commit(&mut self) -> Result<(), Error>;
+
+    /// Stores a new task, ready or to be ready as the model says at `now`.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn insert(&mut self, new: &NewTask, now: Time) -> Result<Task, Error>;
+
+    /// The task an owner gave this idempotency key.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn by_key(&mut self, owner: u32, key: &str) -> Result<Option<KeyHolder>, Error>;
+
+    /// One task.
+    ///
+    /// # Errors
+    /// The database refused, or the row is damaged.
+    fn task(&mut self, id: TaskId) -> Result<Option<Task>, Error>;
+
+    /// Saves what changes in a task's life. `before` is the state and attempt
+    /// it was read with, and fences the change.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`], or the database refused.
+    fn save(&mut self, before: (State, u32), after: &Task) -> Result<(), Error>;
+
+    /// The task's standard input.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn input(&mut self, id: TaskId) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Every queue with its live tasks, counted now.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn queues(&mut self) -> Result<Vec<QueueUse>, Error>;
+
+    /// The first ready tasks of a queue, best first: by priority, due time, id.
+    ///
+    /// # Errors
+    /// The database refused, or a row is damaged.
+    fn ready(&mut self, queue: i64, limit: u32) -> Result<Vec<Task>, Error>;
+
+    /// Tasks whose `wake` is not after `now`, earliest first.
+    ///
+    /// # Errors
+    /// The database refused, or a row is damaged.
+    fn awake(&mut self, now: Time, limit: u32) -> Result<Vec<Task>, Error>;
+
+    /// The earliest `wake` of all tasks.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn next_wake(&mut self) -> Result<Option<Time>, Error>;
+
+    /// Stores a claimed attempt.
+    ///
+    /// # Errors
+    /// The database refused; a number twice is an error.
+    fn begin_attempt(&mut self, attempt: &Attempt) -> Result<(), Error>;
+
+    /// Records where a live attempt runs.
+    ///
+    /// # Errors
+    /// The database refused. An attempt that is not live is left alone.
+    fn start_attempt(&mut self, key: AttemptKey, started: &Started) -> Result<(), Error>;
+
+    /// Records the end of a live attempt.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] when it is not live, or the database refused.
+    fn end_attempt(
+        &mut self,
+        key: AttemptKey,
+        at: Time,
+        outcome: &Outcome,
+        usage: &Usage,
+    ) -> Result<(), Error>;
+
+    /// Every live attempt.
+    ///
+    /// # Errors
+    /// The database refused, or a row is damaged.
+    fn live(&mut self) -> Result<Vec<Attempt>, Error>;
+
+    /// A task's attempts, first to last.
+    ///
+    /// # Errors
+    /// The database refused, or a row is damaged.
+    fn attempts(&mut self, id: TaskId) -> Result<Vec<Attempt>, Error>;
+
+    /// A page of tasks, newest first.
+    ///
+    /// # Errors
+    /// The database refused, or a row is damaged.
+    fn list(&mut self, filter: &Filter) -> Result<Vec<Task>, Error>;
+
+    /// Appends to the record of what happened.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn record(&mut self, event: &Event) -> Result<(), Error>;
+
+    /// Tasks in each state, in the order of [`State::ALL`].
+    fn tally(&self) -> [u64; State::ALL.len()];
+}

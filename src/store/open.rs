@@ -1,0 +1,185 @@
+//! How the embedded database is opened and set up.
+//!
+//! `synchronous=FULL` makes a commit durable before it returns; the engine's
+//! group commit is what makes that affordable. SQLite is bundled and its
+//! version checked, because versions before 3.51.3 can corrupt a write-ahead
+//! log that two connections use.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::model::task::State;
+
+use super::options::Options;
+use super::sqlite::{Sqlite, failed};
+use super::{Error, migrate};
+
+/// Oldest SQLite that may be linked.
+const SQLITE_MIN: i32 = 3_051_003;
+
+/// File name of the database in the state directory.
+const FILE: &str = "taskdaemon.db";
+
+impl Sqlite {
+    /// Opens the database of a state directory for writing, making it or
+    /// bringing it up to date where needed.
+    ///
+    /// # Errors
+    /// The file is not one we may use, or the database refused.
+    pub fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
+        let path = dir.join(FILE);
+        check_file(&path)?;
+        if rusqlite::version_number() < SQLITE_MIN {
+            let why = format!(
+                "SQLite {} is linked, and versions before 3.51.3 can damage it; \
+                 rebuild with the bundled SQLite",
+                rusqlite::version()
+            );
+            return Err(Error::Unusable { path, why });
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let mut connection =
+            Connection::open_with_flags(&path, flags).map_err(failed("open the file"))?;
+        migrate::inspect(&connection, &path)?;
+        settle(&connection, options).map_err(failed("set up the connection"))?;
+        migrate::migrate(&mut connection, &path)?;
+        sync_dir(dir)?;
+        Self::with(connection, path)
+    }
+
+    /// Opens the database of a state directory for reading only.
+    ///
+    /// # Errors
+    /// The database refused.
+    pub fn open_reader(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join(FILE);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection =
+            Connection::open_with_flags(&path, flags).map_err(failed("open the file"))?;
+        connection
+            .busy_timeout(Duration::from_secs(5))
+            .map_err(failed("set up the connection"))?;
+        connection
+            .pragma_update(None, "mmap_size", 0)
+            .map_err(failed("set up the connection"))?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Self::with(connection, path)
+    }
+
+    fn with(connection: Connection, path: PathBuf) -> Result<Self, Error> {
+        let inode = std::fs::metadata(&path)
+            .map_err(|source| Error::File {
+                act: "inspect",
+                path: path.clone(),
+                source,
+            })?
+            .ino();
+        let mut tally = [0; State::ALL.len()];
+        {
+            let mut statement = connection
+                .prepare("SELECT state, tasks FROM tally")
+                .map_err(failed("count tasks"))?;
+            let mut found = statement.query([]).map_err(failed("count tasks"))?;
+            while let Some(row) = found.next().map_err(failed("count tasks"))? {
+                let (state, tasks): (usize, u64) = (
+                    row.get(0).map_err(failed("count tasks"))?,
+                    row.get(1).map_err(failed("count tasks"))?,
+                );
+                if let Some(count) = tally.get_mut(state) {
+                    *count = tasks;
+                }
+            }
+        }
+        Ok(Self {
+            connection,
+            path,
+            inode,
+            queues: HashMap::new(),
+            tally,
+            counted: tally,
+        })
+    }
+}
+
+/// Refuses files that someone else may have prepared.
+fn check_file(path: &Path) -> Result<(), Error> {
+    let Ok(meta) = std::fs::symlink_metadata(path) else {
+        return make_file(path);
+    };
+    let unusable = |why: &str| Error::Unusable {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    };
+    if !meta.is_file() {
+        return Err(unusable("it is not a regular file; move it away"));
+    }
+    if meta.nlink() != 1 {
+        return Err(unusable(
+            "it has more than one name (hard link); remove the others",
+        ));
+    }
+    if meta.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(unusable(
+            "it belongs to another user; give it to the daemon's user",
+        ));
+    }
+    if meta.mode() & 0o077 != 0 {
+        return Err(unusable("others may read or write it; make its mode 0600"));
+    }
+    Ok(())
+}
+
+/// SQLite would make the file readable for others; its log and index take
+/// their mode from it.
+fn make_file(path: &Path) -> Result<(), Error> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|source| Error::File {
+            act: "make",
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Names in a directory are durable once the directory is synced.
+fn sync_dir(dir: &Path) -> Result<(), Error> {
+    std::fs::File::open(dir)
+        .and_then(|handle| handle.sync_all())
+        .map_err(|source| Error::File {
+            act: "sync",
+            path: dir.to_owned(),
+            source,
+        })
+}
+
+fn settle(connection: &Connection, options: &Options) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(
+        None,
+        "journal_size_limit",
+        i64::try_from(options.wal_limit.bytes()).unwrap_or(i64::MAX),
+    )?;
+    // Checkpoints at 16 MiB instead of 4: fewer, larger writes of hot pages.
+    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}

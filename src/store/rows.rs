@@ -1,0 +1,192 @@
+//! Rows to values: how a task, an attempt and their parts are read back.
+//!
+//! Every reading of a column is checked; what cannot be a value of the model
+//! is reported as damage with table and row, never guessed or skipped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Row;
+use rusqlite::types::FromSql;
+use serde::de::DeserializeOwned;
+
+use crate::model::attempt::{Attempt, AttemptKey, Started, Usage};
+use crate::model::task::{State, StopCause, Task, TaskId};
+use crate::model::time::Time;
+
+use super::Error;
+
+/// Columns of a task, in the order in which [`task`] reads them, of
+/// `task AS t JOIN queue AS q`.
+pub(super) const TASK: &str = "t.id, t.state, q.name, t.priority, t.owner, t.created, t.due, \
+    t.wake, t.left_us, t.attempt, t.tries, t.stop, t.ended, t.outcome, t.interruptions, t.name, \
+    t.labels, t.key, t.spec";
+
+/// Columns of an attempt, in the order in which [`attempt`] reads them.
+pub(super) const ATTEMPT: &str = "task, number, runner, boot, claimed, started, pid, uid, user, \
+    cgroup, ended, outcome, cpu_us, memory_peak, output_kept, output_dropped";
+
+/// Why a state is stored under this number: its place in the list.
+pub(super) fn state_number(state: State) -> i64 {
+    match state {
+        State::Blocked => 0,
+        State::Scheduled => 1,
+        State::Queued => 2,
+        State::Running => 3,
+        State::Paused => 4,
+        State::Stopping => 5,
+        State::Succeeded => 6,
+        State::Failed => 7,
+        State::Cancelled => 8,
+        State::Skipped => 9,
+        State::Expired => 10,
+    }
+}
+
+/// The state stored under a number.
+pub(super) fn state(number: i64) -> Option<State> {
+    State::ALL.get(usize::try_from(number).ok()?).copied()
+}
+
+/// The number of a stop cause.
+pub(super) const fn stop_number(cause: StopCause) -> i64 {
+    match cause {
+        StopCause::Cancel => 0,
+        StopCause::Timeout => 1,
+    }
+}
+
+const fn stop(number: i64) -> Option<StopCause> {
+    match number {
+        0 => Some(StopCause::Cancel),
+        1 => Some(StopCause::Timeout),
+        _ => None,
+    }
+}
+
+/// Reads columns in order, and says which row is damaged.
+struct Columns<'r> {
+    row: &'r Row<'r>,
+    table: &'static str,
+    id: i64,
+    next: usize,
+}
+
+impl<'r> Columns<'r> {
+    fn new(row: &'r Row<'r>, table: &'static str) -> Result<Self, Error> {
+        let mut columns = Self {
+            row,
+            table,
+            id: 0,
+            next: 0,
+        };
+        columns.id = columns.get()?;
+        Ok(columns)
+    }
+
+    fn damaged(&self, what: impl Into<String>) -> Error {
+        Error::Damaged {
+            table: self.table,
+            id: self.id,
+            what: what.into(),
+        }
+    }
+
+    fn get<T: FromSql>(&mut self) -> Result<T, Error> {
+        let index = self.next;
+        self.next += 1;
+        self.row
+            .get(index)
+            .map_err(|error| self.damaged(error.to_string()))
+    }
+
+    fn json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        let text: Option<String> = self.get()?;
+        text.map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|error| self.damaged(format!("column {}: {error}", self.next)))
+    }
+
+    fn time(&mut self) -> Result<Time, Error> {
+        Ok(Time::from_micros(self.get()?))
+    }
+
+    fn maybe_time(&mut self) -> Result<Option<Time>, Error> {
+        Ok(self.get::<Option<i64>>()?.map(Time::from_micros))
+    }
+}
+
+/// A task from a row of [`TASK`].
+pub(super) fn task(row: &Row<'_>) -> Result<Task, Error> {
+    let mut from = Columns::new(row, "task")?;
+    let number: i64 = from.get()?;
+    let state = state(number).ok_or_else(|| from.damaged(format!("state {number}")))?;
+    Ok(Task {
+        id: TaskId(from.id),
+        state,
+        queue: from.get()?,
+        priority: from.get()?,
+        owner: from.get()?,
+        created: from.time()?,
+        due: from.time()?,
+        wake: from.maybe_time()?,
+        left: from.get::<Option<u64>>()?.map(Duration::from_micros),
+        attempt: from.get()?,
+        tries: from.get()?,
+        stop: match from.get::<Option<i64>>()? {
+            None => None,
+            Some(number) => {
+                Some(stop(number).ok_or_else(|| from.damaged(format!("stop cause {number}")))?)
+            }
+        },
+        ended: from.maybe_time()?,
+        outcome: from.json()?,
+        interruptions: from.json()?.unwrap_or_default(),
+        name: from.get()?,
+        labels: from.json()?.unwrap_or_default(),
+        key: from.get()?,
+        spec: Arc::new(from.json()?.ok_or_else(|| from.damaged("no spec"))?),
+    })
+}
+
+/// An attempt from a row of [`ATTEMPT`].
+pub(super) fn attempt(row: &Row<'_>) -> Result<Attempt, Error> {
+    let mut from = Columns::new(row, "attempt of task")?;
+    let key = AttemptKey {
+        task: TaskId(from.id),
+        number: from.get()?,
+    };
+    let runner = from.get()?;
+    let boot = from.get()?;
+    let claimed = from.time()?;
+    let at = from.maybe_time()?;
+    let pid: Option<u32> = from.get()?;
+    let uid: Option<u32> = from.get()?;
+    let user: Option<String> = from.get()?;
+    let cgroup = from.get()?;
+    let started = match (at, pid, uid, user) {
+        (Some(at), Some(pid), Some(uid), Some(user)) => Some(Started {
+            pid,
+            uid,
+            user,
+            cgroup,
+            at,
+        }),
+        _ => None,
+    };
+    Ok(Attempt {
+        key,
+        runner,
+        boot,
+        claimed,
+        started,
+        ended: from.maybe_time()?,
+        outcome: from.json()?,
+        usage: Usage {
+            cpu_micros: from.get()?,
+            memory_peak: from.get()?,
+            output_kept: from.get()?,
+            output_dropped: from.get()?,
+        },
+    })
+}

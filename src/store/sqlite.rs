@@ -1,0 +1,396 @@
+//! The embedded backend: one SQLite file, one writing connection.
+//! How it is opened and set up is in `open.rs`, how rows are read in `rows.rs`.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
+
+use crate::model::attempt::{Attempt, AttemptKey, Outcome, Started, Usage};
+use crate::model::event::Event;
+use crate::model::filter::Filter;
+use crate::model::spec::NewTask;
+use crate::model::step::{first_state, first_wake};
+use crate::model::task::{State, Task, TaskId};
+use crate::model::time::Time;
+
+use super::rows::{self, ATTEMPT, TASK};
+use super::{Error, KeyHolder, QueueUse, Store};
+
+/// A connection to the embedded database.
+#[derive(Debug)]
+pub struct Sqlite {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    pub(super) inode: u64,
+    pub(super) queues: HashMap<String, i64>,
+    pub(super) tally: [u64; State::ALL.len()],
+    pub(super) counted: [u64; State::ALL.len()],
+}
+
+pub(super) fn failed(act: &'static str) -> impl FnOnce(rusqlite::Error) -> Error {
+    move |source| Error::Database { act, source }
+}
+
+impl Sqlite {
+    /// Whether the file behind the connection is still the one in the
+    /// directory. One that was moved or replaced takes commits into the void.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode)
+    }
+
+    fn statement(&self, sql: &str) -> Result<CachedStatement<'_>, Error> {
+        self.connection
+            .prepare_cached(sql)
+            .map_err(failed("prepare a statement"))
+    }
+
+    fn rows<T>(
+        &self,
+        sql: &str,
+        values: impl rusqlite::Params,
+        read: impl Fn(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let mut statement = self.statement(sql)?;
+        let mut found = statement.query(values).map_err(failed("read rows"))?;
+        let mut all = Vec::new();
+        while let Some(row) = found.next().map_err(failed("read rows"))? {
+            all.push(read(row)?);
+        }
+        Ok(all)
+    }
+
+    fn queue(&mut self, name: &str) -> Result<i64, Error> {
+        if let Some(id) = self.queues.get(name) {
+            return Ok(*id);
+        }
+        self.statement("INSERT INTO queue (name) VALUES (?1) ON CONFLICT (name) DO NOTHING")?
+            .execute([name])
+            .map_err(failed("make a queue"))?;
+        let id = self
+            .statement("SELECT id FROM queue WHERE name = ?1")?
+            .query_row([name], |row| row.get(0))
+            .map_err(failed("find a queue"))?;
+        self.queues.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    fn save_tally(&mut self) -> Result<(), Error> {
+        for (state, (now, then)) in self.tally.iter().zip(&self.counted).enumerate() {
+            if now != then {
+                self.statement(
+                    "INSERT INTO tally (state, tasks) VALUES (?1, ?2) \
+                     ON CONFLICT (state) DO UPDATE SET tasks = excluded.tasks",
+                )?
+                .execute(params![state, now])
+                .map_err(failed("count tasks"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, from: Option<State>, to: State) {
+        if let Some(from) = from.and_then(|state| self.tally.get_mut(place(state))) {
+            *from = from.saturating_sub(1);
+        }
+        if let Some(to) = self.tally.get_mut(place(to)) {
+            *to += 1;
+        }
+    }
+}
+
+/// A state's place in [`State::ALL`].
+fn place(state: State) -> usize {
+    usize::try_from(rows::state_number(state)).unwrap_or(usize::MAX)
+}
+
+/// JSON for a column; `None` for what need not be stored.
+fn json<T: serde::Serialize>(value: &T, empty: bool) -> Option<String> {
+    if empty {
+        None
+    } else {
+        serde_json::to_string(value).ok()
+    }
+}
+
+impl Store for Sqlite {
+    fn begin(&mut self) -> Result<(), Error> {
+        self.statement("BEGIN IMMEDIATE")?
+            .execute([])
+            .map_err(failed("begin"))?;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        self.save_tally()?;
+        self.statement("COMMIT")?
+            .execute([])
+            .map_err(failed("commit"))?;
+        self.counted = self.tally;
+        Ok(())
+    }
+
+    fn insert(&mut self, new: &NewTask, now: Time) -> Result<Task, Error> {
+        let queue = self.queue(&new.queue)?;
+        let state = first_state(new.run_at, now);
+        let due = new.run_at.unwrap_or(now).max(now);
+        let wake = first_wake(&new.spec, state, due);
+        let spec = json(&new.spec, false);
+        let hash = new.key.as_ref().map(|_| new.body_hash);
+        self.statement(
+            "INSERT INTO task (state, queue, priority, owner, created, due, wake, name, labels, \
+             key, body_hash, spec) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        )?
+        .execute(params![
+            rows::state_number(state),
+            queue,
+            new.priority,
+            new.owner,
+            now.micros(),
+            due.micros(),
+            wake.map(Time::micros),
+            new.name,
+            json(&new.labels, new.labels.is_empty()),
+            new.key,
+            hash,
+            spec,
+        ])
+        .map_err(failed("store a task"))?;
+        let id = TaskId(self.connection.last_insert_rowid());
+        if let Some(data) = &new.stdin {
+            self.statement("INSERT INTO input (task, data) VALUES (?1, ?2)")?
+                .execute(params![id.0, data])
+                .map_err(failed("store standard input"))?;
+        }
+        self.count(None, state);
+        Ok(Task {
+            id,
+            owner: new.owner,
+            queue: new.queue.clone(),
+            priority: new.priority,
+            name: new.name.clone(),
+            labels: new.labels.clone(),
+            key: new.key.clone(),
+            spec: std::sync::Arc::new(new.spec.clone()),
+            state,
+            created: now,
+            due,
+            wake,
+            left: None,
+            attempt: 0,
+            tries: 0,
+            interruptions: Vec::new(),
+            stop: None,
+            ended: None,
+            outcome: None,
+        })
+    }
+
+    fn by_key(&mut self, owner: u32, key: &str) -> Result<Option<KeyHolder>, Error> {
+        let sql = "SELECT id, state, body_hash FROM task WHERE owner = ?1 AND key = ?2";
+        let found = self.rows(sql, params![owner, key], |row| {
+            let id: i64 = row.get(0).map_err(failed("read a key"))?;
+            let number: i64 = row.get(1).map_err(failed("read a key"))?;
+            let body_hash: [u8; 32] = row.get(2).map_err(failed("read a key"))?;
+            let what = format!("state {number}");
+            let state = rows::state(number).ok_or(Error::Damaged {
+                table: "task",
+                id,
+                what,
+            })?;
+            Ok(KeyHolder {
+                id: TaskId(id),
+                state,
+                body_hash,
+            })
+        })?;
+        Ok(found.into_iter().next())
+    }
+
+    fn task(&mut self, id: TaskId) -> Result<Option<Task>, Error> {
+        let sql = format!(
+            "SELECT {TASK} FROM task AS t JOIN queue AS q ON q.id = t.queue WHERE t.id = ?1"
+        );
+        Ok(self.rows(&sql, [id.0], rows::task)?.pop())
+    }
+
+    fn save(&mut self, before: (State, u32), after: &Task) -> Result<(), Error> {
+        let changed = self
+            .statement(
+                "UPDATE task SET state = ?1, due = ?2, wake = ?3, left_us = ?4, attempt = ?5, \
+                 tries = ?6, stop = ?7, ended = ?8, outcome = ?9, interruptions = ?10 \
+                 WHERE id = ?11 AND state = ?12 AND attempt = ?13",
+            )?
+            .execute(params![
+                rows::state_number(after.state),
+                after.due.micros(),
+                after.wake.map(Time::micros),
+                after
+                    .left
+                    .map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX >> 1)),
+                after.attempt,
+                after.tries,
+                after.stop.map(rows::stop_number),
+                after.ended.map(Time::micros),
+                json(&after.outcome, after.outcome.is_none()),
+                json(&after.interruptions, after.interruptions.is_empty()),
+                after.id.0,
+                rows::state_number(before.0),
+                before.1,
+            ])
+            .map_err(failed("save a task"))?;
+        if changed != 1 {
+            return Err(Error::Fenced(after.id));
+        }
+        self.count(Some(before.0), after.state);
+        Ok(())
+    }
+
+    fn input(&mut self, id: TaskId) -> Result<Option<Vec<u8>>, Error> {
+        self.statement("SELECT data FROM input WHERE task = ?1")?
+            .query_row([id.0], |row| row.get(0))
+            .optional()
+            .map_err(failed("read standard input"))
+    }
+
+    fn queues(&mut self) -> Result<Vec<QueueUse>, Error> {
+        // The states are spelled out so that the partial index can be used.
+        let sql = "SELECT q.id, q.name, q.concurrency, q.paused, \
+             (SELECT count(*) FROM task AS t WHERE t.queue = q.id AND t.state IN (3, 4, 5)) \
+             FROM queue AS q ORDER BY q.id";
+        self.rows(sql, [], |row| {
+            let read = || -> rusqlite::Result<QueueUse> {
+                Ok(QueueUse {
+                    id: row.get(0)?,
+                    name: row.get(1)?,
+                    concurrency: row.get(2)?,
+                    paused: row.get(3)?,
+                    used: row.get(4)?,
+                })
+            };
+            read().map_err(failed("read a queue"))
+        })
+    }
+
+    fn ready(&mut self, queue: i64, limit: u32) -> Result<Vec<Task>, Error> {
+        let sql = format!(
+            "SELECT {TASK} FROM task AS t JOIN queue AS q ON q.id = t.queue \
+             WHERE t.state = 2 AND t.queue = ?1 ORDER BY t.priority DESC, t.due, t.id LIMIT ?2"
+        );
+        self.rows(&sql, params![queue, limit], rows::task)
+    }
+
+    fn awake(&mut self, now: Time, limit: u32) -> Result<Vec<Task>, Error> {
+        let sql = format!(
+            "SELECT {TASK} FROM task AS t JOIN queue AS q ON q.id = t.queue \
+             WHERE t.wake IS NOT NULL AND t.wake <= ?1 ORDER BY t.wake LIMIT ?2"
+        );
+        self.rows(&sql, params![now.micros(), limit], rows::task)
+    }
+
+    fn next_wake(&mut self) -> Result<Option<Time>, Error> {
+        self.statement("SELECT min(wake) FROM task WHERE wake IS NOT NULL")?
+            .query_row([], |row| row.get::<_, Option<i64>>(0))
+            .map(|wake| wake.map(Time::from_micros))
+            .map_err(failed("find the next deadline"))
+    }
+
+    fn begin_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
+        self.statement(
+            "INSERT INTO attempt (task, number, runner, boot, claimed) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            attempt.key.task.0,
+            attempt.key.number,
+            attempt.runner,
+            attempt.boot,
+            attempt.claimed.micros(),
+        ])
+        .map_err(failed("store an attempt"))?;
+        Ok(())
+    }
+
+    fn start_attempt(&mut self, key: AttemptKey, started: &Started) -> Result<(), Error> {
+        self.statement(
+            "UPDATE attempt SET started = ?3, pid = ?4, uid = ?5, user = ?6, cgroup = ?7 \
+             WHERE task = ?1 AND number = ?2 AND outcome IS NULL",
+        )?
+        .execute(params![
+            key.task.0,
+            key.number,
+            started.at.micros(),
+            started.pid,
+            started.uid,
+            started.user,
+            started.cgroup,
+        ])
+        .map_err(failed("save an attempt"))?;
+        Ok(())
+    }
+
+    fn end_attempt(
+        &mut self,
+        key: AttemptKey,
+        at: Time,
+        outcome: &Outcome,
+        usage: &Usage,
+    ) -> Result<(), Error> {
+        let changed = self
+            .statement(
+                "UPDATE attempt SET ended = ?3, outcome = ?4, cpu_us = ?5, memory_peak = ?6, \
+                 output_kept = ?7, output_dropped = ?8 \
+                 WHERE task = ?1 AND number = ?2 AND outcome IS NULL",
+            )?
+            .execute(params![
+                key.task.0,
+                key.number,
+                at.micros(),
+                json(outcome, false),
+                usage.cpu_micros,
+                usage.memory_peak,
+                usage.output_kept,
+                usage.output_dropped,
+            ])
+            .map_err(failed("end an attempt"))?;
+        if changed == 1 {
+            Ok(())
+        } else {
+            Err(Error::Fenced(key.task))
+        }
+    }
+
+    fn live(&mut self) -> Result<Vec<Attempt>, Error> {
+        let sql = format!("SELECT {ATTEMPT} FROM attempt WHERE outcome IS NULL ORDER BY task");
+        self.rows(&sql, [], rows::attempt)
+    }
+
+    fn attempts(&mut self, id: TaskId) -> Result<Vec<Attempt>, Error> {
+        let sql = format!("SELECT {ATTEMPT} FROM attempt WHERE task = ?1 ORDER BY number");
+        self.rows(&sql, [id.0], rows::attempt)
+    }
+
+    fn list(&mut self, filter: &Filter) -> Result<Vec<Task>, Error> {
+        super::list::list(&self.connection, filter)
+    }
+
+    fn record(&mut self, event: &Event) -> Result<(), Error> {
+        self.statement(
+            "INSERT INTO event (at, task, attempt, kind, actor) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            event.at.micros(),
+            event.task.0,
+            event.attempt,
+            event.kind.word(),
+            event.actor,
+        ])
+        .map_err(failed("record an event"))?;
+        Ok(())
+    }
+
+    fn tally(&self) -> [u64; State::ALL.len()] {
+        self.tally
+    }
+}

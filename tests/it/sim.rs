@@ -1,0 +1,495 @@
+//! The engine under random histories: submits, cancels, retries, reports, late
+//! reports, clock jumps, runners that come and go, and crashes between any two
+//! commits, with invented time and a real store that is opened again.
+//!
+//! What a client was told and what a pretended runner did are written down
+//! outside and are the only judge. The seed is printed on failure;
+//! `TASKDAEMON_SIM_SEED=N` replays one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::Rng as _;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use taskdaemon::engine::command::{Abilities, Caller, Command, RunnerUp};
+use taskdaemon::engine::effect::Effect;
+use taskdaemon::engine::options::Options;
+use taskdaemon::engine::reader::explain;
+use taskdaemon::engine::{Engine, Turned};
+use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
+use taskdaemon::model::filter::Filter;
+use taskdaemon::model::retry::Retry;
+use taskdaemon::model::task::{State, TaskId};
+use taskdaemon::model::time::Time;
+use taskdaemon::store::Store as _;
+use taskdaemon::store::sqlite::Sqlite;
+use tokio::sync::oneshot;
+
+use crate::store::{new_task, options};
+
+const SLOTS: u32 = 3;
+const CALLER: Caller = Caller {
+    uid: 1000,
+    admin: false,
+};
+
+/// A runner as the engine sees it: what it holds, and what has ended.
+#[derive(Default)]
+struct Runner {
+    instance: u32,
+    live: BTreeSet<AttemptKey>,
+    ended: BTreeMap<AttemptKey, Ended>,
+}
+
+struct World {
+    random: TestRng,
+    now: Time,
+    boot: u32,
+    runner: Runner,
+    connected: bool,
+    /// What was acknowledged to clients.
+    acknowledged: BTreeSet<TaskId>,
+    /// Every launch that reached a runner, by attempt.
+    launched: HashMap<AttemptKey, u32>,
+    keys: u32,
+    /// Attempts whose end was reported once and may be reported again, late.
+    old: Vec<AttemptKey>,
+}
+
+impl World {
+    fn chance(&mut self, one_in: u32) -> bool {
+        self.below(one_in) == 0
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        self.random.next_u32() % bound
+    }
+
+    fn open(&self, dir: &Path) -> Engine<Sqlite> {
+        let store = Sqlite::open(dir, &options()).expect("open");
+        let limits = Options {
+            slots: SLOTS,
+            queue_concurrency: Some(2),
+            ..Options::default()
+        };
+        let mut engine = Engine::new(store, limits, format!("boot-{}", self.boot));
+        engine.recover(self.now).expect("recover");
+        engine
+    }
+
+    fn exit(&mut self) -> Ended {
+        let exit = match self.below(6) {
+            0..=2 => Exit::Code { code: 0 },
+            3 => Exit::Code { code: 7 },
+            4 => Exit::Signal { signal: 9 },
+            _ => Exit::Spawn {
+                error: "no such program".to_owned(),
+            },
+        };
+        let interrupted = self.chance(10);
+        Ended {
+            exit,
+            oom: false,
+            interrupted,
+            at: self.now,
+            usage: Usage::default(),
+        }
+    }
+
+    /// What the runner does with the engine's effects.
+    fn carry_out(&mut self, turned: Turned) {
+        for effect in turned.effects {
+            // Without a connection nothing arrives.
+            if !self.connected {
+                continue;
+            }
+            match effect {
+                Effect::Attach => {}
+                Effect::Launch(order) => {
+                    let key = order.key;
+                    if self.runner.live.contains(&key) || self.runner.ended.contains_key(&key) {
+                        continue;
+                    }
+                    *self.launched.entry(key).or_default() += 1;
+                    let overlap = self.runner.live.iter().any(|live| live.task == key.task);
+                    assert!(!overlap, "two live attempts of task {}", key.task);
+                    self.runner.live.insert(key);
+                }
+                Effect::Kill(key) => {
+                    if self.runner.live.remove(&key) {
+                        let mut ended = self.exit();
+                        ended.exit = Exit::Signal { signal: 9 };
+                        self.runner.ended.insert(key, ended);
+                    }
+                }
+                Effect::Terminate(key) => {
+                    if self.chance(2) && self.runner.live.remove(&key) {
+                        let ended = self.exit();
+                        self.runner.ended.insert(key, ended);
+                    }
+                }
+                Effect::Acknowledge(key) => {
+                    self.runner.ended.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn introduction(&self) -> Command {
+        let held = self
+            .runner
+            .live
+            .iter()
+            .chain(self.runner.ended.keys())
+            .copied()
+            .collect();
+        Command::RunnerUp(RunnerUp {
+            instance: format!("runner-{}", self.runner.instance),
+            boot: format!("boot-{}", self.boot),
+            version: "1".to_owned(),
+            pid: 1,
+            abilities: Abilities::default(),
+            held,
+        })
+    }
+
+    fn reports(&self) -> Vec<Command> {
+        let report = |(key, ended): (&AttemptKey, &Ended)| Command::Ended {
+            key: *key,
+            started: None,
+            ended: ended.clone(),
+        };
+        self.runner.ended.iter().map(report).collect()
+    }
+
+    fn some_task(&mut self) -> TaskId {
+        let most = self.acknowledged.iter().next_back().map_or(1, |id| id.0);
+        TaskId(1 + i64::from(self.below(u32::try_from(most + 2).expect("small"))))
+    }
+
+    /// What happens next, and what to look at once it was answered.
+    fn commands(&mut self, answers: &mut Vec<Asked>) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for _ in 0..self.below(4) {
+            match self.below(8) {
+                0..=3 => commands.push(self.submit(answers)),
+                4 => {
+                    let (reply, answer) = oneshot::channel();
+                    let id = self.some_task();
+                    answers.push(Asked::Other(answer));
+                    commands.push(Command::Cancel {
+                        caller: CALLER,
+                        id,
+                        reply,
+                    });
+                }
+                5 => {
+                    let (reply, answer) = oneshot::channel();
+                    let id = self.some_task();
+                    answers.push(Asked::Other(answer));
+                    commands.push(Command::Retry {
+                        caller: CALLER,
+                        id,
+                        reply,
+                    });
+                }
+                _ if self.connected => {
+                    if let Some(key) = self.runner.live.iter().next().copied() {
+                        self.runner.live.remove(&key);
+                        let ended = self.exit();
+                        self.runner.ended.insert(key, ended.clone());
+                        commands.push(Command::Ended {
+                            key,
+                            started: None,
+                            ended,
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.connected && self.chance(5) {
+            commands.extend(self.reports());
+            self.old.extend(self.runner.ended.keys());
+        }
+        if self.connected && !self.old.is_empty() && self.chance(5) {
+            let most = u32::try_from(self.old.len()).expect("small");
+            let place = usize::try_from(self.below(most)).expect("small");
+            let key = self.old[place];
+            if !self.runner.live.contains(&key) {
+                let ended = self.exit();
+                commands.push(Command::Ended {
+                    key,
+                    started: None,
+                    ended,
+                });
+            }
+        }
+        if self.connected && self.chance(15) {
+            self.connected = false;
+            commands.push(Command::RunnerDown);
+        } else if !self.connected && self.chance(3) {
+            self.connected = true;
+            commands.push(self.introduction());
+            commands.extend(self.reports());
+        }
+        commands
+    }
+
+    fn submit(&mut self, answers: &mut Vec<Asked>) -> Command {
+        let (reply, answer) = oneshot::channel();
+        let mut new = new_task("true");
+        new.queue = format!("q{}", self.below(3));
+        new.priority = i32::try_from(self.below(3)).expect("small");
+        new.spec.retry = Retry {
+            max_attempts: 1 + self.below(3),
+            ..Retry::default()
+        };
+        if self.chance(3) {
+            new.spec.timeout_ms = Some(u64::from(1 + self.below(5_000)));
+        }
+        if self.chance(4) {
+            new.run_at = Some(
+                self.now
+                    .after(Duration::from_millis(self.below(9_000).into())),
+            );
+        }
+        if self.chance(4) {
+            new.spec.queue_ttl_ms = Some(u64::from(1 + self.below(20_000)));
+        }
+        if self.chance(3) {
+            // A repeated key is the same request again.
+            if self.chance(2) {
+                self.keys += 1;
+            }
+            new.key = Some(format!("k{}", self.keys));
+            new = taskdaemon::model::spec::NewTask {
+                key: new.key.clone(),
+                ..new_task("true")
+            };
+        }
+        answers.push(Asked::Submit(answer));
+        Command::Submit {
+            tasks: vec![new],
+            reply,
+        }
+    }
+
+    fn advance(&mut self) {
+        let step = Duration::from_millis(self.below(2_000).into());
+        // Now and then the clock is set, forth or back.
+        self.now = match self.below(40) {
+            0 => self.now.after(Duration::from_secs(3_600)),
+            1 => self.now.before(Duration::from_secs(3_600)),
+            _ => self.now.after(step),
+        };
+    }
+}
+
+enum Asked {
+    Submit(
+        oneshot::Receiver<
+            Result<Vec<taskdaemon::engine::command::Submitted>, taskdaemon::engine::command::Error>,
+        >,
+    ),
+    Other(
+        oneshot::Receiver<
+            Result<taskdaemon::model::task::Task, taskdaemon::engine::command::Error>,
+        >,
+    ),
+}
+
+/// Everything acknowledged is there, attempts have no gaps, nothing waits
+/// without a reason, and no more runs than may.
+fn check(world: &World, engine: &mut Engine<Sqlite>) {
+    let snapshot = engine.snapshot().clone();
+    let store = engine.store();
+    let queues = store.queues().expect("read");
+    let all = store
+        .list(&Filter {
+            limit: u32::MAX,
+            ..Filter::default()
+        })
+        .expect("read");
+    let present: BTreeSet<_> = all.iter().map(|task| task.id).collect();
+    let lost: Vec<_> = world.acknowledged.difference(&present).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    let mut tally = [0_u64; State::ALL.len()];
+    for task in &all {
+        let place = State::ALL
+            .iter()
+            .position(|state| *state == task.state)
+            .expect("listed");
+        tally[place] += 1;
+        let attempts = store.attempts(task.id).expect("read");
+        let numbers: Vec<_> = attempts.iter().map(|attempt| attempt.key.number).collect();
+        assert_eq!(
+            numbers,
+            (1..=task.attempt).collect::<Vec<_>>(),
+            "attempts of {}",
+            task.id
+        );
+        let live = attempts
+            .iter()
+            .filter(|attempt| attempt.outcome.is_none())
+            .count();
+        assert_eq!(
+            live,
+            usize::from(task.state.is_live()),
+            "live attempts of {}",
+            task.id
+        );
+        assert_eq!(
+            explain(task, &queues, &snapshot).is_none(),
+            task.state.is_terminal()
+        );
+        assert_eq!(task.ended.is_some(), task.state.is_terminal());
+        assert!(task.tries <= task.spec.retry.max_attempts);
+    }
+    assert_eq!(store.tally(), tally, "the tally is what is there");
+    assert!(queues.iter().map(|queue| queue.used).sum::<u32>() <= SLOTS);
+    assert!(queues.iter().all(|queue| queue.used <= 2), "{queues:?}");
+}
+
+/// Launches repeated to one runner are ignored by it; a new runner never gets
+/// an old attempt.
+fn run(seed: u64, turns: u32) {
+    // Crashes here are of the process, not of the machine: memory will do.
+    let dir = tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("directory");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut world = World {
+        random: TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
+        now: Time::from_micros(1_700_000_000_000_000),
+        boot: 1,
+        runner: Runner::default(),
+        connected: false,
+        acknowledged: BTreeSet::new(),
+        launched: HashMap::new(),
+        keys: 0,
+        old: Vec::new(),
+    };
+    let mut engine = world.open(dir.path());
+    for _ in 0..turns {
+        world.advance();
+        let mut asked = Vec::new();
+        let commands = world.commands(&mut asked);
+        let turned = engine.turn(commands, world.now).expect("turn");
+        for answer in asked {
+            match answer {
+                Asked::Submit(mut answer) => {
+                    let submitted = answer.try_recv().expect("answered in its turn");
+                    let submitted = submitted.expect("a good task is accepted");
+                    world
+                        .acknowledged
+                        .extend(submitted.iter().map(|one| one.id));
+                }
+                Asked::Other(mut answer) => drop(answer.try_recv().expect("answered in its turn")),
+            }
+        }
+        // The daemon dies: before its effects went out, or after.
+        if world.chance(25) {
+            if world.chance(2) {
+                world.carry_out(turned);
+            }
+            drop(engine);
+            world.connected = false;
+            match world.below(6) {
+                0 => {
+                    world.boot += 1;
+                    world.runner = Runner {
+                        instance: world.runner.instance + 1,
+                        ..Runner::default()
+                    };
+                }
+                1 => {
+                    world.runner = Runner {
+                        instance: world.runner.instance + 1,
+                        ..Runner::default()
+                    }
+                }
+                _ => {}
+            }
+            engine = world.open(dir.path());
+        } else {
+            world.carry_out(turned);
+        }
+        check(&world, &mut engine);
+    }
+    let twice: Vec<_> = world
+        .launched
+        .iter()
+        .filter(|(_, count)| **count > 1)
+        .collect();
+    assert!(twice.is_empty(), "launched twice: {twice:?}");
+    settle(&mut world, &mut engine);
+}
+
+/// Left alone with a runner, everything comes to an end.
+fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
+    if !world.connected {
+        world.connected = true;
+        let mut commands = vec![world.introduction()];
+        commands.extend(world.reports());
+        let turned = engine.turn(commands, world.now).expect("turn");
+        world.carry_out(turned);
+    }
+    for _ in 0..2_000 {
+        let counts = engine.snapshot().counts;
+        let unfinished: u64 = State::ALL
+            .iter()
+            .zip(counts)
+            .filter(|(state, _)| !state.is_terminal())
+            .map(|(_, count)| count)
+            .sum();
+        if unfinished == 0 && world.runner.ended.is_empty() {
+            break;
+        }
+        world.now = world.now.after(Duration::from_secs(3_600));
+        let live: Vec<_> = world.runner.live.iter().copied().collect();
+        for key in live {
+            world.runner.live.remove(&key);
+            let mut ended = world.exit();
+            ended.interrupted = false;
+            world.runner.ended.insert(key, ended);
+        }
+        let turned = engine.turn(world.reports(), world.now).expect("turn");
+        world.carry_out(turned);
+    }
+    check(world, engine);
+    let all = engine
+        .store()
+        .list(&Filter {
+            limit: u32::MAX,
+            ..Filter::default()
+        })
+        .expect("read");
+    let open: Vec<_> = all
+        .iter()
+        .filter(|task| !task.state.is_terminal())
+        .collect();
+    assert!(open.is_empty(), "never ended: {open:?}");
+    assert!(
+        world.runner.ended.is_empty(),
+        "never acknowledged: {:?}",
+        world.runner.ended.keys()
+    );
+}
+
+#[test]
+fn no_history_loses_or_doubles_a_task() {
+    let seeds: Vec<u64> = match std::env::var("TASKDAEMON_SIM_SEED") {
+        Ok(seed) => vec![seed.parse().expect("a number")],
+        Err(_) => {
+            let base = u64::from(std::process::id()) << 16;
+            (0..30).map(|n| base + n).chain(0..10).collect()
+        }
+    };
+    for seed in seeds {
+        eprintln!("TASKDAEMON_SIM_SEED={seed}");
+        run(seed, 150);
+    }
+}

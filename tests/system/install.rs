@@ -1,0 +1,180 @@
+//! The package's life: installed, started, used by those who may, removed, purged.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::bed::{Bed, parse};
+use crate::{host, on_both_releases};
+
+on_both_releases!(
+    members_submit_and_others_are_refused,
+    purge_leaves_only_what_was_there
+);
+
+fn members_submit_and_others_are_refused(bed: &Bed) {
+    assert!(
+        bed.active("taskdaemon.service"),
+        "the installation starts the daemon"
+    );
+    assert!(
+        !bed.active("taskdaemon-tcp.socket"),
+        "no TCP unless asked for"
+    );
+
+    let id = bed.submit(&[], "id; cat /proc/self/cgroup; echo to stderr >&2");
+    let task = bed.ended(&id, Duration::from_secs(20));
+    assert_eq!(task["state"], "succeeded", "{task}");
+    assert_eq!(task["attempts"][0]["exit_code"], 0, "{task}");
+    assert_eq!(task["attempts"][0]["user"], "taskdaemon-job", "{task}");
+    let output = bed.alice(&["logs", &id]);
+    assert!(
+        output.contains("(taskdaemon-job)"),
+        "runs as the user of tasks: {output}"
+    );
+    assert!(
+        !output.contains("(taskdaemon)"),
+        "and is in no group of the daemon: {output}"
+    );
+    assert!(output.contains("to stderr"), "{output}");
+    let group = "taskdaemon-tasks.slice/taskdaemon-runner.service/";
+    let line = output
+        .lines()
+        .find(|line| line.starts_with("0::"))
+        .expect("a cgroup line");
+    let own = line
+        .split_once(group)
+        .map(|(_, own)| own)
+        .unwrap_or_default();
+    assert!(
+        !own.is_empty(),
+        "in a cgroup of its own below the runner: {line}"
+    );
+
+    let done = bed.as_user("mallory", &["submit", "--", "true"]);
+    assert!(
+        matches!(done.status.code(), Some(4 | 69)) && !done.stderr.is_empty(),
+        "not a member of the group: {done:?}"
+    );
+    let direct = bed.run(&[
+        "runuser",
+        "-u",
+        "alice",
+        "--",
+        "sh",
+        "-c",
+        "test -w /run/taskdaemon/runner.sock",
+    ]);
+    assert!(
+        !direct.status.success(),
+        "only the daemon may speak to the runner"
+    );
+    journal_knows(bed, &id);
+    waiting_passes_the_code_on(bed);
+}
+
+fn journal_knows(bed: &Bed, id: &str) {
+    let field = format!("TASKDAEMON_TASK={id}");
+    let text = bed.ok(&[
+        "journalctl",
+        "--unit=taskdaemon",
+        "--output=json",
+        "--no-pager",
+        &field,
+    ]);
+    let first = text
+        .lines()
+        .next()
+        .unwrap_or_else(|| panic!("no message with {field}"));
+    let message = parse(first);
+    assert_eq!(message["_SYSTEMD_UNIT"], "taskdaemon.service", "{message}");
+    assert!(message["MESSAGE"].is_string(), "{message}");
+    let ready = "MESSAGE_ID=56f3257c569c450bb2cf5eed034bdae2";
+    let text = bed.ok(&[
+        "journalctl",
+        "--unit=taskdaemon",
+        "--catalog",
+        "--no-pager",
+        ready,
+    ]);
+    assert!(
+        text.contains("requests are answered"),
+        "the catalog explains it: {text}"
+    );
+}
+
+fn waiting_passes_the_code_on(bed: &Bed) {
+    let done = bed.as_user("alice", &["submit", "--wait", "--", "sh", "-c", "exit 7"]);
+    assert_eq!(done.status.code(), Some(7), "{done:?}");
+    let done = bed.as_user("alice", &["submit", "--follow", "--", "echo", "seen"]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert!(
+        String::from_utf8_lossy(&done.stdout).contains("seen"),
+        "{done:?}"
+    );
+    let done = bed.as_user("alice", &["show", "99999999"]);
+    assert_eq!(done.status.code(), Some(3), "{done:?}");
+    let done = bed.as_user(
+        "alice",
+        &["submit", "--user", "root", "--wait", "--", "true"],
+    );
+    assert_ne!(
+        done.status.code(),
+        Some(0),
+        "the policy names nobody as root: {done:?}"
+    );
+}
+
+/// All paths outside of what any package installation touches.
+fn paths(bed: &Bed) -> BTreeSet<String> {
+    let text = bed.sh(
+        "find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log \
+         -o -path /var/cache -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /etc/group- \
+         -o -path /etc/gshadow- -o -path /etc/passwd- -o -path /etc/shadow- -o -path /etc/subuid- \
+         -o -path /etc/subgid- -o -path /var/lib/private \\) -prune -o -print",
+    );
+    text.lines().map(str::to_owned).collect()
+}
+
+fn purge_leaves_only_what_was_there(bed: &Bed) {
+    // The bed comes with the package; the state before it is what a purge of it and a second install must lead back to.
+    bed.ok(&["dpkg", "--purge", "taskdaemon"]);
+    let before = paths(bed);
+    bed.install(&host::package());
+    let id = bed.submit(&[], "sleep 300");
+    bed.running(&id);
+
+    bed.ok(&["dpkg", "--remove", "taskdaemon"]);
+    let left = bed.run(&["pgrep", "--exact", "taskdaemon|sleep"]);
+    assert!(
+        !left.status.success(),
+        "removal ends daemon, runner and tasks: {left:?}"
+    );
+    for path in ["/run/taskdaemon/api.sock", "/run/taskdaemon/runner.sock"] {
+        assert!(
+            !bed.run(&["test", "-e", path]).status.success(),
+            "{path} is gone"
+        );
+    }
+    assert!(
+        bed.run(&["test", "-e", "/etc/taskdaemon/config.toml"])
+            .status
+            .success(),
+        "configuration stays"
+    );
+    assert!(
+        bed.run(&["test", "-d", "/var/lib/taskdaemon"])
+            .status
+            .success(),
+        "tasks stay"
+    );
+
+    bed.ok(&["dpkg", "--purge", "taskdaemon"]);
+    let after = paths(bed);
+    let lost: Vec<_> = before.difference(&after).collect();
+    let more: Vec<_> = after
+        .difference(&before)
+        .filter(|path| !path.starts_with("/package.deb"))
+        .collect();
+    assert!(lost.is_empty(), "purge took what is not ours: {lost:?}");
+    assert!(more.is_empty(), "purge left: {more:?}");
+}
