@@ -40,8 +40,6 @@ mod tree;
 mod users;
 mod wire;
 
-pub use place::CgroupMode;
-
 /// How a runner works. Kept over a renewal, but for `resume`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
@@ -79,6 +77,20 @@ pub enum Users {
     Policy,
     /// The runner's own user, always.
     Own,
+}
+
+/// Whether attempts get cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CgroupMode {
+    /// Where the runner's own group is delegated to it, or holds it alone.
+    #[default]
+    Auto,
+    /// Always; below a group made for this runner where none is delegated.
+    /// Not to start without.
+    Require,
+    /// Never.
+    Off,
 }
 
 impl Default for Options {

@@ -12,24 +12,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::cgroup::Base;
-use super::sys;
+use super::{CgroupMode, sys};
 
 /// Name of the runner's own leaf below the delegated group.
 const OWN_LEAF: &str = "runner";
-
-/// Whether attempts get cgroups.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CgroupMode {
-    /// Where the runner's own group is delegated to it, or holds it alone.
-    #[default]
-    Auto,
-    /// Always; below a group made for this runner where none is delegated.
-    /// Not to start without.
-    Require,
-    /// Never.
-    Off,
-}
 
 /// Finds or makes the group to work below. `None`: do without.
 ///
