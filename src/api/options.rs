@@ -30,8 +30,8 @@ settings! {
         /// How long a client may take to send the head of a request.
         #[serde(with = "crate::model::quantity::duration")]
         header_timeout: Duration = Duration::from_secs(10), Live;
-        /// Largest body of a request.
-        body_max: ByteSize = ByteSize::mib(1), Live;
+        /// Largest body of a request; a submit of many tasks is the largest there is.
+        body_max: ByteSize = ByteSize::mib(16), Live;
         /// How long a client may take to send the body of a request.
         #[serde(with = "crate::model::quantity::duration")]
         body_timeout: Duration = Duration::from_secs(30), Live;

@@ -32,18 +32,38 @@ const SHA256_HEX: usize = 64;
 pub(super) struct Found {
     /// Its key.
     pub(super) key: &'static str,
+    /// The key it contradicts, if it does: one of the two was written by
+    /// somebody, the other may be a default.
+    pub(super) against: Option<&'static str>,
     /// What is wrong.
     pub(super) message: String,
     /// What would be right, if that is known.
     pub(super) suggestion: Option<String>,
 }
 
+impl Found {
+    fn new(key: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            key,
+            against: None,
+            message: message.into(),
+            suggestion: None,
+        }
+    }
+
+    fn suggest(mut self, suggestion: &str) -> Self {
+        self.suggestion = Some(suggestion.to_owned());
+        self
+    }
+
+    fn against(mut self, key: &'static str) -> Self {
+        self.against = Some(key);
+        self
+    }
+}
+
 fn found<T>(key: &'static str, message: impl Into<String>) -> Result<T, Found> {
-    Err(Found {
-        key,
-        message: message.into(),
-        suggestion: None,
-    })
+    Err(Found::new(key, message))
 }
 
 /// Checks everything, in the order of the file.
@@ -55,7 +75,9 @@ pub(super) fn check(config: &Config) -> Result<(), Found> {
     engine(config)?;
     socket("run.runner_socket", &config.run.runner_socket)?;
     if config.run.runner_socket == config.api.socket {
-        return found("run.runner_socket", "is the same as api.socket");
+        return Err(
+            Found::new("run.runner_socket", "is the same as api.socket").against("api.socket")
+        );
     }
     size(
         "run.output_cap",
@@ -94,11 +116,11 @@ fn api(config: &Config) -> Result<(), Found> {
     }
     tokens(&api.tokens)?;
     if !api.listen.is_empty() && api.tokens.is_empty() {
-        return Err(Found {
-            key: "api.listen",
-            message: "nobody could use it: TCP needs a token, and there is none".to_owned(),
-            suggestion: Some("add one to api.tokens".to_owned()),
-        });
+        return Err(Found::new(
+            "api.listen",
+            "nobody could use it: TCP needs a token, and there is none",
+        )
+        .suggest("add one to api.tokens"));
     }
     for admin in &api.admins {
         let name = admin.strip_prefix('@').unwrap_or(admin);
@@ -131,11 +153,9 @@ fn api(config: &Config) -> Result<(), Found> {
         100_000,
     )?;
     if api.connections_per_peer > api.connections {
-        let all = api.connections;
-        return found(
-            "api.connections_per_peer",
-            format!("is more than all connections together ({all})"),
-        );
+        let (one, all) = (api.connections_per_peer, api.connections);
+        let message = format!("{one} is more than api.connections, which is {all}");
+        return Err(Found::new("api.connections_per_peer", message).against("api.connections"));
     }
     if api.drain > DRAIN_MAX {
         return found(
@@ -154,11 +174,10 @@ fn engine(config: &Config) -> Result<(), Found> {
     let engine = &config.engine;
     within("engine.slots", engine.slots, 1, 100_000)?;
     if engine.queue_concurrency == Some(0) {
-        return Err(Found {
-            key: "engine.queue_concurrency",
-            message: "0 would let no task start".to_owned(),
-            suggestion: Some("leave it out for no limit".to_owned()),
-        });
+        return Err(
+            Found::new("engine.queue_concurrency", "0 would let no task start")
+                .suggest("leave it out for no limit"),
+        );
     }
     within("engine.backlog", engine.backlog, 1, 1_000_000_000)?;
     within("engine.commands", engine.commands, 1, 1_000_000)
@@ -175,11 +194,11 @@ fn tokens(tokens: &[Token]) -> Result<(), Found> {
             );
         }
         if sha256.len() != SHA256_HEX || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(Found {
-                key: KEY,
-                message: format!("sha256 of token `{name}` is not {SHA256_HEX} hexadecimal digits"),
-                suggestion: Some("`printf %s SECRET | sha256sum` prints them".to_owned()),
-            });
+            return Err(Found::new(
+                KEY,
+                format!("sha256 of token `{name}` is not {SHA256_HEX} hexadecimal digits"),
+            )
+            .suggest("`printf %s SECRET | sha256sum` prints them"));
         }
         // The system's word for nobody at all.
         if *uid == u32::MAX {

@@ -19,6 +19,8 @@ pub enum Place {
     Variable(String),
     /// On the command line.
     CommandLine,
+    /// Somewhere; all that is known is the key.
+    Key(String),
     /// Nowhere: it is the default.
     Default,
 }
@@ -38,6 +40,7 @@ impl fmt::Display for Place {
             } => f.write_str(&printable(&path.to_string_lossy())),
             Self::Variable(name) => write!(f, "environment variable {}", printable(name)),
             Self::CommandLine => f.write_str("command line"),
+            Self::Key(key) => f.write_str(key),
             Self::Default => f.write_str("default"),
         }
     }
@@ -56,7 +59,8 @@ pub struct Error {
 
 impl Error {
     /// An error without a suggestion.
-    pub(super) fn new(place: Place, message: impl AsRef<str>) -> Self {
+    #[must_use]
+    pub fn new(place: Place, message: impl AsRef<str>) -> Self {
         Self {
             place,
             message: printable(message.as_ref()),
@@ -65,7 +69,8 @@ impl Error {
     }
 
     /// The same with a suggestion.
-    pub(super) fn suggest(mut self, suggestion: Option<String>) -> Self {
+    #[must_use]
+    pub fn suggest(mut self, suggestion: Option<String>) -> Self {
         self.suggestion = suggestion;
         self
     }
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_nearest_word_is_near() {
-        let known = ["slots", "backlog", "grace", "body_max"];
+        let known = ["slots", "backlog", "commands", "body_max"];
         for (word, expected) in [
             ("slot", Some("slots")),
             ("slost", Some("slots")),

@@ -126,10 +126,9 @@ pub(super) fn merge(mut under: Dict, over: Dict) -> Dict {
 }
 
 /// A value as a tree, as it would stand in a file.
-pub(super) fn dict(value: &impl Serialize) -> Result<Dict, figment::Error> {
-    let value = Value::serialize(value)?;
-    let kind = value.to_actual();
+pub(super) fn dict(value: &impl Serialize) -> Result<Dict, String> {
+    let value = Value::serialize(value).map_err(|error| error.to_string())?;
     value
         .into_dict()
-        .ok_or_else(|| figment::error::Kind::InvalidType(kind, "settings".to_owned()).into())
+        .ok_or_else(|| "not a table of settings".to_owned())
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -16,31 +16,29 @@ use crate::model::setting::Kind::{Live, Restart, Section};
 use crate::model::setting::settings;
 use crate::{api, engine, run, store};
 
-pub use self::error::{Error, Place};
-pub use self::print::{Change, changes, default_text, show};
-
+use self::error::{Error, Place};
 use self::file::Source;
 use self::places::Places;
 use self::tree::Target;
 
 mod check;
-mod error;
+pub mod error;
 mod file;
 mod keys;
 mod places;
-mod print;
+pub mod print;
 mod tree;
 
 settings! {
     /// The whole configuration.
     pub struct Config {
         /// Where tasks and their output are kept. For a user's own daemon it is
-        /// ~/.local/state/taskdaemon.
+        /// `~/.local/state/taskdaemon`.
         state_dir: PathBuf = PathBuf::from("/var/lib/taskdaemon"), Restart;
-        /// Where sockets are. For a user's own daemon it is $XDG_RUNTIME_DIR/taskdaemon.
+        /// Where sockets are. For a user's own daemon it is `$XDG_RUNTIME_DIR/taskdaemon`.
         runtime_dir: PathBuf = PathBuf::from("/run/taskdaemon"), Restart;
         /// What to log: a level (off, error, warn, info, debug, trace), and levels for parts
-        /// of the program, such as "info,taskdaemon::engine=debug".
+        /// of the program, such as `"info,taskdaemon::engine=debug"`.
         log: String = "info".to_owned(), Live;
         /// Who may connect, how long, how much.
         api: api::options::Options = api::options::Options::default(), Section(api::options::Options::SETTINGS);
@@ -155,12 +153,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
         .extract()
         .map_err(|error| explain(&layers, error))?;
     check::check(&config).map_err(|found| {
-        let path: Vec<&str> = found.key.split('.').collect();
-        Error::new(
-            place(&layers, &path, Target::Value),
-            format!("{}: {}", found.key, found.message),
-        )
-        .suggest(found.suggestion)
+        let decided = |key: &str| {
+            let path: Vec<&str> = key.split('.').collect();
+            place(&layers, &path, Target::Value)
+        };
+        let place = match (decided(found.key), found.against) {
+            (Place::Default, Some(against)) => decided(against),
+            (place, _) => place,
+        };
+        Error::new(place, format!("{}: {}", found.key, found.message)).suggest(found.suggestion)
     })?;
     Ok(Loaded {
         config,
@@ -185,7 +186,9 @@ fn files(sources: &Sources, places: &Places) -> Result<(Vec<Source>, Vec<String>
         };
         return Err(Error::new(place, "there is no such file"));
     }
-    let beside = path.parent().unwrap_or(Path::new("")).join("conf.d");
+    let beside = path
+        .parent()
+        .map_or_else(|| PathBuf::from("conf.d"), |parent| parent.join("conf.d"));
     let (drop_ins, notes) = file::drop_ins(&beside, sources.uid)?;
     Ok((main.into_iter().chain(drop_ins).collect(), notes))
 }
@@ -219,7 +222,6 @@ fn variable(name: &OsString, value: &OsString) -> Result<Option<Layer>, Error> {
 
 /// The lowest layer: declared defaults, in the places of whoever runs this.
 fn defaults(places: &Places, above: &[Layer]) -> Result<Layer, Error> {
-    let broken = |error: figment::Error| Error::new(Place::Default, error.to_string());
     let mut config = Config::default();
     let given = |key: &str| merged(above).extract_inner::<PathBuf>(key).ok();
     let state = given("state_dir").or_else(|| places.state.clone());
@@ -237,7 +239,7 @@ fn defaults(places: &Places, above: &[Layer]) -> Result<Layer, Error> {
     config.run.runner_socket = runtime.join("runner.sock");
     config.state_dir = state;
     config.runtime_dir = runtime;
-    let dict = keys::dict(&config).map_err(broken)?;
+    let dict = keys::dict(&config).map_err(|error| Error::new(Place::Default, error))?;
     Ok(Layer {
         origin: Origin::Default,
         dict,
@@ -330,16 +332,20 @@ fn explain(layers: &[Layer], error: figment::Error) -> Error {
             format!("{name}: expected {wanted}, found {found}"),
         ),
         Kind::UnknownField(field, known) => {
-            let path: Vec<&str> = key.iter().copied().chain([field.as_str()]).collect();
             let like = error::nearest(&field, known.iter().copied());
-            // The layer is that of the array; only its text knows the field.
+            // The path ends in the unknown key, which stands in an array; the
+            // layer is that of the array.
+            let array = key.strip_suffix(&[field.as_str()]).unwrap_or(&key);
             let layer = layers
                 .iter()
                 .rev()
-                .find(|layer| keys::has(&layer.dict, &key));
-            let place = layer.map_or(Place::Default, |layer| layer.place(&path, Target::Key));
-            Error::new(place, format!("unknown key `{field}` in {name}"))
-                .suggest(like.map(|like| format!("did you mean `{like}`?")))
+                .find(|layer| keys::has(&layer.dict, array));
+            let place = layer.map_or(Place::Default, |layer| layer.place(&key, Target::Key));
+            Error::new(
+                place,
+                format!("unknown key `{field}` in {}", array.join(".")),
+            )
+            .suggest(like.map(|like| format!("did you mean `{like}`?")))
         }
         Kind::UnknownVariant(found, known) => {
             let all = known.join("`, `");

@@ -23,8 +23,9 @@ use crate::{clock, telemetry};
 
 use super::listen;
 use super::notify::Notify;
+use super::passed::Listener;
 use super::reload::Reloader;
-use super::service::{Listener, Systemd};
+use super::service::Systemd;
 use super::signals::{Signal, Signals};
 use super::{Error, system};
 
@@ -45,6 +46,8 @@ pub struct Parts<'a> {
     pub systemd: Systemd,
     /// The log.
     pub log: &'a telemetry::Guard,
+    /// Signals, caught since before there was anything to lose.
+    pub signals: Signals,
     /// The engine.
     pub handle: Handle,
     /// Directory of the capture files.
@@ -68,7 +71,7 @@ pub async fn serve(parts: Parts<'_>) -> Result<(), Error> {
 }
 
 async fn begin(parts: Parts<'_>) -> Result<(), Error> {
-    let mut signals = Signals::listen().map_err(system("catch signals"))?;
+    let mut signals = parts.signals;
     let interval = parts.systemd.watchdog_interval();
     let notify = parts.systemd.notify;
     let sockets = sockets(listen::listeners(
@@ -88,6 +91,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         .map_err(|error| system("set up the API")(std::io::Error::other(error.to_string())))?;
     let reloader = Reloader {
         sources: parts.sources,
+        started: parts.settings.clone(),
         settings: parts.settings,
         handle: parts.handle.clone(),
         tuner: server.tuner(),

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::api::options::Options;
 
 use super::Error;
-use super::service::Listener;
+use super::passed::Listener;
 
 /// What to listen on. Passed sockets win; without any, the daemon binds what
 /// its settings say.

@@ -8,6 +8,7 @@
 pub mod lifecycle;
 pub mod listen;
 pub mod notify;
+pub mod passed;
 pub mod reload;
 pub mod service;
 pub mod signals;
@@ -29,10 +30,10 @@ use service::Systemd;
 pub enum Error {
     /// The settings.
     #[error("{0}")]
-    Config(#[from] config::Error),
+    Config(#[from] config::error::Error),
     /// The sockets the service manager passed.
     #[error("cannot use the passed sockets: {0}; see the unit files")]
-    Sockets(#[from] service::Error),
+    Sockets(#[from] passed::Error),
     /// A TCP socket, and nobody who may use it.
     #[error("{0} would be open to everyone: add a token to api.tokens, or close the socket")]
     OpenTcp(String),
@@ -95,6 +96,15 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     for note in loaded.notes.iter().chain(&systemd.warnings) {
         tracing::warn!("{note}");
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("serve")
+        .build()
+        .map_err(system("start the runtime"))?;
+    let signals = {
+        let _inside = runtime.enter();
+        signals::Signals::listen().map_err(system("catch signals"))?
+    };
     let output = prepare(&settings.state_dir, &settings.runtime_dir)?;
     let lock = Lock::take(&settings.state_dir)?;
     ballast::keep(&settings.state_dir, settings.store.ballast.bytes())?;
@@ -114,16 +124,12 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         engine.handle.commands(),
     )
     .map_err(system("start a thread"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("serve")
-        .build()
-        .map_err(system("start the runtime"))?;
     let served = runtime.block_on(lifecycle::serve(lifecycle::Parts {
         sources,
         settings: settings.clone(),
         systemd,
         log: &log,
+        signals,
         handle: engine.handle,
         output,
     }));

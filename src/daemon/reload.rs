@@ -4,7 +4,8 @@
 //! refusal leaves every old value in force and says why, where and in which
 //! file; `systemctl reload` fails with it.
 
-use crate::api::Tuner;
+use crate::api::{self, Tuner};
+use crate::config::print::changes;
 use crate::config::{self, Config, Sources};
 use crate::engine::command::Command;
 use crate::engine::handle::Handle;
@@ -13,6 +14,9 @@ use crate::telemetry;
 /// Everything that can obey a new value while it works.
 pub(super) struct Reloader<'a> {
     pub(super) sources: Sources,
+    /// The settings that the process began with.
+    pub(super) started: Config,
+    /// The settings in force.
     pub(super) settings: Config,
     pub(super) handle: Handle,
     pub(super) tuner: Tuner,
@@ -48,19 +52,33 @@ impl Reloader<'_> {
     fn try_reload(&mut self) -> Result<Vec<String>, String> {
         let loaded = config::load(&self.sources).map_err(|error| error.to_string())?;
         let new = loaded.config;
-        let changes = config::changes(&self.settings, &new);
-        // The only step that can still refuse; after it nothing fails.
-        self.tuner
-            .apply(new.api.clone())
-            .map_err(|error| format!("api: {error}"))?;
-        if let Err(error) = self.log.set_filter(&new.log) {
-            tracing::warn!("{error}; the old log filter stays");
-        }
+        // Everything that can refuse comes first, so that nothing is half done.
+        api::check(new.api.clone()).map_err(|error| format!("api: {error}"))?;
+        telemetry::check(&new.log).map_err(|error| format!("log: {error}"))?;
         self.handle
             .commands()
             .try_send(Command::Configure(new.engine.clone()))
             .map_err(|_| "the engine is busy; try again in a moment".to_owned())?;
+        let applied = self
+            .tuner
+            .apply(new.api.clone())
+            .map_err(|error| error.to_string());
+        let filtered = self
+            .log
+            .set_filter(&new.log)
+            .map_err(|error| error.to_string());
+        if let Err(error) = applied.and(filtered) {
+            tracing::warn!("{error}, although it was checked before; that part stays as it was");
+        }
+        // What needs a restart is told each time until there was one.
+        let live = changes(&self.settings, &new)
+            .into_iter()
+            .filter(|change| !change.restart);
+        let later = changes(&self.started, &new)
+            .into_iter()
+            .filter(|change| change.restart);
+        let all = live.chain(later).map(|change| change.to_string()).collect();
         self.settings = new;
-        Ok(changes.iter().map(ToString::to_string).collect())
+        Ok(all)
     }
 }

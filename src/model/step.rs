@@ -359,3 +359,227 @@ const fn unfit(act: &'static str, task: &Task, hint: &'static str) -> Refusal {
         hint,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::attempt::Usage;
+    use crate::model::retry::Retry;
+    use crate::model::task::TaskId;
+
+    fn task(spec: Spec) -> Task {
+        Task {
+            id: TaskId(1),
+            owner: 0,
+            queue: "q".to_owned(),
+            priority: 0,
+            name: None,
+            labels: BTreeMap::new(),
+            key: None,
+            spec: Arc::new(spec),
+            state: State::Queued,
+            created: Time::default(),
+            due: Time::default(),
+            wake: None,
+            left: None,
+            attempt: 0,
+            tries: 0,
+            interruptions: Vec::new(),
+            stop: None,
+            ended: None,
+            outcome: None,
+        }
+    }
+
+    fn at(seconds: i64) -> Time {
+        Time::from_micros(seconds * 1_000_000)
+    }
+
+    fn ended(exit: Exit) -> Ended {
+        Ended {
+            exit,
+            oom: false,
+            interrupted: false,
+            at: at(0),
+            usage: Usage::default(),
+        }
+    }
+
+    /// A task in a state it got into by legal steps.
+    fn running(spec: Spec) -> Task {
+        step(task(spec), Event::Claim, at(0)).expect("claim").task
+    }
+
+    fn end_of(task: &Task, exit: Exit) -> Event {
+        Event::Ended {
+            key: task.attempt_key(),
+            ended: ended(exit),
+        }
+    }
+
+    #[test]
+    fn a_timeout_stays_a_timeout_however_the_task_then_exits() {
+        let spec = Spec {
+            timeout_ms: Some(1_000),
+            grace_ms: Some(500),
+            ..Spec::default()
+        };
+        let late = step(running(spec), Event::Wake, at(1)).expect("wake");
+        assert_eq!(late.acts, [Act::Terminate]);
+        assert_eq!(late.task.wake, Some(Time::from_micros(1_500_000)));
+        let killed = step(late.task.clone(), Event::Wake, at(2)).expect("wake");
+        assert_eq!(killed.acts, [Act::Kill]);
+        let event = end_of(&late.task, Exit::Code { code: 0 });
+        let over = step(late.task, event, at(3)).expect("end");
+        assert_eq!(over.task.state, State::Failed);
+        let verdict = over.verdict.expect("a verdict");
+        assert_eq!(
+            (verdict.class, verdict.exit_code),
+            (Class::Timeout, Some(0))
+        );
+    }
+
+    #[test]
+    fn interruptions_cost_no_try_and_the_third_is_poison() {
+        let mut task = task(Spec::default());
+        for round in 1..=3 {
+            task = step(task, Event::Claim, at(round)).expect("claim").task;
+            let event = end_of(&task, Exit::Lost);
+            task = step(task, event, at(round)).expect("end").task;
+            assert_eq!(task.tries, 0);
+        }
+        assert_eq!(task.state, State::Failed);
+        assert_eq!(task.outcome.expect("an outcome").class, Class::Poison);
+    }
+
+    #[test]
+    fn old_interruptions_are_forgiven() {
+        let mut task = task(Spec::default());
+        for round in 0..10 {
+            let now = at(round * 40 * 3600);
+            task = step(task, Event::Claim, now).expect("claim").task;
+            let event = end_of(&task, Exit::Lost);
+            task = step(task, event, now).expect("end").task;
+            assert_eq!(task.state, State::Queued, "round {round}");
+        }
+    }
+
+    #[test]
+    fn held_tasks_are_not_run_again() {
+        let spec = Spec {
+            on_interrupt: OnInterrupt::Hold,
+            ..Spec::default()
+        };
+        let task = running(spec);
+        let event = end_of(&task, Exit::Lost);
+        let over = step(task, event, at(1)).expect("end").task;
+        assert_eq!(
+            (over.state, over.outcome.expect("why").class),
+            (State::Failed, Class::Lost)
+        );
+    }
+
+    #[test]
+    fn paused_clocks_stop() {
+        let spec = Spec {
+            timeout_ms: Some(10_000),
+            ..Spec::default()
+        };
+        let paused = step(running(spec), Event::Pause, at(4))
+            .expect("pause")
+            .task;
+        assert_eq!((paused.state, paused.wake), (State::Paused, None));
+        let resumed = step(paused, Event::Resume, at(100)).expect("resume").task;
+        assert_eq!(
+            (resumed.state, resumed.wake),
+            (State::Running, Some(at(106)))
+        );
+    }
+
+    #[test]
+    fn a_report_about_another_attempt_is_fenced() {
+        let task = running(Spec::default());
+        let key = AttemptKey {
+            number: 2,
+            ..task.attempt_key()
+        };
+        let event = Event::Ended {
+            key,
+            ended: ended(Exit::Code { code: 0 }),
+        };
+        assert_eq!(step(task, event, at(1)), Err(Refusal::Fenced(key)));
+    }
+
+    fn any_event() -> impl Strategy<Value = (u8, i64)> {
+        (0..14_u8, 0..30_i64)
+    }
+
+    fn event(task: &Task, kind: u8) -> Event {
+        match kind {
+            0 => Event::Wake,
+            1 => Event::Unblock,
+            2 => Event::Skip {
+                why: "x".to_owned(),
+            },
+            3 | 4 => Event::Claim,
+            5 => Event::Cancel,
+            6 => Event::Retry,
+            7 => Event::Pause,
+            8 => Event::Resume,
+            9 => end_of(task, Exit::Code { code: 0 }),
+            10 => end_of(task, Exit::Code { code: 1 }),
+            11 => end_of(task, Exit::Signal { signal: 9 }),
+            12 => end_of(
+                task,
+                Exit::Spawn {
+                    error: "x".to_owned(),
+                },
+            ),
+            _ => end_of(task, Exit::Lost),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_sequence_of_events_leaves_the_state_table(
+            blocked: bool,
+            max_attempts in 1..4_u32,
+            timeout_ms in proptest::option::of(1..20_000_u64),
+            queue_ttl_ms in proptest::option::of(1..20_000_u64),
+            events in proptest::collection::vec(any_event(), 0..60),
+        ) {
+            let retry = Retry { max_attempts, ..Retry::default() };
+            let mut task = task(Spec { retry, timeout_ms, queue_ttl_ms, ..Spec::default() });
+            if blocked {
+                task.state = State::Blocked;
+            }
+            let mut now = at(0);
+            for (kind, seconds) in events {
+                now = now.after(Duration::from_secs(seconds.unsigned_abs()));
+                let before = task.clone();
+                let Ok(step) = step(task.clone(), event(&task, kind), now) else {
+                    prop_assert_eq!(&task, &before);
+                    continue;
+                };
+                task = step.task;
+                prop_assert_eq!(step.verdict.is_some(), matches!(kind, 9..), "a verdict ends an attempt");
+                prop_assert!(task.attempt == before.attempt || task.attempt == before.attempt + 1);
+                prop_assert_eq!(task.attempt > before.attempt, step.acts.contains(&Act::Launch));
+                prop_assert_eq!(task.ended.is_some(), task.state.is_terminal());
+                prop_assert!(task.tries <= max_attempts);
+                prop_assert_eq!(task.stop.is_some(), task.state == State::Stopping);
+                if task.state == State::Scheduled || task.state == State::Stopping {
+                    prop_assert!(task.wake.is_some(), "waits without a deadline");
+                }
+                if task.state.is_terminal() {
+                    prop_assert!(task.wake.is_none() && task.outcome.is_some());
+                }
+            }
+        }
+    }
+}

@@ -90,7 +90,7 @@ impl Link {
             Ok(connection) => Ok(connection),
             Err(error) if self.options.start_runner == StartRunner::Never => Err(error),
             Err(_) => {
-                self.own = Some(OwnRunner::start(path)?);
+                self.own = Some(OwnRunner::start(path, self.options.users)?);
                 Connection::connect(path)
             }
         }

@@ -20,6 +20,9 @@ settings! {
         /// "auto": start a runner of its own when nothing listens on the runner's socket;
         /// "never": wait for one.
         start_runner: StartRunner = StartRunner::Auto, Restart;
+        /// Whom tasks run as under a runner that the daemon started itself. "policy": whom
+        /// /etc/taskdaemon/run-as.toml allows; "own": always the daemon's own user.
+        users: Users = Users::Policy, Restart;
     }
 }
 
@@ -31,4 +34,14 @@ pub enum StartRunner {
     Auto,
     /// Not at all: systemd does.
     Never,
+}
+
+/// Whom tasks run as under a runner of the daemon's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Users {
+    /// Whom the policy file allows.
+    Policy,
+    /// The daemon's own user.
+    Own,
 }

@@ -9,6 +9,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use super::options::Users;
+
 /// A runner that this process started.
 pub(super) struct OwnRunner {
     child: Child,
@@ -18,7 +20,7 @@ impl OwnRunner {
     /// Starts a runner that listens on `path`. Whatever was there answered
     /// nobody and is replaced; the state directory's lock keeps a second daemon
     /// from doing the same.
-    pub(super) fn start(path: &Path) -> io::Result<Self> {
+    pub(super) fn start(path: &Path, users: Users) -> io::Result<Self> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
@@ -26,6 +28,10 @@ impl OwnRunner {
         let listener = UnixListener::bind(path)?;
         let child = Command::new(std::env::current_exe()?)
             .arg("runner")
+            .args(match users {
+                Users::Own => &["--users", "own"][..],
+                Users::Policy => &[],
+            })
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())
             .spawn()?;

@@ -13,7 +13,7 @@ use std::path::Path;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use super::link::{Broken, Link, More};
-use super::poll::Token;
+use super::poll::{Timer, Token};
 use super::protocol::{FromRunner, Hello, RunnerHello, ToRunner};
 use super::serve::{DIAL, Door, Runner};
 use crate::model::attempt::AttemptKey;
@@ -26,12 +26,25 @@ impl Runner {
         match listener.accept() {
             Ok((stream, _)) => self.connect(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => tracing::error!(%error, "cannot accept a connection"),
+            Err(error) => {
+                // Out of descriptors, most likely. Asking again at once would
+                // change nothing and take all time from the tasks.
+                tracing::error!(%error, "cannot accept a connection: trying again soon");
+                self.poll.forget(listener);
+                self.poll.arm(Timer::Dial, DIAL.1);
+            }
         }
     }
 
-    /// Looks for the daemon at its report socket.
+    /// Looks for the daemon: at its report socket, or again at the own one.
     pub(super) fn dial(&mut self) {
+        if let Door::Listener(listener) = &self.door {
+            if let Err(error) = self.poll.watch(listener, Token::Listener) {
+                tracing::error!(%error, "cannot watch the listening socket: trying again soon");
+                self.poll.arm(Timer::Dial, DIAL.1);
+            }
+            return;
+        }
         if self.link.is_some() {
             return;
         }

@@ -32,14 +32,65 @@ const BESIDE: [(&str, &[&str], &[&str]); 3] = [
 const FORBIDDEN: [(&str, &[&str]); 5] = [
     (
         "model",
-        &["tokio", "rusqlite", "tracing", "std::fs", "std::env", "std::process", "std::thread",
-          "rand::", "::now()", "std::net", "std::io"],
+        &[
+            "tokio",
+            "rusqlite",
+            "tracing",
+            "std::fs",
+            "std::env",
+            "std::process",
+            "std::thread",
+            "rand::",
+            "::now()",
+            "std::net",
+            "std::io",
+        ],
     ),
-    ("store", &["tokio", "axum", "hyper", "::now()", "tracing::info", "tracing::warn", "tracing::error"]),
-    ("runner", &["tokio", "rusqlite", "axum", "hyper", "SystemTime", "Instant::now"]),
-    ("engine", &["tokio::net", "tokio::process", "tokio::spawn", "axum", "hyper", "reqwest",
-                 "SELECT ", "INSERT ", "UPDATE ", "std::process", "std::net", "Mutex", "RwLock"]),
-    ("config", &["Command::new", "UnixListener", "TcpListener", "tokio"]),
+    (
+        "store",
+        &[
+            "tokio",
+            "axum",
+            "hyper",
+            "::now()",
+            "tracing::info",
+            "tracing::warn",
+            "tracing::error",
+        ],
+    ),
+    (
+        "runner",
+        &[
+            "tokio",
+            "rusqlite",
+            "axum",
+            "hyper",
+            "SystemTime",
+            "Instant::now",
+        ],
+    ),
+    (
+        "engine",
+        &[
+            "tokio::net",
+            "tokio::process",
+            "tokio::spawn",
+            "axum",
+            "hyper",
+            "reqwest",
+            "SELECT ",
+            "INSERT ",
+            "UPDATE ",
+            "std::process",
+            "std::net",
+            "Mutex",
+            "RwLock",
+        ],
+    ),
+    (
+        "config",
+        &["Command::new", "UnixListener", "TcpListener", "tokio"],
+    ),
 ];
 
 const FILE_LINES: usize = 400;
@@ -50,8 +101,10 @@ fn root() -> PathBuf {
 }
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> =
-        fs::read_dir(dir).expect("directory").map(|entry| entry.expect("entry").path()).collect();
+    let mut entries: Vec<_> = fs::read_dir(dir)
+        .expect("directory")
+        .map(|entry| entry.expect("entry").path())
+        .collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
@@ -75,9 +128,22 @@ fn all() -> Vec<Source> {
     sources(&src, &mut paths);
     let read = |path: &PathBuf| {
         let text = fs::read_to_string(path).expect("readable");
-        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
-        let name = path.strip_prefix(&src).expect("below src").display().to_string();
-        let room = name.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
+        let code = text
+            .split("#[cfg(test)]\nmod ")
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let name = path
+            .strip_prefix(&src)
+            .expect("below src")
+            .display()
+            .to_string();
+        let room = name
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches(".rs")
+            .to_owned();
         Source { name, room, code }
     };
     paths.iter().map(read).collect()
@@ -85,7 +151,9 @@ fn all() -> Vec<Source> {
 
 /// Code without its comments, so that prose may name what code must not.
 fn bare(code: &str) -> String {
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let lines = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -95,7 +163,9 @@ fn uses(code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for part in code.split("crate::").skip(1) {
         let word = |text: &str| -> String {
-            text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+            text.chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect()
         };
         if let Some(group) = part.strip_prefix('{') {
             let mut depth = 0;
@@ -154,8 +224,16 @@ fn rooms_use_lower_floors_only() {
 
 #[test]
 fn rooms_of_one_floor_do_not_know_each_other_and_api_not_the_store() {
-    let not = [("api", "run"), ("run", "api"), ("api", "store"), ("run", "store"), ("api", "runner"),
-               ("store", "runner"), ("runner", "store"), ("config", "client")];
+    let not = [
+        ("api", "run"),
+        ("run", "api"),
+        ("api", "store"),
+        ("run", "store"),
+        ("api", "runner"),
+        ("store", "runner"),
+        ("runner", "store"),
+        ("config", "client"),
+    ];
     let mut wrong = Vec::new();
     for source in all() {
         for (room, other) in not {
@@ -173,12 +251,18 @@ fn no_room_says_what_its_floor_forbids() {
     for source in all() {
         let code = bare(&source.code);
         for (room, words) in FORBIDDEN {
-            for word in words.iter().filter(|word| source.room == room && code.contains(**word)) {
+            for word in words
+                .iter()
+                .filter(|word| source.room == room && code.contains(**word))
+            {
                 wrong.push(format!("{} says {word}", source.name));
             }
         }
         if code.contains("pub use ") {
-            wrong.push(format!("{} re-exports; every name has one home", source.name));
+            wrong.push(format!(
+                "{} re-exports; every name has one home",
+                source.name
+            ));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -188,13 +272,20 @@ fn no_room_says_what_its_floor_forbids() {
 fn every_file_says_what_it_is_and_stays_small() {
     let mut wrong = Vec::new();
     for source in all() {
-        let header = source.code.lines().take_while(|line| line.starts_with("//!")).count();
+        let header = source
+            .code
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .count();
         if header == 0 && source.name != "lib.rs" {
             wrong.push(format!("{} has no header", source.name));
         }
         let lines = source.code.lines().count();
         if lines > FILE_LINES {
-            wrong.push(format!("{} has {lines} lines; {FILE_LINES} are allowed", source.name));
+            wrong.push(format!(
+                "{} has {lines} lines; {FILE_LINES} are allowed",
+                source.name
+            ));
         }
         for (name, lines) in functions(&source.code) {
             if lines > FUNCTION_LINES {
@@ -211,17 +302,32 @@ fn functions(code: &str) -> Vec<(String, usize)> {
     let lines: Vec<_> = code.lines().collect();
     for (start, line) in lines.iter().enumerate() {
         let text = line.trim_start();
-        let is_function = ["fn ", "pub fn ", "pub(super) fn ", "pub(crate) fn ", "async fn ",
-                           "pub async fn ", "pub(super) async fn ", "const fn ", "pub const fn "]
-            .iter()
-            .any(|begin| text.starts_with(begin));
+        let is_function = [
+            "fn ",
+            "pub fn ",
+            "pub(super) fn ",
+            "pub(crate) fn ",
+            "async fn ",
+            "pub async fn ",
+            "pub(super) async fn ",
+            "const fn ",
+            "pub const fn ",
+        ]
+        .iter()
+        .any(|begin| text.starts_with(begin));
         if !is_function {
             continue;
         }
         let indent = " ".repeat(line.len() - text.len());
         let end = format!("{indent}}}");
-        let length = lines[start..].iter().position(|line| *line == end).map_or(1, |n| n + 1);
-        found.push((text.split('(').next().unwrap_or_default().to_owned(), length));
+        let length = lines[start..]
+            .iter()
+            .position(|line| *line == end)
+            .map_or(1, |n| n + 1);
+        found.push((
+            text.split('(').next().unwrap_or_default().to_owned(),
+            length,
+        ));
     }
     found
 }
@@ -234,19 +340,42 @@ fn tests_do_not_sleep_and_are_not_switched_off() {
     for path in paths {
         let text = fs::read_to_string(&path).expect("readable");
         for word in &banned {
-            assert!(!text.contains(word.as_str()), "{} has {word}", path.display());
+            assert!(
+                !text.contains(word.as_str()),
+                "{} has {word}",
+                path.display()
+            );
         }
     }
 }
 
 #[test]
 fn the_top_level_holds_what_the_card_names() {
-    let allowed = ["Cargo.toml", "src", "systemd", "tests", "deb", "README.md", "Cargo.lock",
-                   "LICENSE-MIT", "LICENSE-APACHE", "LICENSE", "rust-toolchain.toml",
-                   "CHANGELOG.md", "target"];
+    let allowed = [
+        "Cargo.toml",
+        "src",
+        "systemd",
+        "tests",
+        "deb",
+        "README.md",
+        "Cargo.lock",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "LICENSE",
+        "rust-toolchain.toml",
+        "CHANGELOG.md",
+        "target",
+    ];
     for entry in fs::read_dir(root()).expect("root") {
-        let name = entry.expect("entry").file_name().into_string().expect("text");
-        assert!(name.starts_with('.') || allowed.contains(&name.as_str()), "{name}");
+        let name = entry
+            .expect("entry")
+            .file_name()
+            .into_string()
+            .expect("text");
+        assert!(
+            name.starts_with('.') || allowed.contains(&name.as_str()),
+            "{name}"
+        );
     }
 }
 
@@ -256,16 +385,32 @@ fn every_promise_names_a_test_that_exists() {
     let mut paths = Vec::new();
     sources(&root().join("tests"), &mut paths);
     sources(&root().join("src"), &mut paths);
-    let code: String =
-        paths.iter().map(|path| fs::read_to_string(path).expect("readable")).collect();
-    let promises = readme.split("## Promises").nth(1).expect("a section of promises");
+    let code: String = paths
+        .iter()
+        .map(|path| fs::read_to_string(path).expect("readable"))
+        .collect();
+    let promises = readme
+        .split("## Promises")
+        .nth(1)
+        .expect("a section of promises");
     let promises = promises.split("\n## ").next().unwrap_or_default();
     let mut names = 0;
-    for line in promises.lines().filter(|line| line.starts_with(char::is_numeric)) {
-        let tests: Vec<_> = line.split('`').skip(1).step_by(2).filter(|name| name.contains('_')).collect();
+    for line in promises
+        .lines()
+        .filter(|line| line.starts_with(char::is_numeric))
+    {
+        let tests: Vec<_> = line
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|name| name.contains('_'))
+            .collect();
         assert!(!tests.is_empty(), "this promise names no test: {line}");
         for test in tests {
-            assert!(code.contains(&format!("fn {test}(")), "there is no test {test}");
+            assert!(
+                code.contains(&format!("fn {test}(")),
+                "there is no test {test}"
+            );
             names += 1;
         }
     }
