@@ -5,6 +5,7 @@ mod bed;
 mod cli;
 mod config;
 mod daemon;
+mod handover;
 mod notify;
 mod runner;
 mod signals;
