@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use taskdaemon::api::options::{Options, Token};
@@ -126,6 +127,27 @@ fn options() -> Options {
     }
 }
 
+/// Eight clients: over both sockets, on new and on kept connections.
+fn start_clients(
+    socket: &Path,
+    port: u16,
+    stop: &Arc<AtomicBool>,
+    total: &Arc<AtomicU64>,
+) -> Vec<JoinHandle<Result<(), String>>> {
+    let places = [Place::Unix(socket.to_owned()), Place::Tcp(port)];
+    (0..8)
+        .map(|name| {
+            let place = places[name % 2].clone();
+            let (stop, total) = (Arc::clone(stop), Arc::clone(total));
+            std::thread::spawn(move || {
+                let count = load(&place, name % 4 < 2, name, &stop)?;
+                total.fetch_add(count, Ordering::Relaxed);
+                Ok(())
+            })
+        })
+        .collect()
+}
+
 #[test]
 fn eight_restarts_under_load_fail_no_request() {
     let dir = tempfile::tempdir().expect("directory");
@@ -143,21 +165,7 @@ fn eight_restarts_under_load_fail_no_request() {
     let port = tcp.local_addr().expect("address").port();
     let stop = Arc::new(AtomicBool::new(false));
     let total = Arc::new(AtomicU64::new(0));
-    let places = [Place::Unix(dir.path().join("api.sock")), Place::Tcp(port)];
-    let clients: Vec<_> = (0..8)
-        .map(|name| {
-            let (place, stop, total) = (
-                places[name % 2].clone(),
-                Arc::clone(&stop),
-                Arc::clone(&total),
-            );
-            std::thread::spawn(move || {
-                let count = load(&place, name % 4 < 2, name, &stop)?;
-                total.fetch_add(count, Ordering::Relaxed);
-                Ok::<(), String>(())
-            })
-        })
-        .collect();
+    let clients = start_clients(&dir.path().join("api.sock"), port, &stop, &total);
     for _ in 0..RESTARTS {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
