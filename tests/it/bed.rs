@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -104,7 +104,7 @@ impl Bed {
 
     /// Waits for something that must come true.
     pub(crate) fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let start = Instant::now();
+        let start = taskdaemon::clock::instant();
         while !holds(self) {
             let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
             assert!(

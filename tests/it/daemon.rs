@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ fn a_task_whose_runner_is_killed_is_lost_within_a_second_and_run_again() {
     let (_, status) = bed.get("/v1/status").expect("status");
     let pid = i32::try_from(status["runner"]["pid"].as_i64().expect("pid")).expect("pid");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
-    let killed = Instant::now();
+    let killed = taskdaemon::clock::instant();
     bed.until("it is lost", |bed| {
         let (_, task) = bed.get(&format!("/v1/tasks/{id}")).expect("show");
         task["attempts"][0]["outcome"] == "lost"
@@ -86,7 +86,7 @@ fn a_task_whose_runner_is_killed_is_lost_within_a_second_and_run_again() {
 #[test]
 fn a_second_daemon_on_one_directory_is_refused_at_once() {
     let bed = Bed::start(&[]);
-    let start = Instant::now();
+    let start = taskdaemon::clock::instant();
     let status = bed.command().status().expect("run");
     assert_eq!(status.code(), Some(78));
     assert!(
