@@ -15,10 +15,14 @@ pub mod api;
 pub mod run;
 
 // Floor 4: settings.
+pub mod client;
 pub mod config;
 
 // Floor 5: the process.
 pub mod daemon;
+
+// The roof.
+pub mod cli;
 
 // Beside the floors.
 pub mod clock;

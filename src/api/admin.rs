@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -76,7 +76,7 @@ pub struct Runner {
 /// A short answer for monitors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Health {
-    /// `ok`, or what is not.
+    /// `ok`; anything else is a problem.
     pub status: String,
 }
 
@@ -163,7 +163,7 @@ pub(super) async fn reload(
 
 /// `GET /live`: this program answers.
 pub(super) async fn live() -> Response {
-    health(StatusCode::OK, "ok")
+    ok()
 }
 
 /// `GET /ready`: the daemon does its work.
@@ -175,35 +175,29 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 pub(super) async fn healthy(State(shared): State<Arc<Shared>>) -> Response {
     match tokio::time::timeout(PULSE, shared.handle.ping()).await {
         Ok(Ok(_)) => readiness(&shared.handle.snapshot()),
-        Ok(Err(error)) => Problem::from(error).into_health(),
-        Err(_) => health(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the engine does not answer",
-        ),
+        Ok(Err(error)) => unwell(error.to_string()),
+        Err(_) => unwell("the engine does not answer"),
     }
 }
 
 fn readiness(snapshot: &Snapshot) -> Response {
     match snapshot.phase {
-        Phase::Running => health(StatusCode::OK, "ok"),
+        Phase::Running => ok(),
         Phase::Starting | Phase::Stopping | Phase::Failed => {
-            health(StatusCode::SERVICE_UNAVAILABLE, phase(snapshot.phase))
+            let detail = format!("the daemon is {}", phase(snapshot.phase));
+            unwell(detail)
         }
     }
 }
 
-fn health(status: StatusCode, word: &str) -> Response {
-    let status_word = word.to_owned();
-    json::answer(
-        status,
-        &Health {
-            status: status_word,
-        },
-    )
+fn ok() -> Response {
+    let status = "ok".to_owned();
+    json::answer(StatusCode::OK, &Health { status })
 }
 
-impl Problem {
-    fn into_health(self) -> Response {
-        health(StatusCode::SERVICE_UNAVAILABLE, &self.detail)
-    }
+fn unwell(detail: impl Into<String>) -> Response {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    Problem::new(status, "not_ready", detail)
+        .after(1)
+        .into_response()
 }

@@ -1,29 +1,23 @@
-//! The life of an attempt inside the runner: started, read, ended, cleaned up,
-//! reported.
+//! The life of an attempt inside the runner, once it was started: read, ended,
+//! cleaned up, reported.
 //!
 //! An attempt is over when its first process was reaped, nothing of it runs
 //! any more, and its pipes are at their end or had their time. Then, and only
 //! then, its end is told.
 
-use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::capture::Capture;
-use super::held::{Held, Live, State};
-use super::launch::{self, Launched};
-use super::poll::{Timer, Token};
+use super::held::State;
+use super::poll::Timer;
 use super::protocol::FromRunner;
 use super::serve::Runner;
-use super::spawn::{self, Word};
 use super::sys::{self, Status};
 use super::tree::{self, Family};
-use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started, Usage};
+use crate::model::attempt::{AttemptKey, Ended, Exit, Usage};
 use crate::model::capture::Stream;
 
-/// Most attempts held at once, live or not acknowledged.
-const HELD_MAX: usize = 65_536;
 /// How long the pipes are read after everything of the attempt should be gone:
 /// whoever still holds them is outside of it.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -31,162 +25,6 @@ const DRAIN: Duration = Duration::from_secs(2);
 const LOOKS_MAX: u32 = 12;
 
 impl Runner {
-    /// Starts an attempt, unless it is held already. A failure is an end.
-    pub(super) fn launch(&mut self, mut launch: Launch, fds: Vec<OwnedFd>) {
-        let key = launch.key;
-        if self.held.id(key).is_some() {
-            tracing::warn!(task = %key.task, attempt = key.number, "launched twice: the first one counts");
-            return;
-        }
-        self.served = true;
-        match self.try_launch(&launch, fds) {
-            Ok((launched, capture)) => {
-                launch.env.clear();
-                launch.argv.truncate(1);
-                self.adopt(launch, launched, capture);
-            }
-            Err((error, interrupted)) => {
-                tracing::info!(task = %key.task, attempt = key.number, %error, "not started");
-                let ended = Ended {
-                    exit: Exit::Spawn { error },
-                    oom: false,
-                    interrupted,
-                    at: (self.clock)(),
-                    usage: Usage::default(),
-                };
-                let id = self.held.insert(Held {
-                    key,
-                    started: None,
-                    state: State::Over(ended),
-                });
-                self.report(id);
-            }
-        }
-    }
-
-    fn try_launch(
-        &mut self,
-        launch: &Launch,
-        fds: Vec<OwnedFd>,
-    ) -> Result<(Launched, Capture), (String, bool)> {
-        if self.stopping {
-            return Err(("the runner is stopping".to_owned(), true));
-        }
-        if self.held.len() >= HELD_MAX {
-            return Err((
-                format!("the runner holds {HELD_MAX} attempts already"),
-                false,
-            ));
-        }
-        let mut fds = fds.into_iter();
-        let Some(capture) = fds.next() else {
-            return Err(("the launch came without its capture file".to_owned(), false));
-        };
-        let stdin = fds.next();
-        if launch.stdin && stdin.is_none() {
-            return Err((
-                "the launch came without its standard input".to_owned(),
-                false,
-            ));
-        }
-        let capture = Capture::create(capture, launch.output_cap)
-            .map_err(|error| (format!("cannot use the capture file: {error}"), false))?;
-        let launched = self
-            .launcher
-            .launch(launch, stdin.as_ref(), (self.clock)())
-            .map_err(|error| (error, false))?;
-        Ok((launched, capture))
-    }
-
-    /// Takes a child that was just started into the table and the loop.
-    fn adopt(&mut self, launch: Launch, launched: Launched, capture: Capture) {
-        let cgroup = launched.group.as_ref().and_then(|name| {
-            let base = self.launcher.base.as_ref()?;
-            Some(base.shown(name))
-        });
-        let key = launch.key;
-        let begun = Started {
-            pid: launched.child.pid.cast_unsigned(),
-            uid: launched.account.uid,
-            user: launched.account.name.clone(),
-            cgroup,
-            at: (self.clock)(),
-        };
-        tracing::debug!(task = %key.task, attempt = key.number, pid = begun.pid, user = %begun.user, "started");
-        let live = Live {
-            launch,
-            begun,
-            pidfd: launched.child.pidfd,
-            exec: Some(launched.child.exec),
-            fault: None,
-            out: Some(File::from(launched.out)),
-            err: Some(File::from(launched.err)),
-            capture,
-            group: launched.group,
-            exit: None,
-            empty: false,
-            interrupted: false,
-            used: super::cgroup::Counted::default(),
-            looks: 0,
-        };
-        self.install(Held {
-            key,
-            started: None,
-            state: State::Live(Box::new(live)),
-        });
-    }
-
-    /// Watches everything of a live attempt.
-    pub(super) fn install(&mut self, held: Held) {
-        let key = held.key;
-        let id = self.held.insert(held);
-        let Some(live) = self.held.live(id) else {
-            return;
-        };
-        let mut wanted = Vec::with_capacity(4);
-        if live.exit.is_none() {
-            wanted.push((live.pidfd.as_fd(), Token::Exit(id)));
-        }
-        wanted.extend(live.exec.as_ref().map(|fd| (fd.as_fd(), Token::Exec(id))));
-        wanted.extend(live.out.as_ref().map(|fd| (fd.as_fd(), Token::Out(id))));
-        wanted.extend(live.err.as_ref().map(|fd| (fd.as_fd(), Token::Err(id))));
-        for (fd, token) in wanted {
-            if let Err(error) = self.poll.watch(fd, token) {
-                tracing::error!(task = %key.task, attempt = key.number, %error, ?token, "cannot watch a task");
-            }
-        }
-        self.advance(id);
-    }
-
-    /// The child reached its program, or says why not.
-    pub(super) fn on_exec(&mut self, id: u32) {
-        let Some(held) = self.held.get(id) else {
-            return;
-        };
-        let key = held.key;
-        let Some(live) = held.live() else {
-            return;
-        };
-        let Some(exec) = &mut live.exec else {
-            return;
-        };
-        let word = spawn::hear(exec);
-        if word == Word::Wait {
-            return;
-        }
-        self.poll.forget(&*exec);
-        live.exec = None;
-        if let Word::Failed(fault) = word {
-            let error = launch::explain(fault, &live.launch, &live.begun.user);
-            tracing::info!(task = %key.task, attempt = key.number, %error, "not started");
-            live.fault = Some(error);
-            return;
-        }
-        let started = live.begun.clone();
-        held.started = Some(started.clone());
-        self.say(&FromRunner::Started { key, started });
-    }
-
     /// Reads one share of an output. True when there may be more.
     pub(super) fn on_output(&mut self, id: u32, stream: Stream) -> bool {
         let Some(held) = self.held.get(id) else {

@@ -12,20 +12,14 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fchmod};
 
 use super::cgroup::{self, Base};
+use super::environment::{candidates, environment, pairs};
 use super::policy::PolicyFile;
 use super::protocol::Abilities;
 use super::spawn::{self, Become, Child, Fault, Plan, Step};
 use super::users::{Account, Accounts};
 use super::{Options, Users};
-use crate::model::attempt::{AttemptKey, Launch, Limits};
+use crate::model::attempt::{Launch, Limits};
 use crate::model::time::Time;
-
-/// Search path of a task that brings none.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-/// The same for root.
-const PATH_ROOT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Most directories of a search path that are tried.
-const PATH_MAX: usize = 256;
 
 /// What every launch needs and none changes.
 #[derive(Debug)]
@@ -116,25 +110,10 @@ impl Launcher {
             .find(|(name, _)| name == "PATH")
             .map_or("", |(_, value)| value.as_str());
         let paths = candidates(program, search);
-        let (out, out_end) = pipe().map_err(failed)?;
-        let (err, err_end) = pipe().map_err(failed)?;
-        if self.abilities.switch_user {
-            // The pipes belong to the runner's user; without this the task
-            // could not open /dev/stdout, which names them again.
-            for end in [&out_end, &err_end] {
-                let mode = Mode::from_bits_truncate(0o622);
-                fchmod(end, mode)
-                    .map_err(|error| failed(format!("output pipe: {}", error.desc())))?;
-            }
-        }
-        let group = self.base.as_ref().map(|_| cgroup::name(launch.key));
-        let directory = match (&self.base, &group) {
-            (Some(base), Some(name)) => {
-                let made = base.create(name, &launch.limits);
-                Some(made.map_err(|error| failed(format!("cgroup {name}: {error}")))?)
-            }
-            _ => None,
-        };
+        let (out, out_end) = pipe(self.abilities.switch_user).map_err(failed)?;
+        let (err, err_end) = pipe(self.abilities.switch_user).map_err(failed)?;
+        let group = self.group(launch).map_err(failed)?;
+        let (group, directory) = group.unzip();
         let plan = Plan {
             argv: strings(&launch.argv).map_err(failed)?,
             env: strings(&pairs(&env)).map_err(failed)?,
@@ -175,6 +154,18 @@ impl Launcher {
             group,
             account: Rc::clone(&account),
         })
+    }
+
+    /// Makes the attempt's cgroup, where there are any: its name and directory.
+    fn group(&self, launch: &Launch) -> Result<Option<(String, OwnedFd)>, String> {
+        let Some(base) = &self.base else {
+            return Ok(None);
+        };
+        let name = cgroup::name(launch.key);
+        match base.create(&name, &launch.limits) {
+            Ok(directory) => Ok(Some((name, directory))),
+            Err(error) => Err(format!("cgroup {name}: {}", describe(&error))),
+        }
     }
 
     /// Whom the task runs as.
@@ -260,87 +251,6 @@ pub(super) fn explain(fault: Fault, launch: &Launch, user: &str) -> String {
     failure(program, user, &why)
 }
 
-/// The whole environment of a task: an allow-list, what it asked for, and what
-/// it is. Later entries replace earlier ones.
-fn environment(launch: &Launch, account: &Account, lang: Option<&str>) -> Vec<(String, String)> {
-    let path = if account.uid == 0 { PATH_ROOT } else { PATH };
-    let home = if account.home.is_empty() {
-        "/"
-    } else {
-        &account.home
-    };
-    let shell = if account.shell.is_empty() {
-        "/bin/sh"
-    } else {
-        &account.shell
-    };
-    let task = launch.key.task.to_string();
-    let attempt = launch.key.number.to_string();
-    let base = [
-        ("PATH", path),
-        ("HOME", home),
-        ("USER", &account.name),
-        ("LOGNAME", &account.name),
-        ("SHELL", shell),
-    ];
-    let own = [
-        (TASK_VARIABLE, task.as_str()),
-        (ATTEMPT_VARIABLE, attempt.as_str()),
-    ];
-    let asked = launch
-        .env
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
-    let mut env: Vec<(String, String)> = Vec::with_capacity(launch.env.len() + 8);
-    let mut places = std::collections::HashMap::new();
-    let all = base
-        .into_iter()
-        .chain(lang.map(|lang| ("LANG", lang)))
-        .chain(asked)
-        .chain(own);
-    for (name, value) in all {
-        let at = *places.entry(name.to_owned()).or_insert(env.len());
-        match env.get_mut(at) {
-            Some((_, old)) => value.clone_into(old),
-            None => env.push((name.to_owned(), value.to_owned())),
-        }
-    }
-    env
-}
-
-/// Variable by which a task, and each of its processes, can be told.
-pub(super) const TASK_VARIABLE: &str = "TASKDAEMON_TASK_ID";
-/// Variable that holds the attempt's number.
-pub(super) const ATTEMPT_VARIABLE: &str = "TASKDAEMON_ATTEMPT";
-
-/// What an attempt's processes have in their environment.
-pub(super) fn marks(key: AttemptKey) -> [String; 2] {
-    [
-        format!("{TASK_VARIABLE}={}", key.task),
-        format!("{ATTEMPT_VARIABLE}={}", key.number),
-    ]
-}
-
-/// Programs to try for a name: itself if it has a slash, else one in each
-/// directory of the search path. Empty entries, which mean the working
-/// directory to a shell, are passed over.
-fn candidates(program: &str, path: &str) -> Vec<String> {
-    if program.contains('/') {
-        return vec![program.to_owned()];
-    }
-    path.split(':')
-        .filter(|directory| !directory.is_empty())
-        .take(PATH_MAX)
-        .map(|directory| format!("{directory}/{program}"))
-        .collect()
-}
-
-fn pairs(env: &[(String, String)]) -> Vec<String> {
-    env.iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect()
-}
-
 fn strings(list: &[String]) -> Result<Vec<CString>, String> {
     list.iter().map(|text| string(text)).collect()
 }
@@ -353,9 +263,14 @@ fn string(text: &str) -> Result<CString, String> {
 }
 
 /// A pipe whose reading end never blocks the runner.
-fn pipe() -> Result<(OwnedFd, OwnedFd), String> {
+fn pipe(for_others: bool) -> Result<(OwnedFd, OwnedFd), String> {
     let made = nix::unistd::pipe2(OFlag::O_CLOEXEC).and_then(|(read, write)| {
         nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        if for_others {
+            // It belongs to the runner's user; without this the task could not
+            // open /dev/stdout, which names it again.
+            fchmod(&write, Mode::from_bits_truncate(0o622))?;
+        }
         Ok((read, write))
     });
     made.map_err(|error| format!("output pipe: {}", error.desc()))
@@ -429,6 +344,7 @@ impl Capabilities {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::attempt::AttemptKey;
     use crate::model::task::TaskId;
 
     fn launch(env: &[(&str, &str)]) -> Launch {
@@ -450,38 +366,6 @@ mod tests {
             output_cap: 1,
             stdin: false,
         }
-    }
-
-    #[test]
-    fn the_environment_is_an_allow_list() {
-        let asked = launch(&[
-            ("PATH", "/opt/bin"),
-            ("A", "1"),
-            ("A", "2"),
-            (TASK_VARIABLE, "forged"),
-        ]);
-        let env = pairs(&environment(&asked, &nameless(12), Some("C.UTF-8")));
-        assert_eq!(
-            env,
-            [
-                "PATH=/opt/bin",
-                "HOME=/",
-                "USER=12",
-                "LOGNAME=12",
-                "SHELL=/bin/sh",
-                "LANG=C.UTF-8",
-                "A=2",
-                "TASKDAEMON_TASK_ID=7",
-                "TASKDAEMON_ATTEMPT=2",
-            ]
-        );
-    }
-
-    #[test]
-    fn programs_are_looked_up_like_a_shell_does() {
-        assert_eq!(candidates("./x", "/bin"), ["./x"]);
-        assert_eq!(candidates("x", "/a::/b:"), ["/a/x", "/b/x"]);
-        assert!(candidates("x", "").is_empty());
     }
 
     #[test]

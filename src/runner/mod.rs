@@ -16,13 +16,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::time::Time;
 
+mod begin;
 mod capture;
 mod cgroup;
+mod child;
 mod children;
 pub mod client;
+mod environment;
 mod held;
 mod launch;
 mod link;
+mod place;
 mod policy;
 mod poll;
 pub mod protocol;
@@ -35,8 +39,6 @@ mod talk;
 mod tree;
 mod users;
 mod wire;
-
-pub use cgroup::CgroupMode;
 
 /// How a runner works. Kept over a renewal, but for `resume`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,6 +77,20 @@ pub enum Users {
     Policy,
     /// The runner's own user, always.
     Own,
+}
+
+/// Whether attempts get cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CgroupMode {
+    /// Where the runner's own group is delegated to it, or holds it alone.
+    #[default]
+    Auto,
+    /// Always; below a group made for this runner where none is delegated.
+    /// Not to start without.
+    Require,
+    /// Never.
+    Off,
 }
 
 impl Default for Options {

@@ -16,7 +16,7 @@ use super::held::Table;
 use super::launch::Launcher;
 use super::link::Link;
 use super::poll::{Poll, Timer, Token};
-use super::{Options, cgroup, renew, start, sys};
+use super::{Options, place, renew, start, sys};
 use crate::model::capture::Stream;
 use crate::model::time::Time;
 
@@ -80,7 +80,7 @@ impl Runner {
     pub(super) fn start(options: Options, clock: fn() -> Time) -> anyhow::Result<Self> {
         let (door, stream) = start::take_standard_input()?;
         let identity = start::identity()?;
-        let base = cgroup::find(options.cgroup).context("cgroups are required")?;
+        let base = place::find(options.cgroup).context("cgroups are required")?;
         sys::reset_dispositions();
         let files = start::raise_open_files()?;
         let launcher = Launcher::new(&options, base, files)?;

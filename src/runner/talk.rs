@@ -13,10 +13,14 @@ use std::path::Path;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use super::link::{Broken, Link, More};
-use super::poll::Token;
+use super::poll::{Timer, Token};
 use super::protocol::{FromRunner, Hello, RunnerHello, ToRunner};
 use super::serve::{DIAL, Door, Runner};
 use crate::model::attempt::AttemptKey;
+
+/// Most turns' worth of reading on a connection that is about to be closed:
+/// far more than a socket holds.
+const LAST_WORDS: u32 = 256;
 
 impl Runner {
     pub(super) fn accept(&mut self) {
@@ -26,12 +30,25 @@ impl Runner {
         match listener.accept() {
             Ok((stream, _)) => self.connect(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => tracing::error!(%error, "cannot accept a connection"),
+            Err(error) => {
+                // Out of descriptors, most likely. Asking again at once would
+                // change nothing and take all time from the tasks.
+                tracing::error!(%error, "cannot accept a connection: trying again soon");
+                self.poll.forget(listener);
+                self.poll.arm(Timer::Dial, DIAL.1);
+            }
         }
     }
 
-    /// Looks for the daemon at its report socket.
+    /// Looks for the daemon: at its report socket, or again at the own one.
     pub(super) fn dial(&mut self) {
+        if let Door::Listener(listener) = &self.door {
+            if let Err(error) = self.poll.watch(listener, Token::Listener) {
+                tracing::error!(%error, "cannot watch the listening socket: trying again soon");
+                self.poll.arm(Timer::Dial, DIAL.1);
+            }
+            return;
+        }
         if self.link.is_some() {
             return;
         }
@@ -103,9 +120,18 @@ impl Runner {
 
     /// Reads all that is left on the connection, does it, and closes it.
     pub(super) fn drain_link(&mut self) {
-        while self.hear_some() == More::Maybe {}
+        self.hear_rest();
         self.flush();
         self.close("replaced");
+    }
+
+    /// The daemon's last words; not for ever, should it be alive after all.
+    fn hear_rest(&mut self) {
+        for _ in 0..LAST_WORDS {
+            if self.hear_some() == More::No {
+                return;
+            }
+        }
     }
 
     fn hear_some(&mut self) -> More {
@@ -218,7 +244,7 @@ impl Runner {
 
     /// The daemon does not read any more: hear its last words, and close.
     fn drain_unwritable(&mut self) {
-        while self.hear_some() == More::Maybe {}
+        self.hear_rest();
         self.close("cannot be written to");
     }
 }

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::launch::marks;
+use super::environment::{ATTEMPT_VARIABLE, TASK_VARIABLE, marks};
 use super::sys;
 use crate::model::attempt::AttemptKey;
 
@@ -149,8 +149,8 @@ fn environment(pid: i32) -> io::Result<Option<[String; 2]>> {
             })
             .map(ToOwned::to_owned)
     };
-    Ok(find(super::launch::TASK_VARIABLE)
-        .zip(find(super::launch::ATTEMPT_VARIABLE))
+    Ok(find(TASK_VARIABLE)
+        .zip(find(ATTEMPT_VARIABLE))
         .map(Into::into))
 }
 

@@ -1,6 +1,8 @@
 //! Integration tests: one binary, one file per room.
 
+mod bed;
 mod config;
+mod daemon;
 mod notify;
 mod runner;
 mod signals;

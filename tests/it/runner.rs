@@ -1,10 +1,16 @@
 //! The runner as a process of its own: real children, real sockets, both with
 //! cgroups (where this machine allows them) and without. Nothing sleeps to
 //! wait; every wait is for an event, with a deadline.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on fails where it stands"
+)]
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -67,24 +73,41 @@ fn options() -> Options {
     }
 }
 
-/// Whether this machine lets tests make cgroups.
-fn cgroups() -> bool {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
-        return false;
-    };
+/// Directory of the cgroup v2 group these tests run in.
+fn own_group() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
     ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
         .iter()
-        .any(|mount| {
-            let group = Path::new(mount).join(own).join(format!(
-                "probe-{}-{:?}",
-                std::process::id(),
-                std::thread::current().id()
-            ));
-            let made = fs::create_dir(&group).is_ok();
-            let able = group.join("cgroup.kill").exists();
-            made && fs::remove_dir(&group).is_ok() && able
-        })
+        .map(|mount| Path::new(mount).join(own))
+        .find(|group| group.join("cgroup.procs").exists())
+}
+
+/// A cgroup of a test's own, gone with it.
+struct TestGroup(PathBuf);
+
+impl TestGroup {
+    fn new() -> Option<Self> {
+        let name = tempfile::Builder::new().prefix("td-test-").tempdir().ok()?;
+        let group = own_group()?.join(name.path().file_name()?);
+        fs::create_dir(&group).ok()?;
+        let group = Self(group);
+        group.0.join("cgroup.kill").exists().then_some(group)
+    }
+}
+
+impl Drop for TestGroup {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            fs::remove_dir(entry.path()).ok();
+        }
+        fs::remove_dir(&self.0).ok();
+    }
+}
+
+/// Whether this machine lets tests make cgroups.
+fn cgroups() -> bool {
+    TestGroup::new().is_some()
 }
 
 /// The ways a runner can work here.
@@ -150,6 +173,12 @@ impl Running {
 
     fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// How many descriptors the runner has open; nobody but root may look.
+    fn open_files(&self) -> Option<usize> {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).ok()?;
+        Some(open.count())
     }
 
     /// Waits for the runner itself to end.
@@ -932,13 +961,7 @@ fn renewal_keeps_children_output_and_reports() {
         let text = running.output(1);
         assert!(text.out.ends_with(b"before\nafter\n"));
         assert_eq!(text.out.len() as u64 + text.dropped, 200_013);
-        assert_eq!(
-            fs::read_dir(format!("/proc/{}/fd", running.pid()))
-                .unwrap()
-                .count()
-                < 12,
-            true
-        );
+        assert!(running.open_files().is_none_or(|count| count < 12));
     }
 }
 
@@ -1105,6 +1128,93 @@ fn cgroups_of_ended_attempts_are_gone() {
                 .exists()
         );
     }
-    assert!(running.child.stdin.is_none() && running.pid().as_raw() > 0);
-    assert!(daemon.receiver.stream().as_raw_fd() > 2);
+}
+
+/// Starts a runner as systemd would in a unit's own group.
+fn start_in(group: &TestGroup, options: &Options, dir: tempfile::TempDir) -> Running {
+    let path = dir.path().join("runner.sock");
+    fs::remove_file(&path).ok();
+    let listener = UnixListener::bind(path).unwrap();
+    let child = Command::new("/bin/sh")
+        .args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""])
+        .arg(&group.0)
+        .args([env!("CARGO_BIN_EXE_taskdaemon"), "runner", "--options"])
+        .arg(serde_json::to_string(options).unwrap())
+        .env("RUST_LOG", "error")
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .spawn()
+        .unwrap();
+    Running { dir, child }
+}
+
+#[test]
+fn alone_in_its_group_it_uses_it_and_ends_what_a_killed_one_left() {
+    let Some(group) = TestGroup::new() else {
+        return;
+    };
+    let options = Options {
+        cgroup: CgroupMode::Auto,
+        ..options()
+    };
+    let mut running = start_in(&group, &options, tempfile::tempdir().unwrap());
+    let mut daemon = running.daemon();
+    assert!(daemon.hello.abilities.cgroup);
+    let mut gate = Gate::new(&running, "gate");
+    running.launch(
+        &mut daemon,
+        shell(1, &format!("echo $$ > {}; sleep 300", gate.show())),
+    );
+    let task = gate.pid();
+    assert!(group.0.join("task-1-1").exists() && group.0.join("runner").exists());
+    let first = daemon.hello.instance.clone();
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    assert!(kill(task, None).is_ok(), "the task went with its runner");
+    let dir = std::mem::replace(&mut running.dir, tempfile::tempdir().unwrap());
+    let running = start_in(&group, &options, dir);
+    let daemon = running.daemon();
+    assert!(daemon.hello.abilities.cgroup);
+    assert_ne!(daemon.hello.instance, first);
+    assert_eq!(daemon.hello.held, []);
+    wait_gone(task);
+}
+
+#[test]
+fn a_group_shared_with_others_is_left_alone() {
+    let running = Running::start(&Options {
+        cgroup: CgroupMode::Auto,
+        ..options()
+    });
+    let daemon = running.daemon();
+    assert!(!daemon.hello.abilities.cgroup);
+}
+
+#[test]
+fn many_short_tasks_leave_no_zombie_and_no_descriptor() {
+    for cgroup in modes() {
+        let running = Running::start(&Options {
+            cgroup,
+            ..options()
+        });
+        let mut daemon = running.daemon();
+        running.run(&mut daemon, launch(1_000_000, &["true"]));
+        let before = running.open_files();
+        let script = "sh -c 'sh -c true & true' & true";
+        for task in 1..=200 {
+            running.launch(&mut daemon, shell(task, script));
+        }
+        let mut left = 200;
+        while left > 0 {
+            if let FromRunner::Ended { key, ended, .. } = daemon.recv() {
+                assert_eq!(code(&ended), 0);
+                daemon.send(&ToRunner::Ack { key });
+                left -= 1;
+            }
+        }
+        // One more round, so that everything said before was heard.
+        running.run(&mut daemon, launch(1_000_001, &["true"]));
+        assert_eq!(running.open_files(), before);
+        let children = format!("/proc/{0}/task/{0}/children", running.pid());
+        assert_eq!(fs::read_to_string(children).unwrap().trim(), "");
+    }
 }

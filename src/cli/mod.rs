@@ -1,0 +1,206 @@
+//! The roof: what the command line says, done and printed.
+//!
+//! Parsing, dispatch and printing, one file per group of verbs; no rules. Exit
+//! codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 69 no daemon,
+//! 75 try again, 78 configuration; `wait` and its kin end with the task's own.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::client::{self, Client, Target};
+
+mod demo;
+mod logs;
+mod process;
+mod status;
+mod submit;
+mod tasks;
+pub mod text;
+
+/// A durable task queue, scheduler and supervisor for a Linux host.
+#[derive(Debug, Parser)]
+#[expect(clippy::doc_markdown, reason = "these comments are the help text")]
+#[command(name = "taskdaemon", version = crate::VERSION, max_term_width = 100)]
+struct Cli {
+    /// The daemon: unix:/path or http://127.0.0.1:8377 (with TASKDAEMON_TOKEN); else
+    /// TASKDAEMON_HOST, else the local one
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    host: Option<String>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Hand in a command to be run
+    Submit(Box<submit::Args>),
+    /// List tasks, newest first
+    List(tasks::ListArgs),
+    /// Show one task with its attempts, and what it waits for
+    Show(tasks::IdArgs),
+    /// Print what a task wrote
+    Logs(logs::Args),
+    /// Wait until a task is over, and end with its exit code
+    Wait(tasks::IdArgs),
+    /// Cancel a task
+    Cancel(tasks::IdArgs),
+    /// Run a task again that is over
+    Retry(tasks::IdArgs),
+    /// Show what the daemon is doing
+    Status,
+    /// Ask whether the daemon is well
+    Health,
+    /// Make the daemon read its configuration again
+    Reload,
+    /// Look at the configuration
+    Config(process::ConfigArgs),
+    /// See it work: a daemon of its own, killed and started again
+    Demo,
+    /// Be the daemon, in the foreground
+    Run(process::RunArgs),
+    /// Be the runner, the process that owns the tasks' processes
+    Runner(process::RunnerArgs),
+}
+
+/// Why a verb did not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Config(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Something failed, with an exit code of its own.
+    #[error("{1}")]
+    Code(u8, String),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Client(error) => client_code(error),
+            Self::Usage(_) => 2,
+            Self::Config(_) => 78,
+            Self::Io(_) => 1,
+            Self::Code(code, _) => *code,
+        }
+    }
+
+    /// The reader of our output went away, which is no news to anyone.
+    fn is_broken_pipe(&self) -> bool {
+        let (Self::Io(error) | Self::Client(client::Error::Write(error))) = self else {
+            return false;
+        };
+        error.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+fn client_code(error: &client::Error) -> u8 {
+    match error {
+        client::Error::Unreachable(_) => 69,
+        client::Error::Lost => 75,
+        client::Error::Strange(_) | client::Error::Write(_) => 1,
+        client::Error::Usage(_) => 2,
+        client::Error::Refused(wire, _) => match (wire.status, wire.code.as_str()) {
+            (_, "config_refused") => 78,
+            (404, _) => 3,
+            (401 | 403 | 409 | 422, _) => 4,
+            (400 | 405 | 413 | 415 | 416 | 421, _) => 2,
+            (408 | 429 | 503, _) => 75,
+            _ => 1,
+        },
+    }
+}
+
+/// What a verb ends with.
+pub(crate) type Outcome = Result<u8, Failure>;
+
+/// How a verb was called.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    host: Option<String>,
+    json: bool,
+}
+
+impl Setting {
+    fn client(&self) -> Result<Client, Failure> {
+        Ok(Client::new(Target::find(self.host.as_deref())?))
+    }
+}
+
+/// Does what the arguments say.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let printed = error.print();
+            let code = if printed.is_ok() {
+                error.exit_code()
+            } else {
+                1
+            };
+            return ExitCode::from(u8::try_from(code).unwrap_or(2));
+        }
+    };
+    let setting = Setting {
+        host: cli.host,
+        json: cli.json,
+    };
+    match dispatch(cli.verb, &setting) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if !failure.is_broken_pipe() {
+                complain(&failure.to_string());
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
+    match verb {
+        Verb::Submit(args) => online(submit::submit(&args, setting)),
+        Verb::List(args) => online(tasks::list(&args, setting)),
+        Verb::Show(args) => online(tasks::show(&args, setting)),
+        Verb::Logs(args) => online(logs::logs(&args, setting)),
+        Verb::Wait(args) => online(tasks::wait(&args, setting)),
+        Verb::Cancel(args) => online(tasks::change(&args, "cancel", setting)),
+        Verb::Retry(args) => online(tasks::change(&args, "retry", setting)),
+        Verb::Status => online(status::status(setting)),
+        Verb::Health => online(status::health(setting)),
+        Verb::Reload => online(status::reload(setting)),
+        Verb::Demo => demo::demo(),
+        Verb::Config(args) => process::config(&args, setting),
+        Verb::Run(args) => process::run(args),
+        Verb::Runner(args) => process::runner(args),
+    }
+}
+
+/// Runs a conversation with the daemon.
+fn online(conversation: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(conversation)
+}
+
+/// One line on standard error; when even that is closed, nobody is listening.
+pub(crate) fn complain(message: &str) {
+    let line = message
+        .lines()
+        .map(text::escape)
+        .collect::<Vec<_>>()
+        .join("\n");
+    drop(writeln!(io::stderr(), "taskdaemon: {line}"));
+}

@@ -1,0 +1,290 @@
+//! `submit`: a command and its conditions, handed in exactly once.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use crate::api::base64;
+use crate::api::dto::{Accepted, RetryRule, Submit};
+use crate::api::number::{Cores, Pairs, Span};
+use crate::client::follow::{Event, Wish};
+use crate::client::{self, Client};
+use crate::model::check::STDIN_MAX;
+use crate::model::quantity::ByteSize;
+use crate::model::spec::OnInterrupt;
+
+use super::text::Sink;
+use super::{Failure, Outcome, Setting, complain, tasks};
+
+/// What to run, and how.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// Queue to wait in
+    #[arg(long, value_name = "NAME")]
+    queue: Option<String>,
+    /// Name for people
+    #[arg(long)]
+    name: Option<String>,
+    /// Higher starts first (-1000 to 1000)
+    #[arg(long, allow_negative_numbers = true)]
+    priority: Option<i32>,
+    /// Not before this time: 2026-01-31T09:00 here, or with an offset
+    #[arg(long, value_name = "TIME", conflicts_with = "delay")]
+    at: Option<String>,
+    /// Not before so much time has passed: 90s, 1h30m
+    #[arg(long = "in", value_name = "DURATION")]
+    delay: Option<Span>,
+    /// Idempotency key: the same key never makes a second task
+    #[arg(long)]
+    key: Option<String>,
+    /// User to run as
+    #[arg(long)]
+    user: Option<String>,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Variable for the command
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Label to find it by
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// Time limit of each attempt
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Span>,
+    /// Time between the request to end and the kill
+    #[arg(long, value_name = "DURATION")]
+    grace: Option<Span>,
+    /// Longest wait in the queue
+    #[arg(long, value_name = "DURATION")]
+    queue_ttl: Option<Span>,
+    /// Memory limit: 512MiB
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// CPU limit: 1.5 cores, or 150%
+    #[arg(long, value_name = "CORES")]
+    cpu: Option<Cores>,
+    /// Limit on processes and threads
+    #[arg(long, value_name = "COUNT")]
+    pids: Option<u32>,
+    /// Output kept of each attempt
+    #[arg(long, value_name = "SIZE")]
+    output_cap: Option<ByteSize>,
+    /// Attempts after the first, when it fails
+    #[arg(long, value_name = "COUNT")]
+    retries: Option<u32>,
+    /// Longest wait before the first retry; it doubles from there
+    #[arg(long, value_name = "DURATION", requires = "retries")]
+    backoff: Option<Span>,
+    /// What follows when an attempt is cut short: retry or hold
+    #[arg(long, value_name = "WHAT", value_parser = on_interrupt)]
+    on_interrupt: Option<OnInterrupt>,
+    /// Sandbox profile
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Pass standard input on to the command
+    #[arg(long)]
+    stdin: bool,
+    /// Wait until it is over, and end with its exit code
+    #[arg(long)]
+    wait: bool,
+    /// Show its output meanwhile, and end with its exit code
+    #[arg(long, conflicts_with = "json")]
+    follow: bool,
+    /// The command: a program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+fn on_interrupt(word: &str) -> Result<OnInterrupt, String> {
+    match word {
+        "retry" => Ok(OnInterrupt::Retry),
+        "hold" => Ok(OnInterrupt::Hold),
+        _ => Err("must be `retry` or `hold`".to_owned()),
+    }
+}
+
+/// `submit`.
+pub(super) async fn submit(args: &Args, setting: &Setting) -> Outcome {
+    let client = setting.client()?;
+    let body = serde_json::to_vec(&order(args)?).map_err(io::Error::from)?;
+    let answer = client.submit(body.into()).await?;
+    let accepted: Accepted = answer.read()?;
+    let id = accepted.id;
+    if args.follow {
+        complain(&format!("task {id} accepted"));
+        let task = tasks::patiently(id, follow(&client, id)).await?;
+        return tasks::finish(&task, setting, io::sink());
+    }
+    if args.wait {
+        if !setting.json {
+            complain(&format!("task {id} accepted"));
+        }
+        let task = tasks::patiently(id, async { Ok(client.wait(id).await?) }).await?;
+        return tasks::finish(&task, setting, io::stdout().lock());
+    }
+    let mut out = io::stdout().lock();
+    if setting.json {
+        out.write_all(&answer.body)?;
+        writeln!(out)?;
+    } else if accepted.created {
+        writeln!(out, "task {id} {}", accepted.state)?;
+    } else {
+        writeln!(
+            out,
+            "task {id} {} (this key was used before)",
+            accepted.state
+        )?;
+    }
+    Ok(0)
+}
+
+/// Shows both outputs where they belong, every attempt from the first.
+async fn follow(client: &Client, id: i64) -> Result<crate::api::dto::TaskInfo, Failure> {
+    let mut out = Sink::new(io::stdout(), false);
+    let mut err = Sink::new(io::stderr(), false);
+    let wish = Wish {
+        from_first: true,
+        ..Wish::default()
+    };
+    let mut current = 1;
+    let task = client
+        .follow(id, &wish, |event| match event {
+            Event::Out(bytes) => out.put(&bytes),
+            Event::Err(bytes) => err.put(&bytes),
+            Event::Gap(bytes) => {
+                complain(&format!("{bytes} bytes of output are missing here"));
+                Ok(())
+            }
+            Event::Attempt(number) => {
+                if number > current {
+                    current = number;
+                    complain(&format!("task {id}: attempt {number}"));
+                }
+                Ok(())
+            }
+        })
+        .await?;
+    out.finish()?;
+    err.finish()?;
+    Ok(task)
+}
+
+/// The request that the arguments stand for.
+fn order(args: &Args) -> Result<Submit, Failure> {
+    let (stdin, stdin_base64) = if args.stdin { input()? } else { (None, None) };
+    let cwd = match &args.cwd {
+        Some(dir) => Some(utf8(std::path::absolute(dir)?.into_os_string(), "--cwd")?),
+        None => None,
+    };
+    let command: Result<Vec<String>, Failure> = args
+        .command
+        .iter()
+        .enumerate()
+        .map(|(place, word)| utf8(word.clone(), &format!("argument {place} of the command")))
+        .collect();
+    let retry = args.retries.map(|retries| RetryRule {
+        max_attempts: Some(retries.saturating_add(1)),
+        backoff: args.backoff,
+        ..RetryRule::default()
+    });
+    Ok(Submit {
+        command: command?,
+        env: pairs(&args.env, "--env")?,
+        cwd,
+        user: args.user.clone(),
+        umask: None,
+        stdin,
+        stdin_base64,
+        queue: args.queue.clone(),
+        name: args.name.clone(),
+        priority: args.priority,
+        labels: pairs(&args.label, "--label")?,
+        run_at: args.at.as_deref().map(time).transpose()?,
+        delay: args.delay,
+        key: Some(match &args.key {
+            Some(key) => key.clone(),
+            // Ours, so that a lost reply can be asked for again.
+            None => client::random_key()?,
+        }),
+        timeout: args.timeout,
+        grace: args.grace,
+        queue_ttl: args.queue_ttl,
+        memory: args.memory,
+        cpu: args.cpu,
+        pids: args.pids,
+        output_cap: args.output_cap,
+        profile: args.profile.clone(),
+        on_interrupt: args.on_interrupt,
+        retry,
+        tasks: None,
+    })
+}
+
+fn utf8(word: OsString, what: &str) -> Result<String, Failure> {
+    word.into_string().map_err(|word| {
+        let shown = word.display();
+        Failure::Usage(format!("{what} is not UTF-8 and cannot be sent: {shown}"))
+    })
+}
+
+fn pairs(texts: &[String], flag: &str) -> Result<Pairs, Failure> {
+    let mut pairs = BTreeMap::new();
+    for text in texts {
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(Failure::Usage(format!("{flag} {text}: write NAME=VALUE")));
+        };
+        match pairs.entry(name.to_owned()) {
+            Entry::Vacant(place) => {
+                place.insert(value.to_owned());
+            }
+            Entry::Occupied(_) => {
+                return Err(Failure::Usage(format!("{flag} {name}: given twice")));
+            }
+        }
+    }
+    Ok(Pairs(pairs))
+}
+
+/// Standard input, as text where it is text.
+fn input() -> Result<(Option<String>, Option<String>), Failure> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(STDIN_MAX).unwrap_or(u64::MAX);
+    io::stdin().lock().take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > STDIN_MAX {
+        return Err(Failure::Usage(format!(
+            "--stdin: more than {STDIN_MAX} bytes"
+        )));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((Some(text), None)),
+        Err(error) => {
+            let mut text = String::new();
+            base64::encode(error.as_bytes(), &mut text);
+            Ok((None, Some(text)))
+        }
+    }
+}
+
+/// A time with an offset, or one of this host's time zone.
+fn time(text: &str) -> Result<String, Failure> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time.to_string());
+    }
+    let local = text
+        .parse::<DateTime>()
+        .and_then(|time| time.to_zoned(TimeZone::system()));
+    match local {
+        Ok(time) => Ok(time.timestamp().to_string()),
+        Err(_) => Err(Failure::Usage(format!(
+            "--at {text}: write 2026-01-31T09:00, or 2026-01-31T09:00:00+01:00"
+        ))),
+    }
+}

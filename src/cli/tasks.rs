@@ -1,0 +1,311 @@
+//! Verbs about tasks that are there: list, show, wait, cancel, retry.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use tokio::signal::ctrl_c;
+
+use crate::api::dto::{AttemptInfo, Page, TaskInfo};
+use crate::model::quantity::format_duration;
+
+use super::text::{command, escape, shorten, table};
+use super::{Failure, Outcome, Setting, complain};
+
+/// A task.
+#[derive(Debug, Args)]
+pub(super) struct IdArgs {
+    /// Number of the task
+    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    id: i64,
+}
+
+/// Which tasks.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only these states, such as queued,running
+    #[arg(long, value_name = "STATES")]
+    state: Option<String>,
+    /// Only this queue
+    #[arg(long)]
+    queue: Option<String>,
+    /// Only names that contain this
+    #[arg(long)]
+    name: Option<String>,
+    /// Only this label
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Option<String>,
+    /// Only tasks of this user (admins)
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
+/// `list`.
+pub(super) async fn list(args: &ListArgs, setting: &Setting) -> Outcome {
+    let client = setting.client()?;
+    let mut cursor: Option<String> = None;
+    let mut left = args.limit;
+    let mut tasks: Vec<TaskInfo> = Vec::new();
+    let mut out = io::stdout().lock();
+    while left > 0 {
+        let path = list_path(args, left.min(1000), cursor.as_deref());
+        let answer = client.get(&path).await?;
+        let page: Page = answer.read()?;
+        left = left.saturating_sub(u32::try_from(page.tasks.len()).unwrap_or(u32::MAX));
+        if setting.json {
+            for task in &page.tasks {
+                serde_json::to_writer(&mut out, task).map_err(io::Error::from)?;
+                writeln!(out)?;
+            }
+        } else {
+            tasks.extend(page.tasks);
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if !setting.json {
+        let head = [
+            "ID", "STATE", "QUEUE", "CREATED", "NAME", "COMMAND", "REASON",
+        ];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(tasks.iter().map(row));
+        out.write_all(table(&rows).as_bytes())?;
+        if cursor.is_some() {
+            writeln!(out, "(there are more; see --limit)")?;
+        }
+    }
+    Ok(0)
+}
+
+fn list_path(args: &ListArgs, limit: u32, cursor: Option<&str>) -> String {
+    let mut path = format!("/v1/tasks?limit={limit}");
+    let parameters = [
+        ("state", args.state.as_deref()),
+        ("queue", args.queue.as_deref()),
+        ("name", args.name.as_deref()),
+        ("label", args.label.as_deref()),
+        ("owner", args.owner.as_deref()),
+        ("cursor", cursor),
+    ];
+    for (name, value) in parameters {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}="));
+            for byte in value.bytes() {
+                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                    path.push(char::from(byte));
+                } else {
+                    path.push_str(&format!("%{byte:02X}"));
+                }
+            }
+        }
+    }
+    path
+}
+
+fn row(task: &TaskInfo) -> Vec<String> {
+    let created = task.created_at.to_string();
+    vec![
+        task.id.to_string(),
+        task.state.clone(),
+        escape(&task.queue),
+        created.get(..19).unwrap_or(&created).replace('T', " "),
+        shorten(&escape(task.name.as_deref().unwrap_or("-")), 24),
+        shorten(&command(&task.run.command), 48),
+        match (&task.reason, &task.outcome) {
+            (Some(reason), _) => escape(reason),
+            (None, Some(outcome)) => shorten(&escape(&outcome.message), 48),
+            (None, None) => String::new(),
+        },
+    ]
+}
+
+/// `show`.
+pub(super) async fn show(args: &IdArgs, setting: &Setting) -> Outcome {
+    let answer = setting
+        .client()?
+        .get(&format!("/v1/tasks/{}", args.id))
+        .await?;
+    let mut out = io::stdout().lock();
+    if setting.json {
+        out.write_all(&answer.body)?;
+        writeln!(out)?;
+        return Ok(0);
+    }
+    out.write_all(describe(&answer.read()?).as_bytes())?;
+    Ok(0)
+}
+
+/// A task in words.
+fn describe(task: &TaskInfo) -> String {
+    let mut rows: Vec<(&str, String)> = vec![("task", task.id.to_string())];
+    let mut say = |name: &'static str, value: Option<String>| {
+        if let Some(value) = value {
+            rows.push((name, escape(&value)));
+        }
+    };
+    say("state", Some(task.state.clone()));
+    let until = task
+        .until
+        .map(|until| format!(", until {until}"))
+        .unwrap_or_default();
+    say(
+        "because",
+        task.reason
+            .as_ref()
+            .map(|reason| format!("{reason}{until}")),
+    );
+    say("name", task.name.clone());
+    say("queue", Some(task.queue.clone()));
+    say(
+        "priority",
+        (task.priority != 0).then(|| task.priority.to_string()),
+    );
+    let labels: Vec<String> = task
+        .labels
+        .0
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    say("labels", (!labels.is_empty()).then(|| labels.join(" ")));
+    say("owner", Some(format!("uid {}", task.owner)));
+    say("user", task.run.user.clone());
+    say("cwd", task.run.cwd.clone());
+    say("key", task.key.clone());
+    say("timeout", task.run.timeout.clone());
+    say("memory", task.run.memory.clone());
+    say("cpu", task.run.cpu.map(|cores| format!("{cores} cores")));
+    say("pids", task.run.pids.map(|pids| pids.to_string()));
+    say("created", Some(task.created_at.to_string()));
+    say("due", Some(task.due_at.to_string()));
+    say("ended", task.ended_at.map(|at| at.to_string()));
+    let outcome = task.outcome.as_ref();
+    say(
+        "outcome",
+        outcome.map(|outcome| format!("{} {}", outcome.class, outcome.message)),
+    );
+    let tries = format!("{} of {} counted", task.run.tries, task.run.max_attempts);
+    say("attempts", Some(tries));
+    let mut out = String::new();
+    for (name, value) in &rows {
+        out.push_str(&format!(
+            "{name:<9} {value}
+"
+        ));
+    }
+    let words = command(&task.run.command);
+    out.push_str(&format!(
+        "{:<9} {words}
+",
+        "command"
+    ));
+    if let Some(attempts) = task
+        .attempts
+        .as_ref()
+        .filter(|attempts| !attempts.is_empty())
+    {
+        out.push('\n');
+        out.push_str(&attempt_table(attempts));
+    }
+    out
+}
+
+fn attempt_table(attempts: &[AttemptInfo]) -> String {
+    let head = [
+        "ATTEMPT", "OUTCOME", "CODE", "STARTED", "ENDED", "USER", "CPU", "MEMORY", "OUTPUT",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for attempt in attempts {
+        let code = match (attempt.exit_code, attempt.signal) {
+            (Some(code), _) => Some(code.to_string()),
+            (None, Some(signal)) => Some(format!("sig {signal}")),
+            (None, None) => None,
+        };
+        let dropped = match attempt.output_dropped_bytes {
+            0 => String::new(),
+            dropped => format!(" (+{dropped} dropped)"),
+        };
+        let cpu = attempt
+            .cpu_seconds
+            .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
+        rows.push(vec![
+            attempt.number.to_string(),
+            attempt.outcome.clone().unwrap_or_else(|| "live".to_owned()),
+            or_dash(code),
+            or_dash(attempt.started_at.map(|at| at.to_string())),
+            or_dash(attempt.ended_at.map(|at| at.to_string())),
+            escape(&or_dash(attempt.user.clone())),
+            or_dash(cpu.map(format_duration)),
+            or_dash(attempt.memory_peak_bytes.map(|bytes| bytes.to_string())),
+            format!("{}{dropped}", attempt.output_bytes),
+        ]);
+    }
+    table(&rows)
+}
+
+/// `wait`.
+pub(super) async fn wait(args: &IdArgs, setting: &Setting) -> Outcome {
+    let client = setting.client()?;
+    let task = patiently(args.id, async { Ok(client.wait(args.id).await?) }).await?;
+    finish(&task, setting, io::stdout().lock())
+}
+
+/// Waits for a task's end; on Ctrl-C says that the task does not end with us.
+pub(super) async fn patiently(
+    id: i64,
+    waiting: impl Future<Output = Result<TaskInfo, Failure>>,
+) -> Result<TaskInfo, Failure> {
+    tokio::select! {
+        task = waiting => task,
+        _ = ctrl_c() => Err(Failure::Code(
+            130,
+            format!("task {id} goes on; `taskdaemon wait {id}` waits again, `taskdaemon cancel {id}` ends it"),
+        )),
+    }
+}
+
+/// Says how a task ended, and ends likewise.
+pub(super) fn finish(task: &TaskInfo, setting: &Setting, mut out: impl Write) -> Outcome {
+    if setting.json {
+        serde_json::to_writer(&mut out, task).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else if task.state != "succeeded" {
+        let message = task.outcome.as_ref().map_or("", |outcome| &outcome.message);
+        complain(&format!("task {} {}: {message}", task.id, task.state));
+    }
+    Ok(own_code(task))
+}
+
+/// The exit code that stands for a task's end.
+fn own_code(task: &TaskInfo) -> u8 {
+    if task.state == "succeeded" {
+        return 0;
+    }
+    let code = task.outcome.as_ref().and_then(|outcome| {
+        outcome
+            .exit_code
+            .or_else(|| outcome.signal.map(|signal| 128 + signal))
+    });
+    code.and_then(|code| u8::try_from(code).ok())
+        .filter(|code| *code != 0)
+        .unwrap_or(1)
+}
+
+/// `cancel` and `retry`.
+pub(super) async fn change(args: &IdArgs, verb: &str, setting: &Setting) -> Outcome {
+    let path = format!("/v1/tasks/{}/{verb}", args.id);
+    let answer = setting.client()?.post(&path).await?;
+    let mut out = io::stdout().lock();
+    if setting.json {
+        out.write_all(&answer.body)?;
+        writeln!(out)?;
+    } else {
+        let task: TaskInfo = answer.read()?;
+        writeln!(out, "task {} {}", task.id, task.state)?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,435 @@
+//! The other side of the API: how the command line talks to a daemon.
+//!
+//! One connection per request. What waits (`wait`, `follow`) survives a restart
+//! of the daemon by asking again, and what submits carries an idempotency key,
+//! so that a reply that was lost can be asked for once more.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::api::dto::TaskInfo;
+use crate::api::problem::Wire;
+use crate::clock;
+
+pub mod follow;
+
+/// Socket of the system's daemon.
+const SOCKET: &str = "/run/taskdaemon/api.sock";
+/// How long connecting, and a plain question, may take.
+const PROMPT: Duration = Duration::from_secs(5);
+/// How long a change may take: it is on disk when it is answered.
+const CHANGE: Duration = Duration::from_secs(30);
+/// How long a daemon that was there may be gone before we give up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause before asking again.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Time limit of one `wait` request; the question is then asked again.
+const ROUND: Duration = Duration::from_secs(55);
+/// Largest answer.
+const ANSWER_MAX: usize = 256 * 1024 * 1024;
+
+/// Where a daemon is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A socket of this host.
+    Unix(PathBuf),
+    /// An address, with the token it wants.
+    Tcp {
+        /// Host and port.
+        address: String,
+        /// The bearer token.
+        token: Option<String>,
+    },
+}
+
+/// Why there is no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody answers.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The connection ended before the answer did.
+    #[error("the daemon closed the connection before it answered")]
+    Lost,
+    /// The daemon said no.
+    #[error("{}", .0.detail)]
+    Refused(Box<Wire>, Option<u32>),
+    /// The answer makes no sense.
+    #[error("{0}: is it a taskdaemon of this version?")]
+    Strange(String),
+    /// Nothing to ask: the command line or environment is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// What was received could not be passed on.
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl Error {
+    /// Whether the same question may have an answer in a moment.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Lost => true,
+            Self::Refused(wire, _) => wire.status == 503,
+            Self::Strange(_) | Self::Usage(_) | Self::Write(_) => false,
+        }
+    }
+}
+
+impl Target {
+    /// The daemon that is meant: by flag, by environment, else the system's,
+    /// else the user's own.
+    ///
+    /// # Errors
+    /// The name is none that leads to a daemon.
+    pub fn find(flag: Option<&str>) -> Result<Self, Error> {
+        let variable = env::var("TASKDAEMON_HOST")
+            .ok()
+            .filter(|host| !host.is_empty());
+        if let Some(host) = flag.map(str::to_owned).or(variable) {
+            return Self::parse(&host);
+        }
+        let system = PathBuf::from(SOCKET);
+        let own = env::var_os("XDG_RUNTIME_DIR")
+            .map(|dir| PathBuf::from(dir).join("taskdaemon/api.sock"))
+            .filter(|own| !system.exists() && own.exists());
+        Ok(Self::Unix(own.unwrap_or(system)))
+    }
+
+    fn parse(host: &str) -> Result<Self, Error> {
+        if let Some(path) = host.strip_prefix("unix:") {
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        if let Some(address) = host.strip_prefix("http://") {
+            let address = address.trim_end_matches('/').to_owned();
+            let token = env::var("TASKDAEMON_TOKEN").ok();
+            if HeaderValue::try_from(&address).is_ok() && !address.contains('/') {
+                return Ok(Self::Tcp { address, token });
+            }
+        } else if host.starts_with('/') {
+            return Ok(Self::Unix(PathBuf::from(host)));
+        }
+        Err(Error::Usage(format!(
+            "`{}` is not an address: write unix:/path or http://127.0.0.1:8377",
+            host.escape_debug()
+        )))
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Unix(path) => path.display().to_string(),
+            Self::Tcp { address, .. } => address.clone(),
+        }
+    }
+
+    fn explain(&self, error: &io::Error) -> Error {
+        let name = self.name();
+        let hint = match (self, error.kind()) {
+            (Self::Unix(_), io::ErrorKind::NotFound) => {
+                "there is no such socket; is the daemon installed and started?".to_owned()
+            }
+            (Self::Unix(_), io::ErrorKind::PermissionDenied) => {
+                "permission denied; are you in group taskdaemon?".to_owned()
+            }
+            (Self::Unix(path), io::ErrorKind::ConnectionRefused) if path.is_file() => {
+                "that is a plain file, not a socket".to_owned()
+            }
+            (_, io::ErrorKind::ConnectionRefused) => {
+                "nobody listens there; is the daemon running?".to_owned()
+            }
+            (_, io::ErrorKind::TimedOut) => {
+                format!("no answer within {} s; does it hang?", PROMPT.as_secs())
+            }
+            _ => error.to_string(),
+        };
+        Error::Unreachable(format!("cannot reach the daemon at {name}: {hint}"))
+    }
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as a value.
+    ///
+    /// # Errors
+    /// It is not one.
+    pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Error::Strange(format!("the answer cannot be read ({error})")))
+    }
+}
+
+/// Asks one daemon.
+#[derive(Debug, Clone)]
+pub struct Client {
+    target: Target,
+}
+
+impl Client {
+    /// Somebody who asks this daemon.
+    #[must_use]
+    pub const fn new(target: Target) -> Self {
+        Self { target }
+    }
+
+    /// Asks for something that is there.
+    ///
+    /// # Errors
+    /// No good answer.
+    pub async fn get(&self, path: &str) -> Result<Answer, Error> {
+        self.ask(Method::GET, path, None, PROMPT).await
+    }
+
+    /// Asks for a change, once.
+    ///
+    /// # Errors
+    /// No good answer.
+    pub async fn post(&self, path: &str) -> Result<Answer, Error> {
+        self.ask(Method::POST, path, None, CHANGE).await
+    }
+
+    /// Submits a body in which every task has an idempotency key, as often as
+    /// it takes to get an answer.
+    ///
+    /// # Errors
+    /// No good answer, or none in time.
+    pub async fn submit(&self, body: Bytes) -> Result<Answer, Error> {
+        let mut reached = false;
+        self.persist(async || {
+            let result = self
+                .ask(Method::POST, "/v1/tasks", Some(body.clone()), CHANGE)
+                .await;
+            // A daemon that was never there is not waited for.
+            reached |= !matches!(result, Err(Error::Unreachable(_)));
+            result.map_err(|error| (error, reached))
+        })
+        .await
+    }
+
+    /// Waits until a task is over.
+    ///
+    /// # Errors
+    /// No good answer, or the daemon stays away.
+    pub async fn wait(&self, id: i64) -> Result<TaskInfo, Error> {
+        let path = format!("/v1/tasks/{id}/wait?timeout={}s", ROUND.as_secs());
+        let mut reached = false;
+        loop {
+            let answer = self
+                .persist(async || {
+                    let result = self.ask(Method::GET, &path, None, ROUND + PROMPT).await;
+                    reached |= !matches!(result, Err(Error::Unreachable(_)));
+                    result.map_err(|error| (error, reached))
+                })
+                .await?;
+            if answer.status == StatusCode::OK {
+                return answer.read();
+            }
+        }
+    }
+
+    /// Asks again while the failure may pass, until the patience is at an end.
+    async fn persist<T>(
+        &self,
+        mut ask: impl AsyncFnMut() -> Result<T, (Error, bool)>,
+    ) -> Result<T, Error> {
+        let end = clock::instant() + PATIENCE;
+        loop {
+            let (error, reached) = match ask().await {
+                Ok(value) => return Ok(value),
+                Err(failed) => failed,
+            };
+            if !error.is_passing() || !reached || clock::instant() > end {
+                return Err(error);
+            }
+            pause(&error).await;
+        }
+    }
+
+    /// One request and its whole answer.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> Result<Answer, Error> {
+        let asked = async {
+            let response = self.send(method, path, body, HeaderMap::new()).await?;
+            let (parts, body) = response.into_parts();
+            let limited = http_body_util::Limited::new(body, ANSWER_MAX);
+            let body = limited.collect().await.map_err(|_| Error::Lost)?.to_bytes();
+            Ok(Answer {
+                status: parts.status,
+                body,
+            })
+        };
+        timeout(limit, asked).await.unwrap_or_else(|_| {
+            let name = self.target.name();
+            let seconds = limit.as_secs();
+            let detail = format!("the daemon at {name} did not answer within {seconds} s");
+            Err(Error::Unreachable(detail))
+        })
+    }
+
+    /// One request and the head of its answer; the body is still to come.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        mut headers: HeaderMap,
+    ) -> Result<Response<Incoming>, Error> {
+        if body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let mut request = Request::new(Full::new(body.unwrap_or_default()));
+        *request.method_mut() = method;
+        *request.uri_mut() = path
+            .parse()
+            .map_err(|_| Error::Usage(format!("`{path}` is not an address")))?;
+        *request.headers_mut() = headers;
+        let host = match &self.target {
+            Target::Unix(_) => "localhost",
+            Target::Tcp { address, token } => {
+                if let Some(token) = token {
+                    let value = HeaderValue::try_from(format!("Bearer {token}"));
+                    let value = value
+                        .map_err(|_| Error::Usage("TASKDAEMON_TOKEN holds no token".to_owned()))?;
+                    request.headers_mut().insert(AUTHORIZATION, value);
+                }
+                address
+            }
+        };
+        let host = HeaderValue::try_from(host).map_err(|_| Error::Lost)?;
+        request.headers_mut().insert(HOST, host);
+        let response = self.exchange(request).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(refusal(response).await)
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+        let explain = |error: io::Error| self.target.explain(&error);
+        let late = |_| explain(io::ErrorKind::TimedOut.into());
+        match &self.target {
+            Target::Unix(path) => {
+                let connected = timeout(PROMPT, UnixStream::connect(path))
+                    .await
+                    .map_err(late)?;
+                speak(connected.map_err(explain)?, request).await
+            }
+            Target::Tcp { address, .. } => {
+                let connected = timeout(PROMPT, TcpStream::connect(address))
+                    .await
+                    .map_err(late)?;
+                speak(connected.map_err(explain)?, request).await
+            }
+        }
+    }
+}
+
+async fn speak<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let strange = |error: hyper::Error| {
+        if error.is_parse() {
+            Error::Strange(format!("that does not speak HTTP ({error})"))
+        } else {
+            Error::Lost
+        }
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(strange)?;
+    // It ends with the body of the answer, or when that is dropped.
+    drop(tokio::spawn(connection));
+    sender.send_request(request).await.map_err(strange)
+}
+
+/// Reads the daemon's reason.
+async fn refusal(response: Response<Incoming>) -> Error {
+    let status = response.status();
+    let after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse().ok());
+    let body = http_body_util::Limited::new(response.into_body(), 1024 * 1024);
+    let Ok(body) = body.collect().await else {
+        return Error::Lost;
+    };
+    let mut wire: Wire = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+    wire.status = status.as_u16();
+    if wire.detail.is_empty() {
+        wire.detail = format!("the daemon answered {status}");
+    }
+    Error::Refused(Box::new(wire), after)
+}
+
+/// Waits before asking again: as long as the daemon said, or a moment.
+pub(crate) async fn pause(error: &Error) {
+    let wait = match error {
+        Error::Refused(_, Some(seconds)) => Duration::from_secs(u64::from(*seconds).min(30)),
+        Error::Refused(..)
+        | Error::Unreachable(_)
+        | Error::Lost
+        | Error::Strange(_)
+        | Error::Usage(_)
+        | Error::Write(_) => PAUSE,
+    };
+    sleep_until(Instant::from_std(clock::instant()) + wait).await;
+}
+
+/// A key that nobody else has.
+///
+/// # Errors
+/// The system gives no random numbers.
+pub fn random_key() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_sockets_or_http() {
+        for (text, good) in [
+            ("unix:/run/x.sock", true),
+            ("/run/x.sock", true),
+            ("http://127.0.0.1:8377", true),
+            ("http://127.0.0.1:8377/", true),
+            ("http://a/b", false),
+            ("https://127.0.0.1:1", false),
+            ("127.0.0.1:8377", false),
+            ("", false),
+        ] {
+            assert_eq!(Target::parse(text).is_ok(), good, "{text}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What a task finds around itself: its variables, and where its program is
+//! looked for.
+//!
+//! The environment is built from nothing; of the runner's own only the
+//! language is passed on.
+
+use std::collections::HashMap;
+
+use super::users::Account;
+use crate::model::attempt::{AttemptKey, Launch};
+
+/// Search path of a task that brings none.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// The same for root.
+const PATH_ROOT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Most directories of a search path that are tried.
+const PATH_MAX: usize = 256;
+
+/// The whole environment of a task: an allow-list, what it asked for, and what
+/// it is. Later entries replace earlier ones.
+pub(super) fn environment(
+    launch: &Launch,
+    account: &Account,
+    lang: Option<&str>,
+) -> Vec<(String, String)> {
+    let path = if account.uid == 0 { PATH_ROOT } else { PATH };
+    let home = if account.home.is_empty() {
+        "/"
+    } else {
+        &account.home
+    };
+    let shell = if account.shell.is_empty() {
+        "/bin/sh"
+    } else {
+        &account.shell
+    };
+    let task = launch.key.task.to_string();
+    let attempt = launch.key.number.to_string();
+    let base = [
+        ("PATH", path),
+        ("HOME", home),
+        ("USER", &account.name),
+        ("LOGNAME", &account.name),
+        ("SHELL", shell),
+    ];
+    let own = [
+        (TASK_VARIABLE, task.as_str()),
+        (ATTEMPT_VARIABLE, attempt.as_str()),
+    ];
+    let asked = launch
+        .env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut env: Vec<(String, String)> = Vec::with_capacity(launch.env.len() + 8);
+    let mut places = HashMap::new();
+    let all = base
+        .into_iter()
+        .chain(lang.map(|lang| ("LANG", lang)))
+        .chain(asked)
+        .chain(own);
+    for (name, value) in all {
+        let at = *places.entry(name.to_owned()).or_insert(env.len());
+        match env.get_mut(at) {
+            Some((_, old)) => value.clone_into(old),
+            None => env.push((name.to_owned(), value.to_owned())),
+        }
+    }
+    env
+}
+
+/// Variable by which a task, and each of its processes, can be told.
+pub(super) const TASK_VARIABLE: &str = "TASKDAEMON_TASK_ID";
+/// Variable that holds the attempt's number.
+pub(super) const ATTEMPT_VARIABLE: &str = "TASKDAEMON_ATTEMPT";
+
+/// What an attempt's processes have in their environment.
+pub(super) fn marks(key: AttemptKey) -> [String; 2] {
+    [
+        format!("{TASK_VARIABLE}={}", key.task),
+        format!("{ATTEMPT_VARIABLE}={}", key.number),
+    ]
+}
+
+/// Programs to try for a name: itself if it has a slash, else one in each
+/// directory of the search path. Empty entries, which mean the working
+/// directory to a shell, are passed over.
+pub(super) fn candidates(program: &str, path: &str) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    path.split(':')
+        .filter(|directory| !directory.is_empty())
+        .take(PATH_MAX)
+        .map(|directory| format!("{directory}/{program}"))
+        .collect()
+}
+
+pub(super) fn pairs(env: &[(String, String)]) -> Vec<String> {
+    env.iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::attempt::Limits;
+    use crate::model::task::TaskId;
+
+    fn launch(env: &[(&str, &str)]) -> Launch {
+        Launch {
+            key: AttemptKey {
+                task: TaskId(7),
+                number: 2,
+            },
+            argv: vec!["true".to_owned()],
+            env: env
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            cwd: None,
+            user: None,
+            asked_by: 0,
+            umask: 0o022,
+            limits: Limits::default(),
+            output_cap: 1,
+            stdin: false,
+        }
+    }
+    fn nobody() -> Account {
+        Account {
+            name: "bob".to_owned(),
+            uid: 12,
+            gid: 12,
+            groups: Vec::new(),
+            home: String::new(),
+            shell: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_environment_is_an_allow_list() {
+        let asked = launch(&[
+            ("PATH", "/opt/bin"),
+            ("A", "1"),
+            ("A", "2"),
+            (TASK_VARIABLE, "forged"),
+        ]);
+        let env = pairs(&environment(&asked, &nobody(), Some("C.UTF-8")));
+        assert_eq!(
+            env,
+            [
+                "PATH=/opt/bin",
+                "HOME=/",
+                "USER=bob",
+                "LOGNAME=bob",
+                "SHELL=/bin/sh",
+                "LANG=C.UTF-8",
+                "A=2",
+                "TASKDAEMON_TASK_ID=7",
+                "TASKDAEMON_ATTEMPT=2",
+            ]
+        );
+    }
+
+    #[test]
+    fn programs_are_looked_up_like_a_shell_does() {
+        assert_eq!(candidates("./x", "/bin"), ["./x"]);
+        assert_eq!(candidates("x", "/a::/b:"), ["/a/x", "/b/x"]);
+        assert!(candidates("x", "").is_empty());
+    }
+}

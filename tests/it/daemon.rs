@@ -1,0 +1,182 @@
+//! The whole daemon, started by hand with a runner of its own: what restarts,
+//! kills and a failing machine do to tasks. The tasks' own marks in files are
+//! the judge, not what the daemon says of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, request};
+
+/// A shell line as a task that leaves `mark` in a file when it starts.
+fn marking(bed: &Bed, mark: &str, then: &str) -> Value {
+    let marks = bed.path("marks");
+    json!({"command": ["sh", "-c", format!("echo {mark} >> {}; {then}", marks.display())]})
+}
+
+fn marks(bed: &Bed) -> Vec<String> {
+    let text = fs::read_to_string(bed.path("marks")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_running_task_does_not_notice_restart_kill_or_stop_of_the_daemon() {
+    let mut bed = Bed::start(&[]);
+    let line = "for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 0.3; done; exit 7";
+    let id = bed.submit(&marking(&bed, "ran", line));
+    bed.until("it runs", |bed| marks(bed) == ["ran"]);
+    assert_eq!(bed.end(Signal::SIGTERM), Some(0), "an orderly stop");
+    bed.restart();
+    bed.kill();
+    bed.restart();
+    bed.kill();
+    std::thread::park_timeout(Duration::from_millis(100));
+    bed.restart();
+    let task = bed.wait(id);
+    assert_eq!(task["state"], "failed");
+    assert_eq!(task["attempts"].as_array().map(Vec::len), Some(1), "{task}");
+    assert_eq!(task["attempts"][0]["exit_code"], 7, "{task}");
+    let wanted: String = (1..=8).map(|n| format!("line {n}\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&bed.output(id)), wanted);
+    assert_eq!(marks(&bed), ["ran"], "ran once");
+}
+
+#[test]
+fn the_end_of_a_task_is_recorded_that_ended_while_no_daemon_ran() {
+    let mut bed = Bed::start(&[]);
+    let id = bed.submit(&marking(&bed, "ran", "sleep 0.5; echo done; exit 7"));
+    bed.until("it runs", |bed| marks(bed) == ["ran"]);
+    bed.kill();
+    std::thread::park_timeout(Duration::from_secs(1));
+    bed.restart();
+    let task = bed.wait(id);
+    assert_eq!(task["attempts"][0]["exit_code"], 7, "{task}");
+    assert_eq!(String::from_utf8_lossy(&bed.output(id)), "done\n");
+    assert_eq!(marks(&bed), ["ran"]);
+}
+
+#[test]
+fn a_task_whose_runner_is_killed_is_lost_within_a_second_and_run_again() {
+    let bed = Bed::start(&[]);
+    let id = bed.submit(&marking(&bed, "ran", "sleep 0.8"));
+    bed.until("it runs", |bed| marks(bed).len() == 1);
+    let (_, status) = bed.get("/v1/status").expect("status");
+    let pid = i32::try_from(status["runner"]["pid"].as_i64().expect("pid")).expect("pid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
+    let killed = taskdaemon::clock::instant();
+    bed.until("it is lost", |bed| {
+        let (_, task) = bed.get(&format!("/v1/tasks/{id}")).expect("show");
+        task["attempts"][0]["outcome"] == "lost"
+    });
+    assert!(
+        killed.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        killed.elapsed()
+    );
+    let task = bed.wait(id);
+    assert_eq!(task["state"], "succeeded", "{task}");
+    assert_eq!(marks(&bed).len(), 2, "run again, once");
+}
+
+#[test]
+fn a_second_daemon_on_one_directory_is_refused_at_once() {
+    let bed = Bed::start(&[]);
+    let start = taskdaemon::clock::instant();
+    let status = bed.command().status().expect("run");
+    assert_eq!(status.code(), Some(78));
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(bed.get("/ready").expect("the first is untouched").0, 200);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_runs_twice_over_fifty_kills() {
+    let mut bed = Bed::start(&[("ENGINE__SLOTS", "16")]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(Mutex::new(BTreeMap::new()));
+    let clients: Vec<_> = (0..16)
+        .map(|client| {
+            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+            let (socket, marks) = (bed.socket(), bed.path("marks"));
+            std::thread::spawn(move || {
+                for number in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let key = format!("{client}-{number}");
+                    let line = format!("echo {key} >> {}", marks.display());
+                    let body = json!({"command": ["sh", "-c", line], "key": key});
+                    // A lost answer is repeated with the same key, until told.
+                    let id = loop {
+                        match request(&socket, "POST", "/v1/tasks", Some(&body)) {
+                            Ok((200 | 201, answer)) => break answer["id"].as_i64().expect("id"),
+                            Ok((status, answer)) => assert!(status >= 500, "{status} {answer}"),
+                            Err(_) => {}
+                        }
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        std::thread::park_timeout(Duration::from_millis(2));
+                    };
+                    let earlier = acknowledged.lock().expect("lock").insert(key, id);
+                    assert_eq!(earlier, None);
+                    std::thread::park_timeout(Duration::from_millis(20));
+                }
+            })
+        })
+        .collect();
+    for kill in 0..50_u64 {
+        std::thread::park_timeout(Duration::from_millis(20 + kill * 7 % 90));
+        bed.kill();
+        bed.restart();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().expect("client");
+    }
+    bed.until("nothing is unfinished", |bed| {
+        let (_, status) = bed.get("/v1/status").expect("status");
+        let tasks = &status["tasks"];
+        ["queued", "running", "scheduled", "stopping"]
+            .iter()
+            .all(|state| tasks[*state] == 0)
+    });
+    let acknowledged = acknowledged.lock().expect("lock").clone();
+    let ran = marks(&bed);
+    let once: BTreeSet<_> = ran.iter().cloned().collect();
+    assert_eq!(once.len(), ran.len(), "something ran twice");
+    let lost: Vec<_> = acknowledged
+        .keys()
+        .filter(|key| !once.contains(*key))
+        .collect();
+    assert!(lost.is_empty(), "acknowledged and never run: {lost:?}");
+    assert!(
+        acknowledged.len() > 200,
+        "only {} submits got through",
+        acknowledged.len()
+    );
+    for id in acknowledged.values() {
+        let (_, task) = bed.get(&format!("/v1/tasks/{id}")).expect("show");
+        assert_eq!(
+            (
+                task["state"].as_str(),
+                &task["attempts"].as_array().map(Vec::len)
+            ),
+            (Some("succeeded"), &Some(1)),
+            "{task}"
+        );
+    }
+    eprintln!(
+        "{} acknowledged, {} ran, 50 kills",
+        acknowledged.len(),
+        ran.len()
+    );
+}
