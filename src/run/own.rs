@@ -29,7 +29,7 @@ impl OwnRunner {
         let child = Command::new(std::env::current_exe()?)
             .arg("runner")
             .args(match users {
-                Users::Own => &["--users", "own"][..],
+                Users::Own => &["--options", r#"{"users":"own"}"#][..],
                 Users::Policy => &[],
             })
             .stdin(Stdio::from(OwnedFd::from(listener)))

@@ -18,6 +18,10 @@ use super::protocol::{FromRunner, Hello, RunnerHello, ToRunner};
 use super::serve::{DIAL, Door, Runner};
 use crate::model::attempt::AttemptKey;
 
+/// Most turns' worth of reading on a connection that is about to be closed:
+/// far more than a socket holds.
+const LAST_WORDS: u32 = 256;
+
 impl Runner {
     pub(super) fn accept(&mut self) {
         let Door::Listener(listener) = &self.door else {
@@ -116,9 +120,18 @@ impl Runner {
 
     /// Reads all that is left on the connection, does it, and closes it.
     pub(super) fn drain_link(&mut self) {
-        while self.hear_some() == More::Maybe {}
+        self.hear_rest();
         self.flush();
         self.close("replaced");
+    }
+
+    /// The daemon's last words; not for ever, should it be alive after all.
+    fn hear_rest(&mut self) {
+        for _ in 0..LAST_WORDS {
+            if self.hear_some() == More::No {
+                return;
+            }
+        }
     }
 
     fn hear_some(&mut self) -> More {
@@ -231,7 +244,7 @@ impl Runner {
 
     /// The daemon does not read any more: hear its last words, and close.
     fn drain_unwritable(&mut self) {
-        while self.hear_some() == More::Maybe {}
+        self.hear_rest();
         self.close("cannot be written to");
     }
 }

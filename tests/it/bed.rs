@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -104,7 +104,7 @@ impl Bed {
 
     /// Waits for something that must come true.
     pub(crate) fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let start = Instant::now();
+        let start = taskdaemon::clock::instant();
         while !holds(self) {
             let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
             assert!(
@@ -167,15 +167,13 @@ impl Drop for Bed {
             drop(daemon.wait());
         }
         if let Some(pid) = runner.and_then(|pid| i32::try_from(pid).ok()) {
-            // It ends its tasks and then itself.
-            drop(nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid),
-                nix::sys::signal::Signal::SIGTERM,
-            ));
+            // It ends its tasks and then itself; it may have done so already.
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).is_err();
         }
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            eprintln!("the daemon's log:\n{log}");
+            drop(writeln!(io::stderr(), "the daemon's log:\n{log}"));
         }
     }
 }
