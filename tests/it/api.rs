@@ -260,7 +260,13 @@ fn bad_questions() -> Vec<Row> {
 #[test]
 fn bad_http_gets_one_clear_answer_and_changes_nothing() {
     let bed = Bed::start(&[]);
-    let rows = [bad_heads(), bad_bodies(), other_protocols(), bad_questions()].concat();
+    let rows = [
+        bad_heads(),
+        bad_bodies(),
+        other_protocols(),
+        bad_questions(),
+    ]
+    .concat();
     for (what, bytes, allowed, code) in rows {
         let answer = raw(&bed, &bytes);
         assert!(allowed.contains(&status(&answer)), "{what}: {answer}");
