@@ -16,7 +16,7 @@ use crate::model::task::{State, Task, TaskId};
 use crate::model::time::Time;
 
 use super::books::Books;
-use super::rows::{self, ATTEMPT, TASK};
+use super::rows::{self, attempt_columns, task_columns};
 use super::{Error, KeyHolder, QueueUse, Store};
 
 /// A connection to the embedded database.
@@ -183,10 +183,12 @@ impl Store for Sqlite {
     }
 
     fn task(&mut self, id: TaskId) -> Result<Option<Task>, Error> {
-        let sql = format!(
-            "SELECT {TASK} FROM task AS t JOIN queue AS q ON q.id = t.queue WHERE t.id = ?1"
+        let sql = concat!(
+            "SELECT ",
+            task_columns!(),
+            " FROM task AS t JOIN queue AS q ON q.id = t.queue WHERE t.id = ?1"
         );
-        Ok(self.rows(&sql, [id.0], rows::task)?.pop())
+        Ok(self.rows(sql, [id.0], rows::task)?.pop())
     }
 
     fn save(&mut self, before: (State, u32), after: &Task) -> Result<(), Error> {
@@ -248,19 +250,23 @@ impl Store for Sqlite {
     }
 
     fn ready(&mut self, queue: i64, limit: u32) -> Result<Vec<Task>, Error> {
-        let sql = format!(
-            "SELECT {TASK} FROM task AS t JOIN queue AS q ON q.id = t.queue \
+        let sql = concat!(
+            "SELECT ",
+            task_columns!(),
+            " FROM task AS t JOIN queue AS q ON q.id = t.queue \
              WHERE t.state = 2 AND t.queue = ?1 ORDER BY t.priority DESC, t.due, t.id LIMIT ?2"
         );
-        self.rows(&sql, params![queue, limit], rows::task)
+        self.rows(sql, params![queue, limit], rows::task)
     }
 
     fn awake(&mut self, now: Time, limit: u32) -> Result<Vec<Task>, Error> {
-        let sql = format!(
-            "SELECT {TASK} FROM task AS t JOIN queue AS q ON q.id = t.queue \
+        let sql = concat!(
+            "SELECT ",
+            task_columns!(),
+            " FROM task AS t JOIN queue AS q ON q.id = t.queue \
              WHERE t.wake IS NOT NULL AND t.wake <= ?1 ORDER BY t.wake LIMIT ?2"
         );
-        self.rows(&sql, params![now.micros(), limit], rows::task)
+        self.rows(sql, params![now.micros(), limit], rows::task)
     }
 
     fn next_wake(&mut self) -> Result<Option<Time>, Error> {
@@ -335,13 +341,21 @@ impl Store for Sqlite {
     }
 
     fn live(&mut self) -> Result<Vec<Attempt>, Error> {
-        let sql = format!("SELECT {ATTEMPT} FROM attempt WHERE outcome IS NULL ORDER BY task");
-        self.rows(&sql, [], rows::attempt)
+        let sql = concat!(
+            "SELECT ",
+            attempt_columns!(),
+            " FROM attempt WHERE outcome IS NULL ORDER BY task"
+        );
+        self.rows(sql, [], rows::attempt)
     }
 
     fn attempts(&mut self, id: TaskId) -> Result<Vec<Attempt>, Error> {
-        let sql = format!("SELECT {ATTEMPT} FROM attempt WHERE task = ?1 ORDER BY number");
-        self.rows(&sql, [id.0], rows::attempt)
+        let sql = concat!(
+            "SELECT ",
+            attempt_columns!(),
+            " FROM attempt WHERE task = ?1 ORDER BY number"
+        );
+        self.rows(sql, [id.0], rows::attempt)
     }
 
     fn list(&mut self, filter: &Filter) -> Result<Vec<Task>, Error> {
