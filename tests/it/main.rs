@@ -4,6 +4,7 @@ mod bed;
 mod config;
 mod daemon;
 mod notify;
+mod profile;
 mod runner;
 mod signals;
 mod sim;
