@@ -14,8 +14,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 use taskdaemon::engine::command::{Abilities, Command, RunnerUp};
 use taskdaemon::engine::effect::{Effect, Verdict};
