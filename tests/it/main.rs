@@ -1,8 +1,11 @@
 //! Integration tests: one binary, one file per room.
 
+mod api;
 mod bed;
+mod cli;
 mod config;
 mod daemon;
+mod handover;
 mod notify;
 mod profile;
 mod runner;
