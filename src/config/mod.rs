@@ -237,6 +237,7 @@ fn defaults(places: &Places, above: &[Layer]) -> Result<Layer, Error> {
         .unwrap_or_else(|| state.clone());
     config.api.socket = runtime.join("api.sock");
     config.run.runner_socket = runtime.join("runner.sock");
+    config.run.report_socket = runtime.join("report/report.sock");
     config.state_dir = state;
     config.runtime_dir = runtime;
     let dict = keys::dict(&config).map_err(|error| Error::new(Place::Default, error))?;

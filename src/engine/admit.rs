@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use crate::model::attempt::{Attempt, Usage};
+use crate::model::attempt::{Attempt, Usage, profile_runner};
 use crate::model::task::{Event, Task};
 use crate::model::time::Time;
 use crate::store::{self, QueueUse, Store};
@@ -41,9 +41,10 @@ impl<S: Store> Engine<S> {
             let Ok(task) = self.advance(task, Event::Claim, None, now)? else {
                 continue;
             };
+            let profile = task.spec.profile.as_deref().map(profile_runner);
             self.store.begin_attempt(&Attempt {
                 key: task.attempt_key(),
-                runner: runner.instance.clone(),
+                runner: profile.unwrap_or_else(|| runner.instance.clone()),
                 boot: runner.boot.clone(),
                 claimed: now,
                 started: None,

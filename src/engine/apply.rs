@@ -41,6 +41,12 @@ impl<S: Store> Engine<S> {
                 self.runner = None;
                 Ok(())
             }
+            Command::Dialled {
+                visit,
+                key,
+                uid,
+                trusted,
+            } => self.dialled(visit, key, uid, trusted),
             Command::Started { key, started } => self.store.start_attempt(key, &started),
             Command::Ended {
                 key,
@@ -121,7 +127,9 @@ impl<S: Store> Engine<S> {
             return Ok(());
         };
         let can = runner.abilities;
-        let limits = || tasks.iter().map(|task| &task.spec.limits);
+        // A profile has limits of its own making; its runner says what it can.
+        let shared = |task: &&NewTask| task.spec.profile.is_none();
+        let limits = || tasks.iter().filter(shared).map(|task| &task.spec.limits);
         if !can.memory && limits().any(|limits| limits.memory.is_some()) {
             return Err(Error::Unenforceable("a memory limit"));
         }

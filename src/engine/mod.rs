@@ -15,6 +15,7 @@ pub mod effect;
 pub mod handle;
 mod news;
 pub mod options;
+mod profile;
 pub mod reader;
 mod runner;
 pub mod snapshot;
@@ -85,7 +86,8 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Settles what another boot of the host left behind.
+    /// Settles what another boot of the host left behind, and has the runners
+    /// of single attempts looked for; the first turn's effects say which.
     ///
     /// # Errors
     /// The store failed.
@@ -94,6 +96,8 @@ impl<S: Store> Engine<S> {
         for attempt in self.store.live()? {
             if attempt.boot != self.boot {
                 self.lose(attempt.key, now)?;
+            } else if attempt.is_alone() {
+                self.seek(attempt);
             }
         }
         self.store.commit()?;

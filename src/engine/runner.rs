@@ -2,7 +2,8 @@
 //!
 //! The runner names every attempt it holds. Whatever else the store thinks is
 //! live either never reached this very runner, and is launched again under the
-//! same number, or was held by one that is gone, and is lost.
+//! same number, or was held by one that is gone, and is lost. Attempts with a
+//! runner of their own are none of its business: see `profile.rs`.
 
 use std::collections::HashSet;
 
@@ -20,6 +21,9 @@ impl<S: Store> Engine<S> {
         self.turned.effects.push(Effect::Attach);
         let mut strangers: HashSet<AttemptKey> = runner.held.iter().copied().collect();
         for attempt in self.store.live()? {
+            if attempt.is_alone() {
+                continue;
+            }
             let held = strangers.remove(&attempt.key);
             let Some(task) = self.store.task(attempt.key.task)? else {
                 continue;

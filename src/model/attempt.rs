@@ -234,6 +234,7 @@ pub struct Attempt {
     pub key: AttemptKey,
     /// Instance of the runner it was given to. Another instance that does not
     /// know the attempt proves it lost; the same one proves it never began.
+    /// In a sandbox profile, what [`profile_runner`] says.
     pub runner: String,
     /// Boot id of the host at the claim.
     pub boot: String,
@@ -247,4 +248,24 @@ pub struct Attempt {
     pub outcome: Option<Outcome>,
     /// What it used.
     pub usage: Usage,
+}
+
+/// Begins the runner of an attempt in a sandbox profile; no shared runner's
+/// instance has it, which is a UUID.
+const PROFILE: &str = "profile:";
+
+/// What stands in an attempt's `runner` when it got a runner of its own, in a
+/// sandbox profile: there is no instance yet that could be named.
+#[must_use]
+pub fn profile_runner(profile: &str) -> String {
+    format!("{PROFILE}{profile}")
+}
+
+impl Attempt {
+    /// Whether it was given to a runner of its own, which no shared runner can
+    /// know of.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.runner.starts_with(PROFILE)
+    }
 }

@@ -15,6 +15,8 @@ use super::time::Time;
 pub const GRACE: Duration = Duration::from_secs(10);
 /// Pause before a kill that did not end an attempt is repeated.
 pub const KILL_AGAIN: Duration = Duration::from_secs(5);
+/// Pause before a task is tried again whose attempt was turned away unstarted.
+pub const TURNED_AWAY: Duration = Duration::from_secs(1);
 /// Interruptions within [`POISON_WINDOW`] that quarantine a task.
 pub const POISON_COUNT: usize = 3;
 /// See [`POISON_COUNT`].
@@ -195,6 +197,7 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
     let task = match outcome.class {
         Class::Success => finish(task, State::Succeeded, outcome.clone(), now),
         Class::Cancelled => finish(task, State::Cancelled, outcome.clone(), now),
+        Class::Interrupted if never_began(ended) => queue(task, now.after(TURNED_AWAY), now),
         Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
         Class::Exit
         | Class::Signal
@@ -209,6 +212,13 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
         verdict: Some(outcome),
         acts: vec![Act::Acknowledge],
     })
+}
+
+/// Whether the runner turned the attempt away before anything of it ran. That
+/// says nothing of the task, so it counts neither as a try nor as an
+/// interruption, and there are no effects that `hold` would have to respect.
+const fn never_began(ended: &Ended) -> bool {
+    matches!(ended.exit, Exit::Spawn { .. }) && ended.interrupted
 }
 
 fn failed(mut task: Task, outcome: &Outcome, now: Time) -> Task {
@@ -245,6 +255,7 @@ fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
     let (class, message) = match (stop, &ended.exit) {
         (Some(StopCause::Cancel), _) => (Class::Cancelled, "on request".to_owned()),
         (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
+        (None, Exit::Spawn { error }) if ended.interrupted => (Class::Interrupted, error.clone()),
         (None, Exit::Spawn { error }) => (Class::Spawn, error.clone()),
         (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
         (None, _) if ended.oom => (Class::Oom, "over its memory limit".to_owned()),
@@ -455,6 +466,35 @@ mod tests {
         }
         assert_eq!(task.state, State::Failed);
         assert_eq!(task.outcome.expect("an outcome").class, Class::Poison);
+    }
+
+    #[test]
+    fn an_attempt_that_was_turned_away_counts_as_nothing() {
+        let spec = Spec {
+            on_interrupt: OnInterrupt::Hold,
+            ..Spec::default()
+        };
+        let mut task = task(spec);
+        for round in 1..=10 {
+            let now = at(round * 10);
+            task = step(task, Event::Wake, now).expect("wake").task;
+            task = step(task, Event::Claim, now).expect("claim").task;
+            let exit = Exit::Spawn {
+                error: "full".to_owned(),
+            };
+            let event = Event::Ended {
+                key: task.attempt_key(),
+                ended: Ended {
+                    interrupted: true,
+                    ..ended(exit)
+                },
+            };
+            let over = step(task, event, now).expect("end");
+            assert_eq!(over.verdict.expect("why").class, Class::Interrupted);
+            task = over.task;
+            assert_eq!((task.state, task.tries), (State::Scheduled, 0));
+            assert_eq!(task.interruptions, []);
+        }
     }
 
     #[test]
