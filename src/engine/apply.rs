@@ -221,10 +221,16 @@ impl<S: Store> Engine<S> {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());
         };
-        if let Some(started) = started {
-            self.store.start_attempt(key, &started)?;
-        }
-        match self.advance(task, Event::Ended { key, ended }, None, now)? {
+        match self.advance(
+            task,
+            Event::Ended {
+                key,
+                started,
+                ended,
+            },
+            None,
+            now,
+        )? {
             Ok(_) => {}
             // A report that was recorded before, or that came too late. The
             // runner may forget it either way.

@@ -20,9 +20,10 @@ pub mod reader;
 mod runner;
 pub mod snapshot;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::model::attempt::AttemptKey;
 use crate::model::event::{Event as Row, Kind};
 use crate::model::step::step;
 use crate::model::task::{Act, Event, Refusal, Task, TaskId};
@@ -146,8 +147,11 @@ impl<S: Store> Engine<S> {
 
     fn work(&mut self, commands: Vec<Command>, now: Time) -> Result<(), store::Error> {
         self.store.begin()?;
+        let over = ends(&commands);
         for command in commands {
-            self.apply(command, now)?;
+            if !matches!(&command, Command::Started { key, .. } if over.contains(key)) {
+                self.apply(command, now)?;
+            }
         }
         self.wake(now)?;
         if self.hungry && !self.turned.over {
@@ -182,8 +186,10 @@ impl<S: Store> Engine<S> {
     ) -> Result<Result<Task, Refusal>, store::Error> {
         let before = (task.state, task.attempt);
         let key = task.attempt_key();
-        let usage = match &event {
-            Event::Ended { ended, .. } => Some((ended.at, ended.usage.clone())),
+        let end = match &event {
+            Event::Ended { started, ended, .. } => {
+                Some((started.clone(), ended.at, ended.usage.clone()))
+            }
             Event::Wake
             | Event::Unblock
             | Event::Skip { .. }
@@ -198,8 +204,9 @@ impl<S: Store> Engine<S> {
             Err(refusal) => return Ok(Err(refusal)),
         };
         self.store.save(before, &step.task)?;
-        if let (Some(verdict), Some((at, usage))) = (&step.verdict, usage) {
-            self.store.end_attempt(key, at, verdict, &usage)?;
+        if let (Some(verdict), Some((started, at, usage))) = (&step.verdict, end) {
+            self.store
+                .end_attempt(key, started.as_ref(), at, verdict, &usage)?;
         }
         let task = step.task;
         if let Some(verdict) = step.verdict {
@@ -289,4 +296,20 @@ impl<S: Store> Engine<S> {
         self.snapshot.turned = now;
         Ok(())
     }
+}
+
+/// Attempts whose end is among these commands: that tells their start as well.
+fn ends(commands: &[Command]) -> HashSet<AttemptKey> {
+    let ended = |command: &Command| {
+        let Command::Ended {
+            key,
+            started: Some(_),
+            ..
+        } = command
+        else {
+            return None;
+        };
+        Some(*key)
+    };
+    commands.iter().filter_map(ended).collect()
 }

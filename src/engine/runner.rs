@@ -68,7 +68,16 @@ impl<S: Store> Engine<S> {
         };
         // An attempt that is live in its own row and not in its task's cannot
         // be: both change in one transaction. Should it be, it stays visible.
-        let _moved = self.advance(task, Event::Ended { key, ended }, None, now)?;
+        let _moved = self.advance(
+            task,
+            Event::Ended {
+                key,
+                started: None,
+                ended,
+            },
+            None,
+            now,
+        )?;
         Ok(())
     }
 }

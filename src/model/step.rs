@@ -32,7 +32,7 @@ pub fn step(task: Task, event: Event, now: Time) -> Result<Step, Refusal> {
         Event::Unblock => unblock(task, now),
         Event::Skip { why } => skip(task, why, now),
         Event::Claim => claim(task, now),
-        Event::Ended { key, ended } => end(task, key, &ended, now),
+        Event::Ended { key, ended, .. } => end(task, key, &ended, now),
         Event::Cancel => cancel(task, now),
         Event::Retry => retry(task, now),
         Event::Pause => pause(task, now),
@@ -428,6 +428,7 @@ mod tests {
 
     fn end_of(task: &Task, exit: Exit) -> Event {
         Event::Ended {
+            started: None,
             key: task.attempt_key(),
             ended: ended(exit),
         }
@@ -483,6 +484,7 @@ mod tests {
                 error: "full".to_owned(),
             };
             let event = Event::Ended {
+                started: None,
                 key: task.attempt_key(),
                 ended: Ended {
                     interrupted: true,
@@ -549,6 +551,7 @@ mod tests {
             ..task.attempt_key()
         };
         let event = Event::Ended {
+            started: None,
             key,
             ended: ended(Exit::Code { code: 0 }),
         };

@@ -312,6 +312,7 @@ impl Store for Sqlite {
     fn end_attempt(
         &mut self,
         key: AttemptKey,
+        started: Option<&Started>,
         at: Time,
         outcome: &Outcome,
         usage: &Usage,
@@ -319,7 +320,9 @@ impl Store for Sqlite {
         let changed = self
             .statement(
                 "UPDATE attempt SET ended = ?3, outcome = ?4, cpu_us = ?5, memory_peak = ?6, \
-                 output_kept = ?7, output_dropped = ?8 \
+                 output_kept = ?7, output_dropped = ?8, started = coalesce(started, ?9), \
+                 pid = coalesce(pid, ?10), uid = coalesce(uid, ?11), user = coalesce(user, ?12), \
+                 cgroup = coalesce(cgroup, ?13) \
                  WHERE task = ?1 AND number = ?2 AND outcome IS NULL",
             )?
             .execute(params![
@@ -331,6 +334,11 @@ impl Store for Sqlite {
                 usage.memory_peak,
                 usage.output_kept,
                 usage.output_dropped,
+                started.map(|started| started.at.micros()),
+                started.map(|started| started.pid),
+                started.map(|started| started.uid),
+                started.map(|started| &started.user),
+                started.and_then(|started| started.cgroup.as_ref()),
             ])
             .map_err(failed("end an attempt"))?;
         if changed == 1 {

@@ -199,10 +199,10 @@ fn attempts_end_once<S: Store>(open: impl Fn() -> S) {
         output_dropped: 3,
     };
     store
-        .end_attempt(key, at(7), &outcome, &usage)
+        .end_attempt(key, None, at(7), &outcome, &usage)
         .expect("end");
     assert!(matches!(
-        store.end_attempt(key, at(8), &outcome, &usage),
+        store.end_attempt(key, None, at(8), &outcome, &usage),
         Err(Error::Fenced(_))
     ));
     store
