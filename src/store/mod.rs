@@ -6,6 +6,7 @@
 //! trait exists because a shared PostgreSQL is the second.
 
 pub mod ballast;
+mod books;
 mod list;
 pub mod lock;
 pub mod migrate;
