@@ -251,7 +251,7 @@ pub struct Attempt {
 }
 
 /// Begins the runner of an attempt in a sandbox profile; no shared runner's
-/// instance has it, which is a UUID.
+/// instance has it, which is a number.
 const PROFILE: &str = "profile:";
 
 /// What stands in an attempt's `runner` when it got a runner of its own, in a

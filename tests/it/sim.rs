@@ -198,9 +198,9 @@ impl World {
                 0 if self.met.contains(&key) => self.end(key, None),
                 1 if self.met.remove(&key) => {
                     self.alone.live.remove(&key);
-                    if self.alone.ended.remove(&key).is_none() {
-                        commands.push(lost(key, self.now));
-                    }
+                    self.alone.ended.remove(&key);
+                    // Had its end been told, this would be one report too many.
+                    commands.push(lost(key, self.now));
                 }
                 2..=4 if !self.met.contains(&key) => commands.push(Command::Dialled {
                     visit: 1,
