@@ -192,9 +192,12 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
     let outcome = judge(ended, task.stop);
     let mut task = task;
     task.outcome = Some(outcome.clone());
+    let ran = !matches!(ended.exit, Exit::Spawn { .. });
     let task = match outcome.class {
         Class::Success => finish(task, State::Succeeded, outcome.clone(), now),
         Class::Cancelled => finish(task, State::Cancelled, outcome.clone(), now),
+        // What never ran was not cut short either.
+        Class::Interrupted if !ran => queue(task, now, now),
         Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
         Class::Exit
         | Class::Signal
@@ -245,6 +248,8 @@ fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
     let (class, message) = match (stop, &ended.exit) {
         (Some(StopCause::Cancel), _) => (Class::Cancelled, "cancelled".to_owned()),
         (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
+        // Refused by a runner that was told to stop: no fault of the task's.
+        (None, Exit::Spawn { error }) if ended.interrupted => (Class::Interrupted, error.clone()),
         (None, Exit::Spawn { error }) => (Class::Spawn, error.clone()),
         (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
         (None, _) if ended.oom => (Class::Oom, "over its memory limit".to_owned()),
@@ -455,6 +460,28 @@ mod tests {
         }
         assert_eq!(task.state, State::Failed);
         assert_eq!(task.outcome.expect("an outcome").class, Class::Poison);
+    }
+
+    #[test]
+    fn an_attempt_refused_by_a_stopping_runner_never_counts_against_its_task() {
+        let mut task = task(Spec {
+            on_interrupt: OnInterrupt::Hold,
+            ..Spec::default()
+        });
+        for round in 1..=5 {
+            task = step(task, Event::Claim, at(round)).expect("claim").task;
+            let mut refused = ended(Exit::Spawn {
+                error: "the runner is stopping".to_owned(),
+            });
+            refused.interrupted = true;
+            let event = Event::Ended {
+                key: task.attempt_key(),
+                ended: refused,
+            };
+            task = step(task, event, at(round)).expect("end").task;
+            assert_eq!((task.state, task.tries), (State::Queued, 0));
+            assert!(task.interruptions.is_empty());
+        }
     }
 
     #[test]

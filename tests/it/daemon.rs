@@ -85,6 +85,29 @@ fn a_task_whose_runner_is_killed_is_lost_within_a_second_and_run_again() {
 }
 
 #[test]
+fn a_runner_that_is_told_to_stop_fails_none_of_the_waiting_tasks() {
+    let bed = Bed::start(&[("ENGINE__SLOTS", "2")]);
+    // The first task makes the runner stop slowly, the second frees a slot.
+    let stubborn = bed.submit(&marking(&bed, "stubborn", "trap '' TERM; sleep 3 & wait; wait"));
+    bed.submit(&marking(&bed, "short", "sleep 0.5"));
+    bed.until("both run", |bed| marks(bed).len() == 2);
+    let ids: Vec<_> = (0..20)
+        .map(|n| bed.submit(&marking(&bed, &format!("waiting {n}"), "true")))
+        .collect();
+    let (_, status) = bed.get("/v1/status").expect("status");
+    let pid = i32::try_from(status["runner"]["pid"].as_i64().expect("pid")).expect("pid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).expect("stop");
+    for id in ids {
+        let task = bed.wait(id);
+        assert_eq!(task["state"], "succeeded", "{task}");
+    }
+    assert_eq!(bed.wait(stubborn)["state"], "succeeded");
+    let ran = marks(&bed);
+    let waiting = ran.iter().filter(|mark| mark.starts_with("waiting"));
+    assert_eq!(waiting.count(), 20, "each ran once: {ran:?}");
+}
+
+#[test]
 fn a_second_daemon_on_one_directory_is_refused_at_once() {
     let bed = Bed::start(&[]);
     let start = taskdaemon::clock::instant();

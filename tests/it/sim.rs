@@ -430,13 +430,15 @@ fn run(seed: u64, turns: u32) {
 
 /// Left alone with a runner, everything comes to an end.
 fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
-    if !world.connected {
-        world.connected = true;
-        let mut commands = vec![world.introduction()];
-        commands.extend(world.reports());
-        let turned = engine.turn(commands, world.now).expect("turn");
-        world.carry_out(turned);
+    // A runner that was told to stop gets nothing more; this one stays.
+    for ended in world.runner.ended.values_mut() {
+        ended.interrupted = false;
     }
+    world.connected = true;
+    let mut commands = vec![Command::RunnerDown, world.introduction()];
+    commands.extend(world.reports());
+    let turned = engine.turn(commands, world.now).expect("turn");
+    world.carry_out(turned);
     for _ in 0..2_000 {
         let counts = engine.snapshot().counts;
         let unfinished: u64 = State::ALL
