@@ -214,6 +214,11 @@ impl<S: Store> Engine<S> {
             // to it. It is heard to its end; the next one gets the work.
             self.runner = None;
         }
+        if self.strangers.remove(&key) {
+            self.hungry = true;
+            self.turned.effects.push(Effect::Acknowledge(key));
+            return Ok(());
+        }
         let Some(task) = self.store.task(key.task)? else {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());

@@ -19,9 +19,10 @@ pub mod reader;
 mod runner;
 pub mod snapshot;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::model::attempt::AttemptKey;
 use crate::model::event::{Event as Row, Kind};
 use crate::model::step::step;
 use crate::model::task::{Act, Event, Refusal, Task, TaskId};
@@ -56,6 +57,9 @@ pub struct Engine<S> {
     options: Options,
     boot: String,
     runner: Option<Arc<RunnerUp>>,
+    /// Held by the runner and not live here. Their numbers are taken until it
+    /// has let go of them: it would take a launch for one it has carried out.
+    strangers: HashSet<AttemptKey>,
     waiters: HashMap<TaskId, Vec<Reply<Task>>>,
     answers: Vec<Answer>,
     over: Vec<Task>,
@@ -75,6 +79,7 @@ impl<S: Store> Engine<S> {
             options,
             boot,
             runner: None,
+            strangers: HashSet::new(),
             waiters: HashMap::new(),
             answers: Vec::new(),
             over: Vec::new(),
