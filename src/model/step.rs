@@ -15,6 +15,9 @@ use super::time::Time;
 pub const GRACE: Duration = Duration::from_secs(10);
 /// Pause before a kill that did not end an attempt is repeated.
 pub const KILL_AGAIN: Duration = Duration::from_secs(5);
+/// Pause before an attempt for which the host was short of something is made
+/// again.
+pub const SCARCE: Duration = Duration::from_secs(2);
 /// Interruptions within [`POISON_WINDOW`] that quarantine a task.
 pub const POISON_COUNT: usize = 3;
 /// See [`POISON_COUNT`].
@@ -192,12 +195,14 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
     let outcome = judge(ended, task.stop);
     let mut task = task;
     task.outcome = Some(outcome.clone());
+    let scarce = matches!(ended.exit, Exit::Spawn { scarce: true, .. });
     let ran = !matches!(ended.exit, Exit::Spawn { .. });
     let task = match outcome.class {
         Class::Success => finish(task, State::Succeeded, outcome.clone(), now),
         Class::Cancelled => finish(task, State::Cancelled, outcome.clone(), now),
         // What never ran was not cut short either.
         Class::Interrupted if !ran => queue(task, now, now),
+        Class::Spawn if scarce => queue(task, now.after(SCARCE), now),
         Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
         Class::Exit
         | Class::Signal
@@ -249,8 +254,10 @@ fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
         (Some(StopCause::Cancel), _) => (Class::Cancelled, "cancelled".to_owned()),
         (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
         // Refused by a runner that was told to stop: no fault of the task's.
-        (None, Exit::Spawn { error }) if ended.interrupted => (Class::Interrupted, error.clone()),
-        (None, Exit::Spawn { error }) => (Class::Spawn, error.clone()),
+        (None, Exit::Spawn { error, .. }) if ended.interrupted => {
+            (Class::Interrupted, error.clone())
+        }
+        (None, Exit::Spawn { error, .. }) => (Class::Spawn, error.clone()),
         (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
         (None, _) if ended.oom => (Class::Oom, "over its memory limit".to_owned()),
         (None, _) if ended.interrupted => {
@@ -472,6 +479,7 @@ mod tests {
             task = step(task, Event::Claim, at(round)).expect("claim").task;
             let mut refused = ended(Exit::Spawn {
                 error: "the runner is stopping".to_owned(),
+                scarce: false,
             });
             refused.interrupted = true;
             let event = Event::Ended {
@@ -482,6 +490,21 @@ mod tests {
             assert_eq!((task.state, task.tries), (State::Queued, 0));
             assert!(task.interruptions.is_empty());
         }
+    }
+
+    #[test]
+    fn a_start_that_the_host_was_too_short_for_costs_no_try() {
+        let task = running(Spec::default());
+        let event = end_of(
+            &task,
+            Exit::Spawn {
+                error: "fork: Resource temporarily unavailable".to_owned(),
+                scarce: true,
+            },
+        );
+        let after = step(task, event, at(1)).expect("end").task;
+        assert_eq!((after.state, after.tries), (State::Scheduled, 0));
+        assert_eq!(after.wake, Some(at(1).after(SCARCE)));
     }
 
     #[test]
@@ -565,6 +588,7 @@ mod tests {
                 task,
                 Exit::Spawn {
                     error: "x".to_owned(),
+                    scarce: task.attempt % 2 == 0,
                 },
             ),
             _ => end_of(task, Exit::Lost),

@@ -111,6 +111,7 @@ impl Launcher {
         let ended = Ended {
             exit: Exit::Spawn {
                 error: format!("could not make the output file: {error}"),
+                scarce: true,
             },
             oom: false,
             interrupted: false,

@@ -88,7 +88,11 @@ fn a_task_whose_runner_is_killed_is_lost_within_a_second_and_run_again() {
 fn a_runner_that_is_told_to_stop_fails_none_of_the_waiting_tasks() {
     let bed = Bed::start(&[("ENGINE__SLOTS", "2")]);
     // The first task makes the runner stop slowly, the second frees a slot.
-    let stubborn = bed.submit(&marking(&bed, "stubborn", "trap '' TERM; sleep 3 & wait; wait"));
+    let stubborn = bed.submit(&marking(
+        &bed,
+        "stubborn",
+        "trap '' TERM; sleep 3 & wait; wait",
+    ));
     bed.submit(&marking(&bed, "short", "sleep 0.5"));
     bed.until("both run", |bed| marks(bed).len() == 2);
     let ids: Vec<_> = (0..20)
@@ -166,6 +170,32 @@ fn an_interrupt_from_the_terminal_does_not_reach_running_tasks() {
     bed.restart();
     assert_eq!(bed.wait(id)["attempts"][0]["exit_code"], 7);
     assert_eq!(marks(&bed), ["ran"]);
+}
+
+#[test]
+fn a_runner_short_of_descriptors_fails_no_task() {
+    let bed = Bed::start(&[("ENGINE__SLOTS", "16")]);
+    bed.until("there is a runner", |bed| {
+        bed.get("/v1/status")
+            .is_ok_and(|(_, status)| !status["runner"].is_null())
+    });
+    let (_, status) = bed.get("/v1/status").expect("status");
+    let limited = std::process::Command::new("prlimit")
+        .arg(format!("--pid={}", status["runner"]["pid"]))
+        .arg("--nofile=30:")
+        .status();
+    if !limited.is_ok_and(|status| status.success()) {
+        println!("skipped: no prlimit here");
+        return;
+    }
+    let ids: Vec<_> = (0..20)
+        .map(|_| bed.submit(&marking(&bed, "ran", "sleep 0.3")))
+        .collect();
+    for id in ids {
+        let task = bed.wait(id);
+        assert_eq!(task["state"], "succeeded", "{task}");
+    }
+    assert_eq!(marks(&bed).len(), 20);
 }
 
 #[test]

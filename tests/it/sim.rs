@@ -85,6 +85,7 @@ impl World {
             4 => Exit::Signal { signal: 9 },
             _ => Exit::Spawn {
                 error: "no such program".to_owned(),
+                scarce: self.chance(3),
             },
         };
         let interrupted = self.chance(10);
