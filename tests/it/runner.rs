@@ -386,7 +386,7 @@ fn code(ended: &Ended) -> i32 {
 
 fn spawn_error(ended: &Ended) -> String {
     match &ended.exit {
-        Exit::Spawn { error } => error.clone(),
+        Exit::Spawn { error, .. } => error.clone(),
         other => panic!("{other:?}"),
     }
 }
