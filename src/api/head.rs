@@ -162,6 +162,12 @@ mod tests {
     use hyper::Request;
     use std::net::Ipv4Addr;
 
+    type Row = (
+        Peer,
+        &'static [(&'static str, &'static str)],
+        Result<(), &'static str>,
+    );
+
     fn verdict(peer: Peer, lines: &[(&str, &str)]) -> Result<(), &'static str> {
         let mut request = Request::get("/v1/status");
         for (name, value) in lines {
@@ -175,7 +181,7 @@ mod tests {
     fn heads_are_judged_by_host_origin_and_coding() {
         let tcp = Peer::Tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let unix = Peer::Unix { uid: 1, gid: 1 };
-        let rows: [(Peer, &[(&str, &str)], Result<(), &str>); 17] = [
+        let rows: [Row; 17] = [
             (unix, &[("host", "localhost")], Ok(())),
             (unix, &[("host", "anything.example")], Ok(())),
             (unix, &[], Err("bad_host")),

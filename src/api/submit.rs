@@ -323,202 +323,213 @@ mod tests {
         assert_ne!(one, hash(r#"{"command":["b"],"key":"k"}"#));
     }
 
+    /// A body, and the code, field and words of the answer to it.
+    type Row = (
+        &'static str,
+        &'static str,
+        Option<&'static str>,
+        &'static str,
+    );
+
+    const BAD: &[Row] = &[
+        ("", "bad_json", None, "empty"),
+        ("null", "bad_json", None, "line 1 column 4"),
+        ("[]", "bad_json", None, "a JSON object"),
+        (
+            r#"{"command":["a"],"retry":[3]}"#,
+            "bad_json",
+            None,
+            "a JSON object",
+        ),
+        (r#"{"tasks":[[["a"]]]}"#, "bad_json", None, "a JSON object"),
+        ("{", "bad_json", None, "line 1 column 1"),
+        (r#"{"command":["a"]} x"#, "bad_json", None, "trailing"),
+        ("\u{feff}{}", "bad_json", None, "line 1 column 1"),
+        (
+            r#"{"command":["a"],"command":["b"]}"#,
+            "duplicate_field",
+            Some("command"),
+            "",
+        ),
+        (
+            r#"{"command":["a"],"env":{"A":"1","A":"2"}}"#,
+            "duplicate_field",
+            Some("A"),
+            "",
+        ),
+        (r#"{"command":["\ud800"]}"#, "bad_json", None, "column"),
+        (
+            r#"{"command":["a\u0000"]}"#,
+            "invalid",
+            Some("command"),
+            "NUL",
+        ),
+        (
+            r#"{"command":["a"],"priority":1.5}"#,
+            "bad_json",
+            None,
+            "i32",
+        ),
+        (
+            r#"{"command":["a"],"priority":1e400}"#,
+            "bad_json",
+            None,
+            "out of range",
+        ),
+        (r#"{"command":["a"],"priority":-0}"#, "bad_json", None, ""),
+        (
+            r#"{"command":["a"],"priority":9007199254740993}"#,
+            "bad_json",
+            None,
+            "i32",
+        ),
+        (r#"{"command":["a"],"priority":NaN}"#, "bad_json", None, ""),
+        (
+            r#"{"command":["a"],"priority":5000}"#,
+            "invalid",
+            Some("priority"),
+            "1000",
+        ),
+        (
+            r#"{"command":["a"],"timout":"1s"}"#,
+            "unknown_field",
+            Some("timout"),
+            "did you mean `timeout`",
+        ),
+        (
+            r#"{"command":["a"],"zzz":1}"#,
+            "unknown_field",
+            Some("zzz"),
+            "column",
+        ),
+        (
+            r#"{"command":["a"],"retry":{"max_atempts":1}}"#,
+            "unknown_field",
+            Some("max_atempts"),
+            "max_attempts",
+        ),
+        (r#"{}"#, "invalid", Some("command"), "empty"),
+        (r#"{"command":[]}"#, "invalid", Some("command"), "empty"),
+        (
+            r#"{"command":[""]}"#,
+            "invalid",
+            Some("command"),
+            "empty program",
+        ),
+        (r#"{"command":"ls"}"#, "bad_json", None, "sequence"),
+        (
+            r#"{"command":["a"],"timeout":30}"#,
+            "bad_json",
+            None,
+            "duration",
+        ),
+        (
+            r#"{"command":["a"],"timeout":"30"}"#,
+            "bad_json",
+            None,
+            "unit",
+        ),
+        (
+            r#"{"command":["a"],"timeout":"0s"}"#,
+            "invalid",
+            Some("timeout"),
+            "longer than zero",
+        ),
+        (
+            r#"{"command":["a"],"memory":"512M"}"#,
+            "bad_json",
+            None,
+            "unit",
+        ),
+        (
+            r#"{"command":["a"],"memory":"1KiB"}"#,
+            "invalid",
+            Some("memory"),
+            "1 MiB",
+        ),
+        (
+            r#"{"command":["a"],"cpu":0}"#,
+            "invalid",
+            Some("cpu"),
+            "cores",
+        ),
+        (
+            r#"{"command":["a"],"cpu":"many"}"#,
+            "bad_json",
+            None,
+            "cores",
+        ),
+        (
+            r#"{"command":["a"],"cwd":"relative"}"#,
+            "invalid",
+            Some("cwd"),
+            "absolute",
+        ),
+        (
+            r#"{"command":["a"],"umask":"999"}"#,
+            "invalid",
+            Some("umask"),
+            "octal",
+        ),
+        (
+            r#"{"command":["a"],"stdin":"x","stdin_base64":"eA=="}"#,
+            "invalid",
+            Some("stdin"),
+            "combined",
+        ),
+        (
+            r#"{"command":["a"],"stdin_base64":"?"}"#,
+            "invalid",
+            Some("stdin_base64"),
+            "base64",
+        ),
+        (
+            r#"{"command":["a"],"run_at":"tomorrow"}"#,
+            "invalid",
+            Some("run_at"),
+            "offset",
+        ),
+        (
+            r#"{"command":["a"],"run_at":"2026-01-01T00:00:00Z","delay":"1s"}"#,
+            "invalid",
+            Some("delay"),
+            "run_at",
+        ),
+        (
+            r#"{"command":["a"],"key":""}"#,
+            "invalid",
+            Some("key"),
+            "1 to 255",
+        ),
+        (
+            r#"{"command":["a"],"env":{"NOTIFY_SOCKET":"x"}}"#,
+            "invalid",
+            Some("env"),
+            "reserved",
+        ),
+        (
+            r#"{"command":["a"],"on_interrupt":"panic"}"#,
+            "bad_json",
+            None,
+            "`retry` or `hold`",
+        ),
+        (
+            r#"{"command":["a"],"retry":{"max_attempts":3,"backoff":"2s","backoff_max":"1s"}}"#,
+            "invalid",
+            Some("retry.backoff"),
+            "backoff_max",
+        ),
+    ];
+
     #[test]
     fn each_bad_body_has_one_clear_answer() {
         let deep = "[".repeat(10_000);
         let long = format!(r#"{{"command":["{}"]}}"#, "x".repeat(128 * 1024));
-        let rows: [(&str, &str, Option<&str>, &str); 44] = [
-            ("", "bad_json", None, "empty"),
-            ("null", "bad_json", None, "line 1 column 4"),
-            ("[]", "bad_json", None, "a JSON object"),
-            (
-                r#"{"command":["a"],"retry":[3]}"#,
-                "bad_json",
-                None,
-                "a JSON object",
-            ),
-            (r#"{"tasks":[[["a"]]]}"#, "bad_json", None, "a JSON object"),
-            ("{", "bad_json", None, "line 1 column 1"),
-            (r#"{"command":["a"]} x"#, "bad_json", None, "trailing"),
-            ("\u{feff}{}", "bad_json", None, "line 1 column 1"),
-            (&deep, "bad_json", None, ""),
-            (
-                r#"{"command":["a"],"command":["b"]}"#,
-                "duplicate_field",
-                Some("command"),
-                "",
-            ),
-            (
-                r#"{"command":["a"],"env":{"A":"1","A":"2"}}"#,
-                "duplicate_field",
-                Some("A"),
-                "",
-            ),
-            (r#"{"command":["\ud800"]}"#, "bad_json", None, "column"),
-            (
-                r#"{"command":["a\u0000"]}"#,
-                "invalid",
-                Some("command"),
-                "NUL",
-            ),
-            (
-                r#"{"command":["a"],"priority":1.5}"#,
-                "bad_json",
-                None,
-                "i32",
-            ),
-            (
-                r#"{"command":["a"],"priority":1e400}"#,
-                "bad_json",
-                None,
-                "out of range",
-            ),
-            (r#"{"command":["a"],"priority":-0}"#, "bad_json", None, ""),
-            (
-                r#"{"command":["a"],"priority":9007199254740993}"#,
-                "bad_json",
-                None,
-                "i32",
-            ),
-            (r#"{"command":["a"],"priority":NaN}"#, "bad_json", None, ""),
-            (
-                r#"{"command":["a"],"priority":5000}"#,
-                "invalid",
-                Some("priority"),
-                "1000",
-            ),
-            (
-                r#"{"command":["a"],"timout":"1s"}"#,
-                "unknown_field",
-                Some("timout"),
-                "did you mean `timeout`",
-            ),
-            (
-                r#"{"command":["a"],"zzz":1}"#,
-                "unknown_field",
-                Some("zzz"),
-                "column",
-            ),
-            (
-                r#"{"command":["a"],"retry":{"max_atempts":1}}"#,
-                "unknown_field",
-                Some("max_atempts"),
-                "max_attempts",
-            ),
-            (r#"{}"#, "invalid", Some("command"), "empty"),
-            (r#"{"command":[]}"#, "invalid", Some("command"), "empty"),
-            (
-                r#"{"command":[""]}"#,
-                "invalid",
-                Some("command"),
-                "empty program",
-            ),
-            (r#"{"command":"ls"}"#, "bad_json", None, "sequence"),
-            (&long, "invalid", Some("command"), "131071"),
-            (
-                r#"{"command":["a"],"timeout":30}"#,
-                "bad_json",
-                None,
-                "duration",
-            ),
-            (
-                r#"{"command":["a"],"timeout":"30"}"#,
-                "bad_json",
-                None,
-                "unit",
-            ),
-            (
-                r#"{"command":["a"],"timeout":"0s"}"#,
-                "invalid",
-                Some("timeout"),
-                "longer than zero",
-            ),
-            (
-                r#"{"command":["a"],"memory":"512M"}"#,
-                "bad_json",
-                None,
-                "unit",
-            ),
-            (
-                r#"{"command":["a"],"memory":"1KiB"}"#,
-                "invalid",
-                Some("memory"),
-                "1 MiB",
-            ),
-            (
-                r#"{"command":["a"],"cpu":0}"#,
-                "invalid",
-                Some("cpu"),
-                "cores",
-            ),
-            (
-                r#"{"command":["a"],"cpu":"many"}"#,
-                "bad_json",
-                None,
-                "cores",
-            ),
-            (
-                r#"{"command":["a"],"cwd":"relative"}"#,
-                "invalid",
-                Some("cwd"),
-                "absolute",
-            ),
-            (
-                r#"{"command":["a"],"umask":"999"}"#,
-                "invalid",
-                Some("umask"),
-                "octal",
-            ),
-            (
-                r#"{"command":["a"],"stdin":"x","stdin_base64":"eA=="}"#,
-                "invalid",
-                Some("stdin"),
-                "combined",
-            ),
-            (
-                r#"{"command":["a"],"stdin_base64":"?"}"#,
-                "invalid",
-                Some("stdin_base64"),
-                "base64",
-            ),
-            (
-                r#"{"command":["a"],"run_at":"tomorrow"}"#,
-                "invalid",
-                Some("run_at"),
-                "offset",
-            ),
-            (
-                r#"{"command":["a"],"run_at":"2026-01-01T00:00:00Z","delay":"1s"}"#,
-                "invalid",
-                Some("delay"),
-                "run_at",
-            ),
-            (
-                r#"{"command":["a"],"key":""}"#,
-                "invalid",
-                Some("key"),
-                "1 to 255",
-            ),
-            (
-                r#"{"command":["a"],"env":{"NOTIFY_SOCKET":"x"}}"#,
-                "invalid",
-                Some("env"),
-                "reserved",
-            ),
-            (
-                r#"{"command":["a"],"on_interrupt":"panic"}"#,
-                "bad_json",
-                None,
-                "`retry` or `hold`",
-            ),
-            (
-                r#"{"command":["a"],"retry":{"max_attempts":3,"backoff":"2s","backoff_max":"1s"}}"#,
-                "invalid",
-                Some("retry.backoff"),
-                "backoff_max",
-            ),
+        let more = [
+            (deep.as_str(), "bad_json", None, ""),
+            (long.as_str(), "invalid", Some("command"), "131071"),
         ];
-        for (json, code, field, words) in rows {
+        for (json, code, field, words) in BAD.iter().copied().chain(more) {
             let shown: String = json.chars().take(80).collect();
             let problem = read(json).expect_err(&shown);
             assert_eq!(problem.code, code, "{shown}: {problem:?}");

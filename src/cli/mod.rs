@@ -23,12 +23,15 @@ pub mod text;
 
 /// A durable task queue, scheduler and supervisor for a Linux host.
 #[derive(Debug, Parser)]
-#[expect(clippy::doc_markdown, reason = "these comments are the help text")]
 #[command(name = "taskdaemon", version = crate::VERSION, max_term_width = 100)]
 struct Cli {
-    /// The daemon: unix:/path or http://127.0.0.1:8377 (with TASKDAEMON_TOKEN); else
-    /// TASKDAEMON_HOST, else the local one
-    #[arg(long, global = true, value_name = "ADDRESS")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDRESS",
+        help = "The daemon: unix:/path, or http://127.0.0.1:8377 with TASKDAEMON_TOKEN; \
+                otherwise TASKDAEMON_HOST, otherwise the local one"
+    )]
     host: Option<String>,
     /// Print JSON, for programs
     #[arg(long, global = true)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::config::{self, Sources};
+use crate::config::{self, Sources, print};
 use crate::{clock, daemon, runner};
 
 use super::{Failure, Outcome, Setting};
@@ -29,12 +29,15 @@ pub(super) struct RunArgs {
     log: Option<String>,
 }
 
-/// How the runner works; the service manager needs none of these.
+/// How the runner works. The service manager needs none of these.
 #[derive(Debug, Args)]
 pub(super) struct RunnerArgs {
     /// Descriptor with the state of the program that this one replaces
     #[arg(long, hide = true)]
     resume: Option<RawFd>,
+    /// Whom tasks run as: `policy` or `own`
+    #[arg(long, value_name = "WHOM", value_parser = users)]
+    users: Option<runner::Users>,
     /// Every option at once, as JSON
     #[arg(long, hide = true, value_name = "JSON")]
     options: Option<String>,
@@ -98,6 +101,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+fn users(word: &str) -> Result<runner::Users, String> {
+    match word {
+        "policy" => Ok(runner::Users::Policy),
+        "own" => Ok(runner::Users::Own),
+        _ => Err("must be `policy` or `own`".to_owned()),
+    }
+}
+
 /// `runner`.
 pub(super) fn runner(args: RunnerArgs) -> Outcome {
     let mut options = match &args.options {
@@ -106,6 +117,7 @@ pub(super) fn runner(args: RunnerArgs) -> Outcome {
         None => runner::Options::default(),
     };
     options.resume = args.resume;
+    options.users = args.users.unwrap_or(options.users);
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)
@@ -135,9 +147,9 @@ pub(super) fn config(args: &ConfigArgs, setting: &Setting) -> Outcome {
             }
         }
         ConfigVerb::Show { config } => {
-            out.write_all(config::print::show(&load(config)?).as_bytes())?;
+            out.write_all(print::show(&load(config)?).as_bytes())?;
         }
-        ConfigVerb::Default => out.write_all(config::print::default_text().as_bytes())?,
+        ConfigVerb::Default => out.write_all(print::default_text().as_bytes())?,
     }
     Ok(0)
 }

@@ -133,27 +133,34 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         handle: engine.handle,
         output,
     }));
+    runtime.shutdown_background();
     // The engine has ended, by order or by failure; this says which.
     let ended = engine.thread.join().unwrap_or_else(|_| {
+        let why = "the engine's thread panicked; see the log".to_owned();
         Err(store::Error::Unusable {
             path: settings.state_dir.clone(),
-            why: "the engine's thread panicked; see the log".to_owned(),
+            why,
         })
     });
-    runtime.shutdown_background();
     drop(lock);
     if let Err(error) = &ended {
-        tracing::error!(
-            message_id = telemetry::id::STORE_FAILED,
-            "{:#}",
-            anyhow::Error::msg(error.to_string())
-        );
-        if error.is_full() && ballast::release(&settings.state_dir) {
-            tracing::warn!("the disk is full: gave up the ballast so that work can be recorded");
-        }
+        give_way(error, &settings.state_dir);
     }
     served?;
     Ok(ended?)
+}
+
+/// Logs why the store failed, and makes room where that was the reason.
+fn give_way(error: &store::Error, state: &Path) {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    tracing::error!(
+        message_id = telemetry::id::STORE_FAILED,
+        "{error}{}; what was being saved is unknown, and the next start finds out",
+        cause.unwrap_or_default()
+    );
+    if error.is_full() && ballast::release(state) {
+        tracing::warn!("the disk is full: gave up the ballast so that work can be recorded");
+    }
 }
 
 /// Makes the directories, and says where output goes.

@@ -13,6 +13,7 @@ mod apply;
 pub mod command;
 pub mod effect;
 pub mod handle;
+mod news;
 pub mod options;
 pub mod reader;
 mod runner;
@@ -30,6 +31,7 @@ use crate::store::{self, Store};
 use answer::Answer;
 use command::{Command, Reply, RunnerUp};
 use effect::{Effect, Order};
+use news::News;
 use options::Options;
 use snapshot::{Phase, Snapshot};
 
@@ -57,6 +59,7 @@ pub struct Engine<S> {
     waiters: HashMap<TaskId, Vec<Reply<Task>>>,
     answers: Vec<Answer>,
     over: Vec<Task>,
+    news: Vec<News>,
     turned: Turned,
     /// Whether something may have become startable since the last look.
     hungry: bool,
@@ -75,6 +78,7 @@ impl<S: Store> Engine<S> {
             waiters: HashMap::new(),
             answers: Vec::new(),
             over: Vec::new(),
+            news: Vec::new(),
             turned: Turned::default(),
             hungry: true,
             snapshot: Snapshot::default(),
@@ -107,12 +111,14 @@ impl<S: Store> Engine<S> {
         let result = self.work(commands, now);
         let answers = std::mem::take(&mut self.answers);
         let over = std::mem::take(&mut self.over);
+        let news = std::mem::take(&mut self.news);
         match &result {
             Ok(()) => {
                 self.snapshot.commits += 1;
                 self.snapshot.commands += u64::try_from(count).unwrap_or(u64::MAX);
                 answers.into_iter().for_each(Answer::send);
                 over.into_iter().for_each(|task| self.tell_waiters(task));
+                news.iter().for_each(News::log);
                 self.publish(now)?;
             }
             Err(_) => {
@@ -192,6 +198,14 @@ impl<S: Store> Engine<S> {
             self.store.end_attempt(key, at, verdict, &usage)?;
         }
         let task = step.task;
+        if let Some(verdict) = step.verdict {
+            self.news.push(News::Ended {
+                key,
+                queue: task.queue.clone(),
+                state: task.state,
+                verdict,
+            });
+        }
         if task.state != before.0 {
             self.record(&task, Kind::Changed(task.state), actor, now)?;
             self.hungry |= before.0.is_live() || task.state == crate::model::task::State::Queued;
@@ -224,7 +238,13 @@ impl<S: Store> Engine<S> {
     fn act(&mut self, task: &Task, act: Act) -> Result<(), store::Error> {
         let key = task.attempt_key();
         let effect = match act {
-            Act::Launch => self.launch(task)?,
+            Act::Launch => {
+                self.news.push(News::Launched {
+                    key,
+                    queue: task.queue.clone(),
+                });
+                self.launch(task)?
+            }
             Act::Terminate => Effect::Terminate(key),
             Act::Kill => Effect::Kill(key),
             Act::Acknowledge => Effect::Acknowledge(key),

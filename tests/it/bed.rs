@@ -167,15 +167,13 @@ impl Drop for Bed {
             drop(daemon.wait());
         }
         if let Some(pid) = runner.and_then(|pid| i32::try_from(pid).ok()) {
-            // It ends its tasks and then itself.
-            drop(nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid),
-                nix::sys::signal::Signal::SIGTERM,
-            ));
+            // It ends its tasks and then itself; it may have done so already.
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).is_err();
         }
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            eprintln!("the daemon's log:\n{log}");
+            drop(writeln!(io::stderr(), "the daemon's log:\n{log}"));
         }
     }
 }
