@@ -146,7 +146,8 @@ impl World {
             .collect();
         Command::RunnerUp(RunnerUp {
             instance: format!("runner-{}", self.runner.instance),
-            boot: format!("boot-{}", self.boot),
+            // A runner in another mount namespace can be shown another boot id.
+            boot: format!("boot-{}, as the runner sees it", self.boot),
             version: "1".to_owned(),
             pid: 1,
             abilities: Abilities::default(),
