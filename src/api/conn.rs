@@ -18,6 +18,9 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, sleep_until};
+
+use crate::clock;
 
 use super::peer::{Peer, Settings};
 use super::problem::Problem;
@@ -50,6 +53,9 @@ pub(super) fn turn_away(stream: &Stream) {
 /// Serves one connection to its end.
 pub(super) async fn run(stream: Stream, gate: Gate, settings: Arc<Settings>) {
     let activity = Arc::clone(&gate.0.activity);
+    let patience = settings.options.idle_timeout;
+    let now = || Instant::from_std(clock::instant());
+    let mut idle = pin!(sleep_until(now() + patience));
     let io = Watched::new(stream, Arc::clone(&activity), settings);
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
@@ -69,6 +75,17 @@ pub(super) async fn run(stream: Stream, gate: Gate, settings: Arc<Settings>) {
                     Phase::Idle | Phase::Busy => Pin::new(&mut connection).graceful_shutdown(),
                 }
             }
+            // Set anew when it strikes, not with every request.
+            () = &mut idle => match activity.now() {
+                (Phase::Idle, since) if since + patience <= now() => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    idle.as_mut().reset(now() + patience);
+                }
+                (Phase::Idle, since) => idle.as_mut().reset(since + patience),
+                (Phase::Fresh | Phase::Head | Phase::Busy, _) => {
+                    idle.as_mut().reset(now() + patience);
+                }
+            },
         }
     };
     let Err(error) = ended else {

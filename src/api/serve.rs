@@ -28,6 +28,9 @@ use super::stream::{Activity, Stream};
 /// How long idle connections stay open when the daemon stops: a client that
 /// sends its next request in this time is answered, and told to reconnect.
 const LINGER: Duration = Duration::from_millis(500);
+/// How long a connection must have been without a request before it can be
+/// closed to make room: the request of one just opened is on its way.
+const SETTLED: Duration = Duration::from_millis(10);
 /// Pause of the accept loop when the process is out of descriptors and no
 /// connection holds one, so that there is nothing to wait for.
 const STARVED: Duration = Duration::from_millis(50);
@@ -94,7 +97,7 @@ pub(super) async fn serve(server: Server, listeners: Vec<Listener>) -> Drained {
             () = stopped(&mut shutdown) => break,
             Some(ended) = table.tasks.join_next_with_id() => table.forget(ended),
             accepted = accept(&listeners, &mut turn) => match accepted {
-                Ok((stream, peer)) => table.admit(stream, peer),
+                Ok((stream, peer)) => table.admit(stream, peer).await,
                 Err(error) => table.starve(&error).await,
             },
         }
@@ -136,6 +139,16 @@ struct Open {
     key: PeerKey,
 }
 
+/// Whether there is room for one more connection.
+enum Room {
+    /// There is.
+    Made,
+    /// Not before then.
+    At(Instant),
+    /// Every connection has a request.
+    None,
+}
+
 /// The open connections, counted in all and by peer.
 struct Table {
     server: Server,
@@ -157,24 +170,27 @@ impl Table {
     }
 
     /// Lets a connection in, for which the longest-idle one may have to go.
-    fn admit(&mut self, stream: Stream, peer: Peer) {
-        while let Some(ended) = self.tasks.try_join_next_with_id() {
-            self.forget(ended);
-        }
+    async fn admit(&mut self, stream: Stream, peer: Peer) {
         let settings = Arc::clone(&self.server.shared.settings.borrow());
         let key = peer.key();
-        let mine = self.peers.get(&key).copied().unwrap_or(0);
-        let all = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
-        let room = if mine >= settings.options.connections_per_peer {
-            self.evict(Some(key))
-        } else if all >= settings.options.connections {
-            self.evict(None)
-        } else {
-            true
-        };
-        if !room {
-            conn::turn_away(&stream);
-            return;
+        loop {
+            while let Some(ended) = self.tasks.try_join_next_with_id() {
+                self.forget(ended);
+            }
+            let mine = self.peers.get(&key).copied().unwrap_or(0);
+            let all = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
+            let room = if mine >= settings.options.connections_per_peer {
+                self.evict(Some(key))
+            } else if all >= settings.options.connections {
+                self.evict(None)
+            } else {
+                Room::Made
+            };
+            match room {
+                Room::Made => break,
+                Room::At(time) => self.join_by(time).await,
+                Room::None => return conn::turn_away(&stream),
+            }
         }
         let activity = Arc::new(Activity::new(self.epoch));
         let gate = Gate::new(&self.server, peer, Arc::clone(&activity));
@@ -184,22 +200,34 @@ impl Table {
     }
 
     /// Asks the connection to end that has been without a request for longest,
-    /// of one peer or of all. False when every one of them has a request.
-    fn evict(&mut self, of: Option<PeerKey>) -> bool {
+    /// of one peer or of all.
+    fn evict(&mut self, of: Option<PeerKey>) -> Room {
         let idle = self
             .open
             .iter()
             .filter(|(_, open)| of.is_none_or(|key| open.key == key))
             .filter_map(|(id, open)| open.activity.idle_since().map(|since| (since, *id)))
             .min_by_key(|(since, _)| *since);
-        let Some((_, id)) = idle else {
-            return false;
+        let Some((since, id)) = idle else {
+            return Room::None;
         };
+        if since + SETTLED > Instant::from_std(clock::instant()) {
+            return Room::At(since + SETTLED);
+        }
         if let Some(open) = self.open.remove(&id) {
             open.activity.close.notify_one();
             self.leave(open.key);
         }
-        true
+        Room::Made
+    }
+
+    /// Waits for a connection to end, until a time.
+    async fn join_by(&mut self, time: Instant) {
+        if self.tasks.is_empty() {
+            sleep_until(time).await;
+        } else if let Ok(Some(ended)) = timeout_at(time, self.tasks.join_next_with_id()).await {
+            self.forget(ended);
+        }
     }
 
     fn leave(&mut self, key: PeerKey) {
@@ -240,10 +268,8 @@ impl Table {
         }
         tracing::warn!(%error, open = self.open.len(), "no room for a connection");
         self.evict(None);
-        let pause = Instant::from_std(clock::instant()) + STARVED;
-        if let Ok(Some(ended)) = timeout_at(pause, self.tasks.join_next_with_id()).await {
-            self.forget(ended);
-        }
+        self.join_by(Instant::from_std(clock::instant()) + STARVED)
+            .await;
     }
 
     /// Sees everyone out.

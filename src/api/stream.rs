@@ -80,9 +80,9 @@ impl Activity {
     }
 
     /// Since when there has been no request; none while there is one.
-    pub(super) fn idle_since(&self) -> Option<u64> {
-        let state = self.state.load(Ordering::Relaxed);
-        (state & 3 != Phase::Busy as u64).then_some(state >> 2)
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let (phase, since) = self.now();
+        (phase != Phase::Busy).then_some(since)
     }
 }
 
@@ -103,8 +103,15 @@ impl Stream {
         drop(written);
     }
 
-    /// Says why, if the client listens.
+    /// Says why, if the client listens. What it has sent is read first: closing
+    /// on unread data would take the answer with it.
     pub(super) fn parting(&self, problem: &Problem) {
+        let mut unread = [0; 4096];
+        let read = match self {
+            Self::Unix(stream) => stream.try_read(&mut unread),
+            Self::Tcp(stream) => stream.try_read(&mut unread),
+        };
+        drop(read);
         let body = problem.body();
         let mut answer = format!(
             "HTTP/1.1 {}\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n",
@@ -173,9 +180,9 @@ impl Watched {
         let options = &self.settings.options;
         let wait = match phase {
             Phase::Fresh | Phase::Head => options.header_timeout,
-            Phase::Idle => options.idle_timeout,
-            // The request's own deadlines hold.
-            Phase::Busy => return Poll::Pending,
+            // An idle connection is not read from: `conn` has its deadline. A
+            // request at work has deadlines of its own.
+            Phase::Idle | Phase::Busy => return Poll::Pending,
         };
         self.reading.poll(cx, since + wait).map(|()| {
             self.activity.timed_out.store(true, Ordering::Relaxed);

@@ -27,6 +27,8 @@ use super::{Engine, reader};
 const BATCH: usize = 1_024;
 /// Longest sleep: deadlines are wall-clock times, and the clock may be set.
 const NAP: Duration = Duration::from_secs(1);
+/// Pause before effects that were kept back are offered again.
+const RETRY: Duration = Duration::from_millis(1);
 /// Effect lists that may wait for the run room before they are kept back here.
 const EFFECTS: usize = 64;
 
@@ -112,17 +114,25 @@ fn turn_until_over(
     }
 }
 
-/// Waits for the first command, then takes those that wait behind it. `None`
-/// when nobody can send any more.
+/// Waits for the first command, then takes those that wait behind it; or for
+/// the next deadline. `None` when nobody can send any more.
 fn take(inbox: &Receiver<Command>, next: Option<Time>, kept: bool) -> Option<Vec<Command>> {
-    let nap = if kept { Duration::from_millis(1) } else { NAP };
-    let wait = next.map_or(nap, |at| at.since(clock::now()).min(nap));
+    let nap = if kept { RETRY } else { NAP };
     let mut batch = Vec::new();
-    match inbox.recv_timeout(wait) {
-        Ok(command) => batch.push(command),
-        Err(RecvTimeoutError::Timeout) => return Some(batch),
-        Err(RecvTimeoutError::Disconnected) => return None,
+    loop {
+        let wait = next.map_or(nap, |at| at.since(clock::now()).min(nap));
+        match inbox.recv_timeout(wait) {
+            Ok(command) => {
+                batch.push(command);
+                batch.extend(inbox.try_iter().take(BATCH - 1));
+                return Some(batch);
+            }
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {
+                if kept || next.is_some_and(|at| at <= clock::now()) {
+                    return Some(batch);
+                }
+            }
+        }
     }
-    batch.extend(inbox.try_iter().take(BATCH - 1));
-    Some(batch)
 }

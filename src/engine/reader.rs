@@ -115,6 +115,11 @@ impl Reader {
 pub fn explain(task: &Task, queues: &[QueueUse], snapshot: &Snapshot) -> Option<Reason> {
     match task.state {
         State::Blocked => Some(Reason::Dependency),
+        State::Scheduled if task.tries > 0 => Some(Reason::Backoff {
+            until: task.due,
+            tries: task.tries,
+            most: task.spec.retry.max_attempts,
+        }),
         State::Scheduled => Some(Reason::StartTime { until: task.due }),
         State::Queued => Some(why_queued(task, queues, snapshot)),
         State::Running => Some(Reason::Itself { until: task.wake }),

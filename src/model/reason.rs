@@ -8,10 +8,19 @@ use super::time::Time;
 /// What a task that is not at rest waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// Its start time, or the end of its retry backoff.
+    /// Its start time.
     StartTime {
         /// When it becomes ready.
         until: Time,
+    },
+    /// The end of the pause after a failed attempt.
+    Backoff {
+        /// When it becomes ready.
+        until: Time,
+        /// Attempts that count against its budget so far.
+        tries: u32,
+        /// Attempts it has in all.
+        most: u32,
     },
     /// A free slot on this host.
     Slot {
@@ -60,6 +69,7 @@ impl Reason {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::StartTime { .. } => "start_time",
+            Self::Backoff { .. } => "backoff",
             Self::Slot { .. } => "slot",
             Self::QueueSlot { .. } => "queue_slot",
             Self::QueuePaused { .. } => "queue_paused",
@@ -76,7 +86,7 @@ impl Reason {
     #[must_use]
     pub const fn until(&self) -> Option<Time> {
         match self {
-            Self::StartTime { until } => Some(*until),
+            Self::StartTime { until } | Self::Backoff { until, .. } => Some(*until),
             Self::Stopping { until } | Self::Itself { until } => *until,
             Self::Slot { .. }
             | Self::QueueSlot { .. }
@@ -93,6 +103,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::StartTime { .. } => f.write_str("waits for its start time"),
+            Self::Backoff { tries, most, .. } => {
+                write!(
+                    f,
+                    "waits to be tried again after {tries} of {most} attempts"
+                )
+            }
             Self::Slot { used, total } => {
                 write!(f, "waits for a slot: {used} of {total} in use")
             }

@@ -243,7 +243,7 @@ fn interrupted(mut task: Task, outcome: &Outcome, now: Time) -> Task {
 /// wanted. A cancelled or timed-out attempt stays that however it then exits.
 fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
     let (class, message) = match (stop, &ended.exit) {
-        (Some(StopCause::Cancel), _) => (Class::Cancelled, "cancelled".to_owned()),
+        (Some(StopCause::Cancel), _) => (Class::Cancelled, "on request".to_owned()),
         (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
         (None, Exit::Spawn { error }) => (Class::Spawn, error.clone()),
         (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
@@ -271,7 +271,7 @@ fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
 fn cancel(mut task: Task, now: Time) -> Result<Step, Refusal> {
     match task.state {
         State::Blocked | State::Scheduled | State::Queued => {
-            let outcome = verdict(Class::Cancelled, "cancelled before it started");
+            let outcome = verdict(Class::Cancelled, "on request, before it started");
             Ok(done(finish(task, State::Cancelled, outcome, now), vec![]))
         }
         State::Running | State::Paused => Ok(terminate(task, StopCause::Cancel, now)),

@@ -1,6 +1,8 @@
 //! Integration tests: one binary, one file per room.
 
+mod api;
 mod bed;
+mod cli;
 mod config;
 mod daemon;
 mod notify;

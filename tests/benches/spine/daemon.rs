@@ -52,7 +52,7 @@ impl Daemon {
         };
         let config = format!(
             "state_dir = {:?}\nruntime_dir = {:?}\nlog = \"warn\"\n\
-             engine.slots = {slots}\nrun.start_runner = {start_runner:?}\n",
+             engine.slots = {slots}\nrun.start_runner = {start_runner:?}\nrun.users = \"own\"\n",
             path("state"),
             path("run")
         );
