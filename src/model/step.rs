@@ -195,6 +195,8 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
     let task = match outcome.class {
         Class::Success => finish(task, State::Succeeded, outcome.clone(), now),
         Class::Cancelled => finish(task, State::Cancelled, outcome.clone(), now),
+        // It came to a runner that was leaving, and never began.
+        Class::Interrupted if matches!(ended.exit, Exit::Spawn { .. }) => queue(task, now, now),
         Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
         Class::Exit
         | Class::Signal
@@ -245,7 +247,14 @@ fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
     let (class, message) = match (stop, &ended.exit) {
         (Some(StopCause::Cancel), _) => (Class::Cancelled, "on request".to_owned()),
         (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
-        (None, Exit::Spawn { error }) => (Class::Spawn, error.clone()),
+        (None, Exit::Spawn { error }) => {
+            let class = if ended.interrupted {
+                Class::Interrupted
+            } else {
+                Class::Spawn
+            };
+            (class, error.clone())
+        }
         (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
         (None, _) if ended.oom => (Class::Oom, "over its memory limit".to_owned()),
         (None, _) if ended.interrupted => {
@@ -455,6 +464,32 @@ mod tests {
         }
         assert_eq!(task.state, State::Failed);
         assert_eq!(task.outcome.expect("an outcome").class, Class::Poison);
+    }
+
+    #[test]
+    fn a_runner_that_leaves_is_no_fault_of_tasks_it_did_not_start() {
+        let spec = Spec {
+            on_interrupt: OnInterrupt::Hold,
+            ..Spec::default()
+        };
+        let mut task = task(spec);
+        for round in 1..=5 {
+            task = step(task, Event::Claim, at(round)).expect("claim").task;
+            let mut event = end_of(
+                &task,
+                Exit::Spawn {
+                    error: "the runner is stopping".to_owned(),
+                },
+            );
+            if let Event::Ended { ended, .. } = &mut event {
+                ended.interrupted = true;
+            }
+            let step = step(task, event, at(round)).expect("end");
+            assert_eq!(step.verdict.expect("a verdict").class, Class::Interrupted);
+            task = step.task;
+            assert_eq!((task.state, task.tries), (State::Queued, 0));
+            assert!(task.interruptions.is_empty());
+        }
     }
 
     #[test]
