@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod daemon;
 mod notify;
+mod packaging;
 mod runner;
 mod signals;
 mod sim;
