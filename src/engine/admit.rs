@@ -52,7 +52,10 @@ impl<S: Store> Engine<S> {
             self.store.begin_attempt(&Attempt {
                 key: task.attempt_key(),
                 runner: profile.unwrap_or_else(|| runner.instance.clone()),
-                boot: runner.boot.clone(),
+                // As this process sees it, which is what `recover` compares
+                // with: the runner may be shown another one, in a container
+                // or behind other walls.
+                boot: self.boot.clone(),
                 claimed: now,
                 started: None,
                 ended: None,

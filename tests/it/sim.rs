@@ -67,7 +67,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        World {
+        Self {
             random: TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
             now: Time::from_micros(1_700_000_000_000_000),
             boot: 1,
@@ -258,7 +258,8 @@ impl World {
             .collect();
         Command::RunnerUp(RunnerUp {
             instance: format!("runner-{}", self.runner.instance),
-            boot: format!("boot-{}", self.boot),
+            // A runner in another mount namespace can be shown another boot id.
+            boot: format!("boot-{}, as the runner sees it", self.boot),
             version: "1".to_owned(),
             pid: 1,
             abilities: Abilities::default(),
