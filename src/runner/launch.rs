@@ -134,12 +134,7 @@ impl Launcher {
         stdin: Option<&OwnedFd>,
         now: Time,
     ) -> Result<Launched, NotStarted> {
-        let program = launch.argv.first().map_or("", String::as_str);
-        if program.is_empty() {
-            return Err("could not run the task: it names no program"
-                .to_owned()
-                .into());
-        }
+        let program = program(launch)?;
         let account = self
             .account(launch, now)
             .map_err(|why| format!("could not run {program}: {why}"))?;
@@ -261,6 +256,12 @@ impl Launcher {
 
 fn failure(program: &str, user: &str, why: &str) -> String {
     format!("could not run {program} as user {user}: {why}")
+}
+
+fn program(launch: &Launch) -> Result<&str, NotStarted> {
+    let program = launch.argv.first().filter(|program| !program.is_empty());
+    let none = || "could not run the task: it names no program".to_owned();
+    Ok(program.ok_or_else(none)?)
 }
 
 /// The sentence for a fault the child reported.

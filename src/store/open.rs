@@ -91,6 +91,20 @@ impl Sqlite {
             books,
         })
     }
+
+    /// Whether the file behind the connection is still the one in the
+    /// directory. One that was moved or replaced takes commits into the void.
+    pub(super) fn check_place(&self) -> Result<(), Error> {
+        if std::fs::metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode) {
+            return Ok(());
+        }
+        Err(Error::Unusable {
+            path: self.path.clone(),
+            why: "the file was moved or replaced while it was in use, and what is saved now is \
+                  not in it; put the right one there and start again"
+                .to_owned(),
+        })
+    }
 }
 
 /// Refuses files that someone else may have prepared.

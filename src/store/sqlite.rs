@@ -2,7 +2,6 @@
 //! How it is opened and set up is in `open.rs`, how rows are read in `rows.rs`.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
@@ -34,13 +33,6 @@ pub(super) fn failed(act: &'static str) -> impl FnOnce(rusqlite::Error) -> Error
 }
 
 impl Sqlite {
-    /// Whether the file behind the connection is still the one in the
-    /// directory. One that was moved or replaced takes commits into the void.
-    #[must_use]
-    pub fn is_in_place(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode)
-    }
-
     fn statement(&self, sql: &str) -> Result<CachedStatement<'_>, Error> {
         self.connection
             .prepare_cached(sql)
@@ -101,15 +93,7 @@ impl Store for Sqlite {
             .execute([])
             .map_err(failed("commit"))?;
         self.books.committed();
-        if !self.is_in_place() {
-            return Err(Error::Unusable {
-                path: self.path.clone(),
-                why: "the file was moved or replaced while it was in use, and what is saved now \
-                      is not in it; put the right one there and start again"
-                    .to_owned(),
-            });
-        }
-        Ok(())
+        self.check_place()
     }
 
     fn insert(&mut self, new: &NewTask, now: Time) -> Result<Task, Error> {

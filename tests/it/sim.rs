@@ -552,12 +552,16 @@ fn run(seed: u64, turns: u32) {
     settle(&mut world, &mut engine);
 }
 
-/// Left alone with a runner, everything comes to an end.
-fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
-    // A runner that was told to stop gets nothing more; this one stays.
-    for ended in world.runner.ended.values_mut() {
+/// A runner that was told to stop gets nothing more; this one was not.
+fn stay(runner: &mut Runner) {
+    for ended in runner.ended.values_mut() {
         ended.interrupted = false;
     }
+}
+
+/// Left alone with a runner, everything comes to an end.
+fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
+    stay(&mut world.runner);
     world.connected = true;
     let mut commands = vec![Command::RunnerDown, world.introduction()];
     commands.extend(world.reports());
@@ -583,6 +587,7 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
             ended.interrupted = false;
             world.runner.ended.insert(key, ended);
         }
+        stay(&mut world.runner);
         let mut commands = world.reports();
         commands.extend(world.commands_alone());
         let turned = engine.turn(commands, world.now).expect("turn");
