@@ -53,6 +53,8 @@ struct World {
     /// Every launch that reached a runner, by attempt.
     launched: HashMap<AttemptKey, u32>,
     keys: u32,
+    /// The runner is not told to stop any more.
+    steady: bool,
     /// Attempts whose end was reported once and may be reported again, late.
     old: Vec<AttemptKey>,
 }
@@ -88,7 +90,7 @@ impl World {
                 scarce: self.chance(3),
             },
         };
-        let interrupted = self.chance(10);
+        let interrupted = !self.steady && self.chance(10);
         Ended {
             exit,
             oom: false,
@@ -371,6 +373,7 @@ fn run(seed: u64, turns: u32) {
         acknowledged: BTreeSet::new(),
         launched: HashMap::new(),
         keys: 0,
+        steady: false,
         old: Vec::new(),
     };
     let mut engine = world.open(dir.path());
@@ -435,6 +438,7 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
     for ended in world.runner.ended.values_mut() {
         ended.interrupted = false;
     }
+    world.steady = true;
     world.connected = true;
     let mut commands = vec![Command::RunnerDown, world.introduction()];
     commands.extend(world.reports());
