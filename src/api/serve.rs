@@ -165,9 +165,16 @@ impl Table {
         let key = peer.key();
         let mine = self.peers.get(&key).copied().unwrap_or(0);
         let all = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
+        // A few are kept for those who can do something about the others.
+        let most = settings.options.connections;
+        let most = if settings.is_admin(peer) {
+            most
+        } else {
+            most.saturating_sub(most / 16)
+        };
         let room = if mine >= settings.options.connections_per_peer {
             self.evict(Some(key))
-        } else if all >= settings.options.connections {
+        } else if all >= most {
             self.evict(None)
         } else {
             true
