@@ -588,7 +588,7 @@ mod tests {
                 task,
                 Exit::Spawn {
                     error: "x".to_owned(),
-                    scarce: task.attempt % 2 == 0,
+                    scarce: task.attempt.is_multiple_of(2),
                 },
             ),
             _ => end_of(task, Exit::Lost),
