@@ -105,6 +105,12 @@ impl Settings {
         Ok(())
     }
 
+    /// Whether a connection is an admin's, by the kernel's word alone.
+    pub(super) fn is_admin(&self, peer: Peer) -> bool {
+        matches!(peer, Peer::Unix { uid, gid }
+            if self.admins.contains(&uid) || self.admin_groups.contains(&gid))
+    }
+
     /// Who a request is from.
     pub(super) fn caller(&self, peer: Peer, headers: &HeaderMap) -> Result<Caller, Problem> {
         let (uid, group) = match peer {

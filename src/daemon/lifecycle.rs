@@ -15,13 +15,12 @@ use crate::api::admin::Reload;
 use crate::api::serve::Listener as Socket;
 use crate::api::{Server, State};
 use crate::config::{Config, Sources};
-use crate::engine::command::Command;
+use crate::engine::command::{Command, Error as EngineError};
 use crate::engine::handle::Handle;
 use crate::engine::snapshot::{Phase, Snapshot};
 use crate::model::task;
 use crate::{clock, telemetry};
 
-use super::listen;
 use super::notify::Notify;
 use super::passed::Listener;
 use super::reload::Reloader;
@@ -44,6 +43,8 @@ pub struct Parts<'a> {
     pub settings: Config,
     /// What the service manager handed over.
     pub systemd: Systemd,
+    /// The sockets to serve.
+    pub listeners: Vec<Listener>,
     /// The log.
     pub log: &'a telemetry::Guard,
     /// Signals, caught since before there was anything to lose.
@@ -74,10 +75,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let mut signals = parts.signals;
     let interval = parts.systemd.watchdog_interval();
     let notify = parts.systemd.notify;
-    let sockets = sockets(listen::listeners(
-        parts.systemd.listeners,
-        &parts.settings.api,
-    )?)?;
+    let sockets = sockets(parts.listeners)?;
     let (stop, stopping) = watch::channel(false);
     let (ask, asked) = mpsc::channel(RELOADS);
     let state = State {
@@ -230,10 +228,17 @@ async fn feed_watchdog(handle: Handle, notify: Notify, every: Option<Duration>) 
     let Some(every) = every else { return };
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = 0;
     loop {
         ticks.tick().await;
+        let turns = handle.snapshot().commits;
+        let moved = std::mem::replace(&mut seen, turns) != turns;
         match timeout(every, handle.ping()).await {
             Ok(Ok(_)) => {
+                notify.watchdog();
+            }
+            // No room to ask, but it turns: busy is not dead.
+            Ok(Err(EngineError::Busy)) if moved => {
                 notify.watchdog();
             }
             Ok(Err(error)) => tracing::warn!("the engine does not answer: {error}"),

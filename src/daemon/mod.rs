@@ -85,7 +85,7 @@ fn system(act: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
 /// # Errors
 /// Why it could not start, or had to end.
 pub fn run(sources: Sources) -> Result<(), Error> {
-    let systemd = Systemd::take()?;
+    let mut systemd = Systemd::take()?;
     let loaded = config::load(&sources)?;
     let settings = loaded.config.clone();
     let log = telemetry::init(&telemetry::Options {
@@ -109,6 +109,10 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     let lock = Lock::take(&settings.state_dir)?;
     ballast::keep(&settings.state_dir, settings.store.ballast.bytes())?;
     let store = Sqlite::open(&settings.state_dir, &settings.store)?;
+    // Before anything is said to a runner: a daemon that cannot have its sockets
+    // must not take the runner, and end the tasks, of one that has them.
+    let passed = std::mem::take(&mut systemd.listeners);
+    let listeners = listen::listeners(passed, &settings.api)?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(system("read the kernel's boot id"))?;
     let engine = actor::start(
@@ -128,6 +132,7 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         sources,
         settings: settings.clone(),
         systemd,
+        listeners,
         log: &log,
         signals,
         handle: engine.handle,

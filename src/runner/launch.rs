@@ -215,6 +215,13 @@ impl Launcher {
                 .judge(launch.asked_by, wanted, &mut self.accounts, now);
         }
         let uid = nix::unistd::getuid().as_raw();
+        let asker = launch.asked_by;
+        if self.users == Users::Own && asker != uid && asker != 0 {
+            return Err(format!(
+                "uid {asker} may not: tasks run as the runner's own user, uid {uid}, and no policy \
+                 is asked"
+            ));
+        }
         let own = self
             .accounts
             .by_uid(uid, now)

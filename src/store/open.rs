@@ -49,6 +49,7 @@ impl Sqlite {
         migrate::inspect(&connection, &path)?;
         settle(&connection, options).map_err(failed("set up the connection"))?;
         migrate::migrate(&mut connection, &path)?;
+        settle_log(&connection)?;
         sync_dir(dir)?;
         Self::with(connection, path)
     }
@@ -104,6 +105,22 @@ impl Sqlite {
                   not in it; put the right one there and start again"
                 .to_owned(),
         })
+    }
+}
+
+/// Writes what the log holds into the database file, and syncs it. The life
+/// before may have ended at a failed sync: then the log's last pages are in
+/// memory only, the kernel takes them for written, and no later sync of the
+/// log would write them. What is answered from them has to be on disk.
+fn settle_log(connection: &Connection) -> Result<(), Error> {
+    let settled = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        row.get::<_, i64>(0)
+    });
+    match settled {
+        Ok(_) => Ok(()),
+        // On a full disk the log stays as it is; there is work to end.
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => Ok(()),
+        Err(error) => Err(failed("write the log back")(error)),
     }
 }
 

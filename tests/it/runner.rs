@@ -392,6 +392,16 @@ fn spawn_error(ended: &Ended) -> String {
 }
 
 #[test]
+fn a_runner_that_stays_its_own_user_serves_no_other() {
+    let running = Running::start(&options());
+    let mut daemon = running.daemon();
+    let mut others = launch(1, &["true"]);
+    others.asked_by = 54_321;
+    let error = spawn_error(&running.run(&mut daemon, others));
+    assert!(error.contains("uid 54321 may not"), "{error}");
+}
+
+#[test]
 fn exit_codes_and_signals_come_back() {
     for cgroup in modes() {
         let running = Running::start(&Options {

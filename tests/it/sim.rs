@@ -59,6 +59,8 @@ struct World {
     /// Every launch that reached a runner, by attempt.
     launched: HashMap<AttemptKey, u32>,
     keys: u32,
+    /// The runner is not told to stop any more.
+    steady: bool,
     /// Attempts whose end was reported once and may be reported again, late.
     old: Vec<AttemptKey>,
 }
@@ -80,6 +82,7 @@ impl World {
             launched: HashMap::new(),
             keys: 0,
             old: Vec::new(),
+            steady: false,
         }
     }
 
@@ -113,7 +116,7 @@ impl World {
                 scarce: self.chance(3),
             },
         };
-        let interrupted = self.chance(10);
+        let interrupted = !self.steady && self.chance(10);
         Ended {
             exit,
             oom: false,
@@ -562,6 +565,7 @@ fn stay(runner: &mut Runner) {
 /// Left alone with a runner, everything comes to an end.
 fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
     stay(&mut world.runner);
+    world.steady = true;
     world.connected = true;
     let mut commands = vec![Command::RunnerDown, world.introduction()];
     commands.extend(world.reports());
