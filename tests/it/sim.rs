@@ -138,7 +138,7 @@ impl World {
                         self.alone.live.remove(&key);
                         self.alone.ended.remove(&key);
                     }
-                    Verdict::Away => panic!("an honest runner was turned away"),
+                    Verdict::Away => unreachable!("an honest runner was turned away"),
                 },
             }
         }
@@ -226,6 +226,30 @@ impl World {
             }
         }
         commands
+    }
+
+    /// The daemon is gone, and perhaps its runner, or the whole host.
+    fn crash(&mut self) {
+        self.connected = false;
+        self.met.clear();
+        self.sought.clear();
+        match self.below(6) {
+            0 => {
+                self.boot += 1;
+                self.alone = Runner::default();
+                self.runner = Runner {
+                    instance: self.runner.instance + 1,
+                    ..Runner::default()
+                };
+            }
+            1 => {
+                self.runner = Runner {
+                    instance: self.runner.instance + 1,
+                    ..Runner::default()
+                }
+            }
+            _ => {}
+        }
     }
 
     fn introduction(&self) -> Command {
@@ -511,26 +535,7 @@ fn run(seed: u64, turns: u32) {
                 world.carry_out(turned);
             }
             drop(engine);
-            world.connected = false;
-            world.met.clear();
-            world.sought.clear();
-            match world.below(6) {
-                0 => {
-                    world.boot += 1;
-                    world.alone = Runner::default();
-                    world.runner = Runner {
-                        instance: world.runner.instance + 1,
-                        ..Runner::default()
-                    };
-                }
-                1 => {
-                    world.runner = Runner {
-                        instance: world.runner.instance + 1,
-                        ..Runner::default()
-                    }
-                }
-                _ => {}
-            }
+            world.crash();
             engine = world.open(dir.path());
         } else {
             world.carry_out(turned);
