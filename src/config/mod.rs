@@ -53,12 +53,13 @@ settings! {
 
 /// Variables with our prefix that are no settings: they say which
 /// configuration or daemon is meant, or belong to a task.
-const NO_SETTINGS: [&str; 5] = [
+const NO_SETTINGS: [&str; 6] = [
     "TASKDAEMON_ATTEMPT",
     "TASKDAEMON_CONFIG",
     "TASKDAEMON_HOST",
     "TASKDAEMON_KEY",
     "TASKDAEMON_TASK_ID",
+    "TASKDAEMON_TOKEN",
 ];
 const PREFIX: &str = "TASKDAEMON_";
 

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use crate::model::attempt::{Attempt, Usage, profile_runner};
+use crate::model::attempt::{Attempt, AttemptKey, Usage, profile_runner};
 use crate::model::task::{Event, Task};
 use crate::model::time::Time;
 use crate::store::{self, QueueUse, Store};
@@ -36,6 +36,13 @@ impl<S: Store> Engine<S> {
         let used: u32 = queues.iter().map(|queue| queue.used).sum();
         let free = self.options.slots.saturating_sub(used);
         for task in self.best(&queues, free)? {
+            let next = AttemptKey {
+                task: task.id,
+                number: task.attempt + 1,
+            };
+            if self.strangers.contains(&next) {
+                continue;
+            }
             // Ready by the query's own condition; should it not be, it is left
             // where it is.
             let Ok(task) = self.advance(task, Event::Claim, None, now)? else {
@@ -45,7 +52,10 @@ impl<S: Store> Engine<S> {
             self.store.begin_attempt(&Attempt {
                 key: task.attempt_key(),
                 runner: profile.unwrap_or_else(|| runner.instance.clone()),
-                boot: runner.boot.clone(),
+                // As this process sees it, which is what `recover` compares
+                // with: the runner may be shown another one, in a container
+                // or behind other walls.
+                boot: self.boot.clone(),
                 claimed: now,
                 started: None,
                 ended: None,

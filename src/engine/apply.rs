@@ -217,6 +217,16 @@ impl<S: Store> Engine<S> {
         ended: Ended,
         now: Time,
     ) -> Result<(), store::Error> {
+        if ended.interrupted {
+            // The runner was told to stop, and would refuse whatever is given
+            // to it. It is heard to its end; the next one gets the work.
+            self.runner = None;
+        }
+        if self.strangers.remove(&key) {
+            self.hungry = true;
+            self.turned.effects.push(Effect::Acknowledge(key));
+            return Ok(());
+        }
         let Some(task) = self.store.task(key.task)? else {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());

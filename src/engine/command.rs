@@ -188,7 +188,7 @@ pub enum Command {
     Configure(Options),
     /// A runner introduced itself.
     RunnerUp(RunnerUp),
-    /// The connection to the runner is gone.
+    /// The runner starts nothing more: it is stopping, or the connection is gone.
     RunnerDown,
     /// A runner of one attempt came to the report socket.
     Dialled {

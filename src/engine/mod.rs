@@ -58,6 +58,9 @@ pub struct Engine<S> {
     options: Options,
     boot: String,
     runner: Option<Arc<RunnerUp>>,
+    /// Held by the runner and not live here. Their numbers are taken until it
+    /// has let go of them: it would take a launch for one it has carried out.
+    strangers: HashSet<AttemptKey>,
     waiters: HashMap<TaskId, Vec<Reply<Task>>>,
     answers: Vec<Answer>,
     over: Vec<Task>,
@@ -77,6 +80,7 @@ impl<S: Store> Engine<S> {
             options,
             boot,
             runner: None,
+            strangers: HashSet::new(),
             waiters: HashMap::new(),
             answers: Vec::new(),
             over: Vec::new(),

@@ -77,7 +77,11 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
             task,
             attempt,
             queue,
-            message_id = id::ATTEMPT_LOST,
+            message_id = if state == State::Failed {
+                id::TASK_FAILED
+            } else {
+                id::ATTEMPT_LOST
+            },
             "task {task}: attempt {attempt} was cut short ({why}); the task is {state}"
         ),
         Class::Exit
@@ -89,7 +93,8 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
             task,
             attempt,
             queue,
-            message_id = id::TASK_FAILED,
+            // A failure that is tried again is not one for good.
+            message_id = (state == State::Failed).then_some(id::TASK_FAILED),
             "task {task}: attempt {attempt} failed ({why}); the task is {state}"
         ),
     }

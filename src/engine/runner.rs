@@ -46,9 +46,10 @@ impl<S: Store> Engine<S> {
         // Held by the runner and not live here: ended and recorded, or of a
         // store that is no more. Its report follows and is acknowledged; what
         // still runs must not.
-        for key in strangers {
-            self.turned.effects.push(Effect::Kill(key));
+        for key in &strangers {
+            self.turned.effects.push(Effect::Kill(*key));
         }
+        self.strangers = strangers;
         self.runner = Some(std::sync::Arc::new(runner));
         self.hungry = true;
         Ok(())

@@ -96,6 +96,10 @@ pub enum Exit {
     Spawn {
         /// What was attempted, on what, and why it failed.
         error: String,
+        /// The host was short of something at that moment (descriptors,
+        /// processes, memory), which is not the task's fault.
+        #[serde(default)]
+        scarce: bool,
     },
     /// Nobody saw how it ended: its runner died, or the host restarted.
     Lost,

@@ -17,6 +17,9 @@ pub const GRACE: Duration = Duration::from_secs(10);
 pub const KILL_AGAIN: Duration = Duration::from_secs(5);
 /// Pause before a task is tried again whose attempt was turned away unstarted.
 pub const TURNED_AWAY: Duration = Duration::from_secs(1);
+/// Pause before an attempt for which the host was short of something is made
+/// again.
+pub const SCARCE: Duration = Duration::from_secs(2);
 /// Interruptions within [`POISON_WINDOW`] that quarantine a task.
 pub const POISON_COUNT: usize = 3;
 /// See [`POISON_COUNT`].
@@ -194,10 +197,12 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
     let outcome = judge(ended, task.stop);
     let mut task = task;
     task.outcome = Some(outcome.clone());
+    let scarce = matches!(ended.exit, Exit::Spawn { scarce: true, .. });
     let task = match outcome.class {
         Class::Success => finish(task, State::Succeeded, outcome.clone(), now),
         Class::Cancelled => finish(task, State::Cancelled, outcome.clone(), now),
         Class::Interrupted if never_began(ended) => queue(task, now.after(TURNED_AWAY), now),
+        Class::Spawn if scarce => queue(task, now.after(SCARCE), now),
         Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
         Class::Exit
         | Class::Signal
@@ -255,8 +260,12 @@ fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
     let (class, message) = match (stop, &ended.exit) {
         (Some(StopCause::Cancel), _) => (Class::Cancelled, "on request".to_owned()),
         (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
-        (None, Exit::Spawn { error }) if ended.interrupted => (Class::Interrupted, error.clone()),
-        (None, Exit::Spawn { error }) => (Class::Spawn, error.clone()),
+        // Refused by a runner that was told to stop or has no room: no fault of
+        // the task's.
+        (None, Exit::Spawn { error, .. }) if ended.interrupted => {
+            (Class::Interrupted, error.clone())
+        }
+        (None, Exit::Spawn { error, .. }) => (Class::Spawn, error.clone()),
         (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
         (None, _) if ended.oom => (Class::Oom, "over its memory limit".to_owned()),
         (None, _) if ended.interrupted => {
@@ -482,6 +491,7 @@ mod tests {
             task = step(task, Event::Claim, now).expect("claim").task;
             let exit = Exit::Spawn {
                 error: "full".to_owned(),
+                scarce: false,
             };
             let event = Event::Ended {
                 started: None,
@@ -497,6 +507,21 @@ mod tests {
             assert_eq!((task.state, task.tries), (State::Scheduled, 0));
             assert_eq!(task.interruptions, []);
         }
+    }
+
+    #[test]
+    fn a_start_that_the_host_was_too_short_for_costs_no_try() {
+        let task = running(Spec::default());
+        let event = end_of(
+            &task,
+            Exit::Spawn {
+                error: "fork: Resource temporarily unavailable".to_owned(),
+                scarce: true,
+            },
+        );
+        let after = step(task, event, at(1)).expect("end").task;
+        assert_eq!((after.state, after.tries), (State::Scheduled, 0));
+        assert_eq!(after.wake, Some(at(1).after(SCARCE)));
     }
 
     #[test]
@@ -581,6 +606,7 @@ mod tests {
                 task,
                 Exit::Spawn {
                     error: "x".to_owned(),
+                    scarce: task.attempt.is_multiple_of(2),
                 },
             ),
             _ => end_of(task, Exit::Lost),

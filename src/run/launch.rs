@@ -68,7 +68,9 @@ impl Launcher {
 
     fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Attach => self.runner = self.attached.try_iter().last(),
+            // One introduction, one connection, in this order: what follows
+            // was decided for this one, even if there is a newer already.
+            Effect::Attach => self.runner = self.attached.try_recv().ok(),
             Effect::Launch(order) => match order.spec.profile.clone() {
                 Some(profile) => self.launch_alone(order, profile),
                 None => self.launch(&order),
@@ -112,6 +114,9 @@ impl Launcher {
         };
         if let Err(error) = send(runner, message, files) {
             tracing::debug!(%error, "the runner's connection is gone");
+            // What was lost here is found missing at the next introduction;
+            // so there must be one, also where only the sending failed.
+            drop(runner.shutdown());
             self.runner = None;
         }
     }
@@ -134,6 +139,7 @@ impl Launcher {
         let ended = Ended {
             exit: Exit::Spawn {
                 error: format!("could not make the output file: {error}"),
+                scarce: true,
             },
             oom: false,
             interrupted: false,
@@ -206,8 +212,9 @@ fn capture_file(path: &Path) -> io::Result<File> {
         OpenOptions::new()
             .write(true)
             .create(true)
-            // Only a launch that is repeated finds a file, and it is empty then.
-            .truncate(true)
+            // The runner empties it, and only if it begins the attempt: a launch
+            // that is repeated must not empty the file of one that runs.
+            .truncate(false)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
@@ -221,5 +228,69 @@ fn capture_file(path: &Path) -> io::Result<File> {
             open()
         }
         (result, _) => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::model::task::TaskId;
+    use crate::runner::client::{Connection, Receiver as FromThem};
+
+    fn connection() -> (Sender, FromThem, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("pair");
+        let (sender, receiver) = Connection::from_stream(ours).split().expect("split");
+        (sender, receiver, theirs)
+    }
+
+    fn launcher(attached: Receiver<Sender>) -> Launcher {
+        let (commands, _) = mpsc::sync_channel(1);
+        let instances = Arc::default();
+        Launcher::new(
+            &Options::default(),
+            PathBuf::new(),
+            attached,
+            commands,
+            instances,
+        )
+    }
+
+    #[test]
+    fn two_runners_introduced_at_once_leave_the_newer_one_attached() {
+        let (attach, attached) = mpsc::sync_channel(8);
+        let mut launcher = launcher(attached);
+        let (older, ..) = connection();
+        let (newer, _, mut theirs) = connection();
+        attach.send(older).expect("room");
+        attach.send(newer).expect("room");
+        launcher.effect(Effect::Attach);
+        launcher.effect(Effect::Attach);
+        let key = AttemptKey {
+            task: TaskId(1),
+            number: 1,
+        };
+        launcher.effect(Effect::Kill(key));
+        theirs.set_nonblocking(true).expect("set");
+        let mut word = [0; 64];
+        assert!(io::Read::read(&mut theirs, &mut word).is_ok_and(|len| len > 0));
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_written_to_is_ended_for_the_listener_too() {
+        let (attach, attached) = mpsc::sync_channel(8);
+        let mut launcher = launcher(attached);
+        let (sender, mut receiver, theirs) = connection();
+        theirs.shutdown(std::net::Shutdown::Read).expect("shut");
+        attach.send(sender).expect("room");
+        launcher.effect(Effect::Attach);
+        let key = AttemptKey {
+            task: TaskId(1),
+            number: 1,
+        };
+        launcher.effect(Effect::Kill(key));
+        assert!(receiver.recv().is_ok_and(|word| word.is_none()));
     }
 }

@@ -153,6 +153,10 @@ impl Link {
                     ended,
                 },
                 Ok(Some(FromRunner::Hello(_))) => continue,
+                Ok(Some(FromRunner::Leaving)) => {
+                    tracing::info!("the runner was told to stop: nothing is started meanwhile");
+                    Command::RunnerDown
+                }
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(%error, "the runner's words cannot be read");

@@ -226,7 +226,10 @@ pub(super) fn lost() -> Ended {
 /// to be tried again.
 fn not_begun(error: String, turned_away: bool) -> Ended {
     Ended {
-        exit: Exit::Spawn { error },
+        exit: Exit::Spawn {
+            error,
+            scarce: false,
+        },
         interrupted: turned_away,
         ..lost()
     }
@@ -265,9 +268,9 @@ fn believable_end(mut ended: Ended) -> Ended {
     usage.output_kept = usage.output_kept.min(most);
     usage.output_dropped = usage.output_dropped.min(most);
     ended.at = ended.at.min(clock::now()).max(Default::default());
-    if let Exit::Spawn { error } = ended.exit {
+    if let Exit::Spawn { error, scarce } = ended.exit {
         let error = shortened(error);
-        ended.exit = Exit::Spawn { error };
+        ended.exit = Exit::Spawn { error, scarce };
     }
     ended
 }
@@ -292,13 +295,14 @@ mod tests {
         let ended = believable_end(Ended {
             exit: Exit::Spawn {
                 error: "\u{fc}".repeat(TEXT_MAX),
+                scarce: false,
             },
             usage: huge,
             ..lost()
         });
         assert_eq!(ended.usage.output_kept, i64::MAX.unsigned_abs());
         assert_eq!(ended.usage.memory_peak, Some(i64::MAX.unsigned_abs()));
-        let Exit::Spawn { error } = ended.exit else {
+        let Exit::Spawn { error, .. } = ended.exit else {
             panic!("another end");
         };
         assert_eq!(error.len(), TEXT_MAX);

@@ -124,6 +124,8 @@ pub enum ToRunner {
 pub enum FromRunner {
     /// The runner's introduction.
     Hello(RunnerHello),
+    /// It was told to stop and starts nothing more. Repeated at each connection.
+    Leaving,
     /// An attempt runs.
     Started {
         /// The attempt.

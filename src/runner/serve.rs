@@ -16,6 +16,7 @@ use super::held::Table;
 use super::launch::Launcher;
 use super::link::Link;
 use super::poll::{Poll, Timer, Token};
+use super::protocol::FromRunner;
 use super::{Options, place, renew, start, sys};
 use crate::model::capture::Stream;
 use crate::model::time::Time;
@@ -257,6 +258,8 @@ impl Runner {
             return;
         }
         self.stopping = true;
+        // Before the ends that follow from it: what ends now must not be started here again.
+        self.say(&FromRunner::Leaving);
         for id in live {
             if let Some(live) = self.held.live(id) {
                 // One whose first process ended by itself was not interrupted.

@@ -79,6 +79,9 @@ impl Runner {
             return;
         }
         self.link = Some(link);
+        if self.stopping {
+            self.say(&FromRunner::Leaving);
+        }
         for (id, started) in self.known() {
             match started {
                 Some(message) => self.say(&message),

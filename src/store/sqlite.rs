@@ -101,6 +101,14 @@ impl Store for Sqlite {
             .execute([])
             .map_err(failed("commit"))?;
         self.books.committed();
+        if !self.is_in_place() {
+            return Err(Error::Unusable {
+                path: self.path.clone(),
+                why: "the file was moved or replaced while it was in use, and what is saved now \
+                      is not in it; put the right one there and start again"
+                    .to_owned(),
+            });
+        }
         Ok(())
     }
 

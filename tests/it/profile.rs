@@ -15,7 +15,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use taskdaemon::clock;
 use taskdaemon::engine::command::{Abilities, Command, RunnerUp};
 use taskdaemon::engine::effect::{Effect, Verdict};
 use taskdaemon::engine::options::Options as Limits;
@@ -238,7 +237,7 @@ fn a_killed_runner_of_one_attempt_is_lost_within_a_second() {
     let id = bed.submit(&strict(&line));
     runs(&bed, id);
     manager.kill_last();
-    let killed = clock::instant();
+    let killed = taskdaemon::clock::instant();
     bed.until("it is lost", |bed| {
         show(bed, id)["attempts"][0]["outcome"] == "lost"
     });
@@ -268,7 +267,7 @@ fn a_runner_that_died_with_its_daemon_is_found_gone_by_its_cgroup() {
         events.contains("populated 0")
     });
     bed.restart();
-    let back = clock::instant();
+    let back = taskdaemon::clock::instant();
     bed.until("it is lost", |bed| {
         show(bed, id)["attempts"][0]["outcome"] == "lost"
     });

@@ -386,7 +386,7 @@ fn code(ended: &Ended) -> i32 {
 
 fn spawn_error(ended: &Ended) -> String {
     match &ended.exit {
-        Exit::Spawn { error } => error.clone(),
+        Exit::Spawn { error, .. } => error.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -898,6 +898,14 @@ fn told_to_stop_it_interrupts_reports_and_goes() {
         running.launch(&mut daemon, shell(2, &polite));
         gate.line();
         kill(running.pid(), Signal::SIGTERM).unwrap();
+        // Said before any end that follows from it, or it would be started again here.
+        loop {
+            match daemon.recv() {
+                FromRunner::Leaving => break,
+                FromRunner::Ended { key, .. } => panic!("{key:?} ended first"),
+                _ => {}
+            }
+        }
         let first = daemon.ended(key(2)).1;
         assert_eq!((code(&first), first.interrupted), (9, true));
         running.launch(&mut daemon, launch(3, &["true"]));

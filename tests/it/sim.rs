@@ -64,6 +64,25 @@ struct World {
 }
 
 impl World {
+    fn new(seed: u64) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        Self {
+            random: TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
+            now: Time::from_micros(1_700_000_000_000_000),
+            boot: 1,
+            runner: Runner::default(),
+            connected: false,
+            alone: Runner::default(),
+            met: BTreeSet::new(),
+            sought: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
+            launched: HashMap::new(),
+            keys: 0,
+            old: Vec::new(),
+        }
+    }
+
     fn chance(&mut self, one_in: u32) -> bool {
         self.below(one_in) == 0
     }
@@ -91,6 +110,7 @@ impl World {
             4 => Exit::Signal { signal: 9 },
             _ => Exit::Spawn {
                 error: "no such program".to_owned(),
+                scarce: self.chance(3),
             },
         };
         let interrupted = self.chance(10);
@@ -262,7 +282,8 @@ impl World {
             .collect();
         Command::RunnerUp(RunnerUp {
             instance: format!("runner-{}", self.runner.instance),
-            boot: format!("boot-{}", self.boot),
+            // A runner in another mount namespace can be shown another boot id.
+            boot: format!("boot-{}, as the runner sees it", self.boot),
             version: "1".to_owned(),
             pid: 1,
             abilities: Abilities::default(),
@@ -495,22 +516,7 @@ fn run(seed: u64, turns: u32) {
     let dir = tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .expect("directory");
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let mut world = World {
-        random: TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
-        now: Time::from_micros(1_700_000_000_000_000),
-        boot: 1,
-        runner: Runner::default(),
-        connected: false,
-        alone: Runner::default(),
-        met: BTreeSet::new(),
-        sought: BTreeSet::new(),
-        acknowledged: BTreeSet::new(),
-        launched: HashMap::new(),
-        keys: 0,
-        old: Vec::new(),
-    };
+    let mut world = World::new(seed);
     let mut engine = world.open(dir.path());
     for _ in 0..turns {
         world.advance();
@@ -553,13 +559,15 @@ fn run(seed: u64, turns: u32) {
 
 /// Left alone with a runner, everything comes to an end.
 fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
-    if !world.connected {
-        world.connected = true;
-        let mut commands = vec![world.introduction()];
-        commands.extend(world.reports());
-        let turned = engine.turn(commands, world.now).expect("turn");
-        world.carry_out(turned);
+    // A runner that was told to stop gets nothing more; this one stays.
+    for ended in world.runner.ended.values_mut() {
+        ended.interrupted = false;
     }
+    world.connected = true;
+    let mut commands = vec![Command::RunnerDown, world.introduction()];
+    commands.extend(world.reports());
+    let turned = engine.turn(commands, world.now).expect("turn");
+    world.carry_out(turned);
     for _ in 0..2_000 {
         let counts = engine.snapshot().counts;
         let unfinished: u64 = State::ALL

@@ -474,3 +474,24 @@ fn ballast_is_kept_once_and_released_once() {
     ballast::keep(dir.path(), u64::MAX >> 1).expect("more than the disk has is left alone");
     assert_eq!(size(), 0);
 }
+
+#[test]
+fn a_commit_into_a_file_that_was_moved_away_is_none() {
+    let dir = tempfile::tempdir().expect("directory");
+    let mut store = Sqlite::open(dir.path(), &options()).expect("open");
+    store.begin().expect("begin");
+    store.commit().expect("commit");
+    let path = dir.path().join("taskdaemon.db");
+    fs::rename(&path, dir.path().join("moved")).expect("move");
+    store.begin().expect("begin");
+    add(&mut store, |_| {});
+    let error = store.commit().expect_err("nobody would find it again");
+    assert!(error.is_permanent(), "{error}");
+    drop(store);
+    fs::copy(dir.path().join("moved"), &path).expect("copy");
+    let mut store = Sqlite::open(&dir.path().join("."), &options());
+    drop(store.as_mut().map(|store| store.begin()));
+    fs::rename(&path, dir.path().join("first")).expect("move");
+    fs::copy(dir.path().join("first"), &path).expect("replace");
+    assert!(store.expect("open").commit().is_err(), "replaced");
+}

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -11,6 +12,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::host;
+
+/// Beds made by this process.
+static BEDS: AtomicU32 = AtomicU32::new(0);
 
 /// A container that runs one release, with users `alice` (may submit) and `mallory` (may not).
 pub(crate) struct Bed {
@@ -32,7 +36,10 @@ impl Bed {
     pub(crate) fn boot_bare(release: &str, test: &str) -> Self {
         sweep();
         let test = test.rsplit("::").next().unwrap_or(test);
-        let name = format!("td-{}-{}", test.replace('_', "-"), std::process::id());
+        // A machine's name has at most 64 bytes; the number tells tests of one process apart.
+        let test: String = test.replace('_', "-").chars().take(40).collect();
+        let number = BEDS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("td-{test}-{number}-{}", std::process::id());
         let dir = host::beds().join(&name);
         for part in ["upper", "work", "root"] {
             fs::create_dir_all(dir.join(part)).expect("bed directory");

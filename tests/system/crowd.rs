@@ -30,7 +30,7 @@ fn a_crowd_delays_neither_answers_nor_shutdown(bed: &Bed) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let head =
-                b"POST /v1/tasks HTTP/1.1\r\nHost: taskdaemon\r\nContent-Length: 100\r\nX-Slow: ";
+                b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nX-Slow: ";
             for byte in head.iter().chain(std::iter::repeat(&b'x')) {
                 if stop.load(Ordering::Relaxed) {
                     break;

@@ -158,7 +158,7 @@ impl Connection {
     pub(crate) fn ask(&mut self, request: Request<'_>) -> io::Result<Answer> {
         let body = request.body.map(Value::to_string).unwrap_or_default();
         let mut head = format!(
-            "{} {} HTTP/1.1\r\nHost: taskdaemon\r\n",
+            "{} {} HTTP/1.1\r\nHost: localhost\r\n",
             request.method, request.path
         );
         if self.token {

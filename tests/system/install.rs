@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::bed::{Bed, parse};
+use serde_json::Value;
+
+use crate::bed::{Bed, parse, wait_until};
 use crate::{host, on_both_releases};
 
 on_both_releases!(
@@ -68,38 +70,65 @@ fn members_submit_and_others_are_refused(bed: &Bed) {
         !direct.status.success(),
         "only the daemon may speak to the runner"
     );
-    journal_knows(bed, &id);
+    journal_knows_failures(bed);
     waiting_passes_the_code_on(bed);
 }
 
-fn journal_knows(bed: &Bed, id: &str) {
-    let field = format!("TASKDAEMON_TASK={id}");
-    let text = bed.ok(&[
-        "journalctl",
-        "--unit=taskdaemon",
-        "--output=json",
-        "--no-pager",
-        &field,
-    ]);
-    let first = text
-        .lines()
-        .next()
-        .unwrap_or_else(|| panic!("no message with {field}"));
-    let message = parse(first);
-    assert_eq!(message["_SYSTEMD_UNIT"], "taskdaemon.service", "{message}");
-    assert!(message["MESSAGE"].is_string(), "{message}");
-    let ready = "MESSAGE_ID=56f3257c569c450bb2cf5eed034bdae2";
-    let text = bed.ok(&[
-        "journalctl",
-        "--unit=taskdaemon",
-        "--catalog",
-        "--no-pager",
-        ready,
-    ]);
-    assert!(
-        text.contains("requests are answered"),
-        "the catalog explains it: {text}"
+fn journal_knows_failures(bed: &Bed) {
+    let id = bed.submit(
+        &["--queue", "night", "--retries", "1", "--backoff", "100ms"],
+        "exit 3",
     );
+    let task = bed.ended(&id, Duration::from_secs(20));
+    assert_eq!(task["state"], "failed", "{task}");
+    let field = format!("TASKDAEMON_TASK={id}");
+    let entries = |extra: &str| -> Vec<Value> {
+        let mut words = vec!["journalctl", "--unit=taskdaemon", "--output=json"];
+        words.extend(["--no-pager", &field]);
+        words.extend(Some(extra).filter(|extra| !extra.is_empty()));
+        bed.ok(&words).lines().map(parse).collect()
+    };
+    // The journal takes entries a moment after they were sent.
+    let failed = wait_until(
+        "the failure is in the journal",
+        Duration::from_secs(5),
+        || entries("MESSAGE_ID=e47a2f291696466396ffe3d4426c6bdc").pop(),
+    );
+    assert_eq!(failed["TASKDAEMON_QUEUE"], "night", "{failed}");
+    assert_eq!(failed["TASKDAEMON_ATTEMPT"], "2", "the last one: {failed}");
+    assert_eq!(failed["_SYSTEMD_UNIT"], "taskdaemon.service", "{failed}");
+    assert_eq!(failed["SYSLOG_IDENTIFIER"], "taskdaemon", "{failed}");
+    assert!(failed["MESSAGE"].is_string(), "{failed}");
+    let all = entries("");
+    let attempts: Vec<&Value> = all
+        .iter()
+        .map(|entry| &entry["TASKDAEMON_ATTEMPT"])
+        .collect();
+    assert_eq!(attempts, ["1", "2"], "each attempt, once: {all:?}");
+
+    for (id, text) in [
+        (
+            "e47a2f291696466396ffe3d4426c6bdc",
+            format!("taskdaemon retry {id}"),
+        ),
+        (
+            "56f3257c569c450bb2cf5eed034bdae2",
+            "requests are answered".to_owned(),
+        ),
+    ] {
+        let which = format!("MESSAGE_ID={id}");
+        let explained = bed.ok(&[
+            "journalctl",
+            "--unit=taskdaemon",
+            "--catalog",
+            "--no-pager",
+            &which,
+        ]);
+        assert!(
+            explained.contains(&text),
+            "the catalog explains it: {explained}"
+        );
+    }
 }
 
 fn waiting_passes_the_code_on(bed: &Bed) {

@@ -22,6 +22,7 @@ mod host;
 mod config;
 mod crowd;
 mod install;
+mod leave;
 mod load;
 mod profile;
 mod renew;
