@@ -251,6 +251,30 @@ impl World {
         commands
     }
 
+    /// The daemon is gone, and perhaps its runner, or the whole host.
+    fn crash(&mut self) {
+        self.connected = false;
+        self.met.clear();
+        self.sought.clear();
+        match self.below(6) {
+            0 => {
+                self.boot += 1;
+                self.alone = Runner::default();
+                self.runner = Runner {
+                    instance: self.runner.instance + 1,
+                    ..Runner::default()
+                };
+            }
+            1 => {
+                self.runner = Runner {
+                    instance: self.runner.instance + 1,
+                    ..Runner::default()
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn introduction(&self) -> Command {
         let held = self
             .runner
@@ -520,26 +544,7 @@ fn run(seed: u64, turns: u32) {
                 world.carry_out(turned);
             }
             drop(engine);
-            world.connected = false;
-            world.met.clear();
-            world.sought.clear();
-            match world.below(6) {
-                0 => {
-                    world.boot += 1;
-                    world.alone = Runner::default();
-                    world.runner = Runner {
-                        instance: world.runner.instance + 1,
-                        ..Runner::default()
-                    };
-                }
-                1 => {
-                    world.runner = Runner {
-                        instance: world.runner.instance + 1,
-                        ..Runner::default()
-                    }
-                }
-                _ => {}
-            }
+            world.crash();
             engine = world.open(dir.path());
         } else {
             world.carry_out(turned);

@@ -40,6 +40,10 @@ fn strict_tasks_have_walls_and_outlive_the_daemon(bed: &Bed) {
     );
     let long = submit_strict(bed, "echo begin; sleep 4; echo end; exit 7");
     bed.running(&long);
+    // Before that, its runner has no user to be known by, and a restart interrupts it.
+    crate::bed::wait_until("its start is recorded", Duration::from_secs(10), || {
+        bed.task(&long)["attempts"][0]["pid"].as_u64()
+    });
     bed.ok(&["systemctl", "restart", "taskdaemon.service"]);
 
     let task = bed.ended(&walls, Duration::from_secs(20));
