@@ -4,10 +4,8 @@
 //! of the daemon by asking again, and what submits carries an idempotency key,
 //! so that a reply that was lost can be asked for once more.
 
-use std::env;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,9 +24,10 @@ use crate::api::problem::Wire;
 use crate::clock;
 
 pub mod follow;
+pub mod target;
 
-/// Socket of the system's daemon.
-const SOCKET: &str = "/run/taskdaemon/api.sock";
+use target::Target;
+
 /// How long connecting, and a plain question, may take.
 const PROMPT: Duration = Duration::from_secs(5);
 /// How long a change may take: it is on disk when it is answered.
@@ -41,20 +40,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 const ROUND: Duration = Duration::from_secs(55);
 /// Largest answer.
 const ANSWER_MAX: usize = 256 * 1024 * 1024;
-
-/// Where a daemon is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// A socket of this host.
-    Unix(PathBuf),
-    /// An address, with the token it wants.
-    Tcp {
-        /// Host and port.
-        address: String,
-        /// The bearer token.
-        token: Option<String>,
-    },
-}
 
 /// Why there is no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -87,76 +72,6 @@ impl Error {
             Self::Refused(wire, _) => wire.status == 503,
             Self::Strange(_) | Self::Usage(_) | Self::Write(_) => false,
         }
-    }
-}
-
-impl Target {
-    /// The daemon that is meant: by flag, by environment, else the system's,
-    /// else the user's own.
-    ///
-    /// # Errors
-    /// The name is none that leads to a daemon.
-    pub fn find(flag: Option<&str>) -> Result<Self, Error> {
-        let variable = env::var("TASKDAEMON_HOST")
-            .ok()
-            .filter(|host| !host.is_empty());
-        if let Some(host) = flag.map(str::to_owned).or(variable) {
-            return Self::parse(&host);
-        }
-        let system = PathBuf::from(SOCKET);
-        let own = env::var_os("XDG_RUNTIME_DIR")
-            .map(|dir| PathBuf::from(dir).join("taskdaemon/api.sock"))
-            .filter(|own| !system.exists() && own.exists());
-        Ok(Self::Unix(own.unwrap_or(system)))
-    }
-
-    fn parse(host: &str) -> Result<Self, Error> {
-        if let Some(path) = host.strip_prefix("unix:") {
-            return Ok(Self::Unix(PathBuf::from(path)));
-        }
-        if let Some(address) = host.strip_prefix("http://") {
-            let address = address.trim_end_matches('/').to_owned();
-            let token = env::var("TASKDAEMON_TOKEN").ok();
-            if HeaderValue::try_from(&address).is_ok() && !address.contains('/') {
-                return Ok(Self::Tcp { address, token });
-            }
-        } else if host.starts_with('/') {
-            return Ok(Self::Unix(PathBuf::from(host)));
-        }
-        Err(Error::Usage(format!(
-            "`{}` is not an address: write unix:/path or http://127.0.0.1:8377",
-            host.escape_debug()
-        )))
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Unix(path) => path.display().to_string(),
-            Self::Tcp { address, .. } => address.clone(),
-        }
-    }
-
-    fn explain(&self, error: &io::Error) -> Error {
-        let name = self.name();
-        let hint = match (self, error.kind()) {
-            (Self::Unix(_), io::ErrorKind::NotFound) => {
-                "there is no such socket; is the daemon installed and started?".to_owned()
-            }
-            (Self::Unix(_), io::ErrorKind::PermissionDenied) => {
-                "permission denied; are you in group taskdaemon?".to_owned()
-            }
-            (Self::Unix(path), io::ErrorKind::ConnectionRefused) if path.is_file() => {
-                "that is a plain file, not a socket".to_owned()
-            }
-            (_, io::ErrorKind::ConnectionRefused) => {
-                "nobody listens there; is the daemon running?".to_owned()
-            }
-            (_, io::ErrorKind::TimedOut) => {
-                format!("no answer within {} s; does it hang?", PROMPT.as_secs())
-            }
-            _ => error.to_string(),
-        };
-        Error::Unreachable(format!("cannot reach the daemon at {name}: {hint}"))
     }
 }
 
@@ -411,25 +326,4 @@ pub fn random_key() -> io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_sockets_or_http() {
-        for (text, good) in [
-            ("unix:/run/x.sock", true),
-            ("/run/x.sock", true),
-            ("http://127.0.0.1:8377", true),
-            ("http://127.0.0.1:8377/", true),
-            ("http://a/b", false),
-            ("https://127.0.0.1:1", false),
-            ("127.0.0.1:8377", false),
-            ("", false),
-        ] {
-            assert_eq!(Target::parse(text).is_ok(), good, "{text}");
-        }
-    }
 }

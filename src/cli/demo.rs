@@ -6,27 +6,25 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tokio::signal::ctrl_c;
 use tokio::sync::Notify;
-use tokio::time::sleep_until;
 
 use crate::api::dto::{Accepted, RetryRule, Submit, TaskInfo};
 use crate::api::number::{Pairs, Span};
+use crate::client::Client;
 use crate::client::follow::{Event, Wish};
-use crate::client::{Client, Target};
-use crate::{clock, runner};
+use crate::clock;
 
 use super::text::{escape, table};
 use super::{Failure, Outcome, online};
+
+mod stage;
+
+use stage::Stage;
 
 /// Lines the long task prints, one a second.
 const LINES: usize = 6;
@@ -34,8 +32,6 @@ const LINES: usize = 6;
 const FATAL: &str = "line 2 ";
 /// Tasks that only leave a mark.
 const QUICK: usize = 20;
-/// How long the daemon may take to be ready.
-const START: Duration = Duration::from_secs(10);
 
 /// `demo`.
 pub(super) fn demo() -> Outcome {
@@ -46,174 +42,6 @@ pub(super) fn demo() -> Outcome {
             _ = ctrl_c() => Err(Failure::Code(130, "interrupted; everything is stopped and removed".to_owned())),
         }
     })
-}
-
-/// Everything the demo started, ended with it.
-struct Stage {
-    dir: PathBuf,
-    daemon: Child,
-    runner: Child,
-    client: Client,
-    color: bool,
-}
-
-impl Stage {
-    fn build() -> Result<Self, Failure> {
-        let template = std::env::temp_dir().join("taskdaemon-demo-XXXXXX");
-        let dir = nix::unistd::mkdtemp(&template)
-            .map_err(|error| Failure::Code(1, format!("cannot make a directory: {error}")))?;
-        let socket = dir.join("run/api.sock");
-        let built = fs::create_dir(dir.join("run"))
-            .and_then(|()| start_runner(&dir))
-            .and_then(|runner| Ok((runner, start_daemon(&dir)?)));
-        match built {
-            Ok((runner, daemon)) => Ok(Self {
-                dir,
-                daemon,
-                runner,
-                client: Client::new(Target::Unix(socket)),
-                color: io::stdout().is_terminal()
-                    && std::env::var_os("NO_COLOR").is_none()
-                    && std::env::var_os("TERM").is_some_and(|term| term != "dumb"),
-            }),
-            Err(error) => {
-                remove(&dir);
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Returns when the daemon answers that it is ready.
-    async fn ready(&mut self) -> Result<Duration, Failure> {
-        let begun = clock::instant();
-        loop {
-            match self.client.get("/ready").await {
-                Ok(_) => return Ok(clock::instant() - begun),
-                Err(error) if clock::instant() - begun > START => return Err(error.into()),
-                Err(_) => {}
-            }
-            if let Some(status) = self.daemon.try_wait()? {
-                let log = fs::read_to_string(self.dir.join("daemon.log")).unwrap_or_default();
-                let last = log.lines().last().unwrap_or("it said nothing");
-                let detail = format!("the daemon ended ({status}): {}", escape(last));
-                return Err(Failure::Code(1, detail));
-            }
-            rest(Duration::from_millis(10)).await;
-        }
-    }
-
-    /// Kills the daemon, gives it no chance, and starts another.
-    async fn crash(&mut self) -> Result<(u32, Duration), Failure> {
-        self.daemon.kill()?;
-        self.daemon.wait()?;
-        let old = self.daemon.id();
-        // Long enough for a line to be written while nobody listens.
-        rest(Duration::from_millis(1200)).await;
-        self.daemon = start_daemon(&self.dir)?;
-        Ok((old, self.ready().await?))
-    }
-
-    fn say(&self, style: &str, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.color {
-            writeln!(out, "\x1b[{style}m{text}\x1b[0m")
-        } else {
-            writeln!(out, "{text}")
-        }
-    }
-
-    fn head(&self, text: &str) -> io::Result<()> {
-        self.say("1", &format!("\n{text}"))
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        for child in [&mut self.daemon, &mut self.runner] {
-            let pid = i32::try_from(child.id()).map(Pid::from_raw);
-            if let Ok(pid) = pid
-                && matches!(child.try_wait(), Ok(None))
-                && kill(pid, Signal::SIGTERM).is_ok()
-            {
-                settle(child);
-            }
-        }
-        remove(&self.dir);
-    }
-}
-
-/// Waits for a child that was asked to end, and insists after a while.
-fn settle(child: &mut Child) {
-    let insist = clock::instant() + Duration::from_secs(5);
-    while matches!(child.try_wait(), Ok(None)) {
-        if clock::instant() > insist {
-            drop(child.kill());
-            drop(child.wait());
-            return;
-        }
-        // The only way to wait for a child with a deadline and no runtime.
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
-}
-
-fn remove(dir: &Path) {
-    if let Err(error) = fs::remove_dir_all(dir) {
-        super::complain(&format!("cannot remove {}: {error}", dir.display()));
-    }
-}
-
-async fn rest(wait: Duration) {
-    sleep_until((clock::instant() + wait).into()).await;
-}
-
-/// Starts a runner as the service manager would: its listening socket is its
-/// standard input.
-fn start_runner(dir: &Path) -> io::Result<Child> {
-    let listener = UnixListener::bind(dir.join("run/runner.sock"))?;
-    let options = runner::Options {
-        users: runner::Users::Own,
-        daemon_user: None,
-        idle: Duration::from_secs(60),
-        grace: Duration::from_secs(2),
-        ..runner::Options::default()
-    };
-    Command::new(std::env::current_exe()?)
-        .arg("runner")
-        .arg("--options")
-        .arg(serde_json::to_string(&options)?)
-        .stdin(Stdio::from(OwnedFd::from(listener)))
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(dir.join("runner.log"))?)
-        .spawn()
-}
-
-fn start_daemon(dir: &Path) -> io::Result<Child> {
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(dir.join("daemon.log"))?;
-    let mut command = Command::new(std::env::current_exe()?);
-    // The settings of whoever tries this are not the demo's.
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TASKDAEMON_") {
-            command.env_remove(name);
-        }
-    }
-    let config = dir.join("config.toml");
-    // A file of its own, so that the host's is not read.
-    fs::write(&config, "log = \"info\"\n")?;
-    command
-        .arg("run")
-        .arg("--config")
-        .arg(config)
-        .arg("--state-dir")
-        .arg(dir.join("state"))
-        .arg("--runtime-dir")
-        .arg(dir.join("run"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
 }
 
 /// A task of the demo, and what has to become of it.

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::client::{self, Client, Target};
+use crate::client::target::Target;
+use crate::client::{self, Client};
 
 mod demo;
 mod logs;

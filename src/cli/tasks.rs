@@ -141,67 +141,14 @@ pub(super) async fn show(args: &IdArgs, setting: &Setting) -> Outcome {
 
 /// A task in words.
 fn describe(task: &TaskInfo) -> String {
-    let mut rows: Vec<(&str, String)> = vec![("task", task.id.to_string())];
-    let mut say = |name: &'static str, value: Option<String>| {
-        if let Some(value) = value {
-            rows.push((name, escape(&value)));
-        }
-    };
-    say("state", Some(task.state.clone()));
-    let until = task
-        .until
-        .map(|until| format!(", until {until}"))
-        .unwrap_or_default();
-    say(
-        "because",
-        task.reason
-            .as_ref()
-            .map(|reason| format!("{reason}{until}")),
-    );
-    say("name", task.name.clone());
-    say("queue", Some(task.queue.clone()));
-    say(
-        "priority",
-        (task.priority != 0).then(|| task.priority.to_string()),
-    );
-    let labels: Vec<String> = task
-        .labels
-        .0
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    say("labels", (!labels.is_empty()).then(|| labels.join(" ")));
-    say("owner", Some(format!("uid {}", task.owner)));
-    say("user", task.run.user.clone());
-    say("cwd", task.run.cwd.clone());
-    say("key", task.key.clone());
-    say("timeout", task.run.timeout.clone());
-    say("memory", task.run.memory.clone());
-    say("cpu", task.run.cpu.map(|cores| format!("{cores} cores")));
-    say("pids", task.run.pids.map(|pids| pids.to_string()));
-    say("created", Some(task.created_at.to_string()));
-    say("due", Some(task.due_at.to_string()));
-    say("ended", task.ended_at.map(|at| at.to_string()));
-    let outcome = task.outcome.as_ref();
-    say(
-        "outcome",
-        outcome.map(|outcome| format!("{} {}", outcome.class, outcome.message)),
-    );
-    let tries = format!("{} of {} counted", task.run.tries, task.run.max_attempts);
-    say("attempts", Some(tries));
     let mut out = String::new();
-    for (name, value) in &rows {
-        out.push_str(&format!(
-            "{name:<9} {value}
-"
-        ));
+    for (name, value) in facts(task) {
+        if let Some(value) = value {
+            out.push_str(&format!("{name:<9} {}\n", escape(&value)));
+        }
     }
     let words = command(&task.run.command);
-    out.push_str(&format!(
-        "{:<9} {words}
-",
-        "command"
-    ));
+    out.push_str(&format!("{:<9} {words}\n", "command"));
     if let Some(attempts) = task
         .attempts
         .as_ref()
@@ -211,6 +158,57 @@ fn describe(task: &TaskInfo) -> String {
         out.push_str(&attempt_table(attempts));
     }
     out
+}
+
+/// What there is to say about a task, name by name.
+fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
+    let run = &task.run;
+    let until = task
+        .until
+        .map(|until| format!(", until {until}"))
+        .unwrap_or_default();
+    let reason = task
+        .reason
+        .as_ref()
+        .map(|reason| format!("{reason}{until}"));
+    let labels: Vec<String> = task
+        .labels
+        .0
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let outcome = task.outcome.as_ref();
+    vec![
+        ("task", Some(task.id.to_string())),
+        ("state", Some(task.state.clone())),
+        ("because", reason),
+        ("name", task.name.clone()),
+        ("queue", Some(task.queue.clone())),
+        (
+            "priority",
+            (task.priority != 0).then(|| task.priority.to_string()),
+        ),
+        ("labels", (!labels.is_empty()).then(|| labels.join(" "))),
+        ("owner", Some(format!("uid {}", task.owner))),
+        ("user", run.user.clone()),
+        ("cwd", run.cwd.clone()),
+        ("key", task.key.clone()),
+        ("timeout", run.timeout.clone()),
+        ("memory", run.memory.clone()),
+        ("cpu", run.cpu.map(|cores| format!("{cores} cores"))),
+        ("pids", run.pids.map(|pids| pids.to_string())),
+        ("created", Some(task.created_at.to_string())),
+        ("due", Some(task.due_at.to_string())),
+        ("ended", task.ended_at.map(|at| at.to_string())),
+        (
+            "outcome",
+            outcome.map(|outcome| format!("{} {}", outcome.class, outcome.message)),
+        ),
+        (
+            "attempts",
+            Some(format!("{} of {} counted", run.tries, run.max_attempts)),
+        ),
+    ]
 }
 
 fn attempt_table(attempts: &[AttemptInfo]) -> String {

@@ -1,6 +1,7 @@
 //! Part 2: tasks a second, many waiting and 16 at once.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use serde_json::Value;
 use taskdaemon::clock;
 
 use crate::daemon::{Daemon, Runs};
+use crate::disk;
 use crate::http::{Client, Request};
 use crate::process::{self, TRUE, count};
 use crate::report::{Goal, Report, in_turn};
@@ -21,6 +23,7 @@ const AT_ONCE: u32 = 16;
 /// runner takes them, and the next daemon on the same state begins with all of
 /// them.
 pub(crate) fn round(dir: &Path, round: u32, report: &mut Report) -> anyhow::Result<()> {
+    report.limit("files made", "/s", disk::files(dir)?);
     let ours = || drain(&dir.join("drain"));
     let (drained, bare) = in_turn(round, ours, || process::bare_drain(TASKS, AT_ONCE))?;
     let name = format!("tasks of true, {AT_ONCE} at once");
@@ -67,10 +70,10 @@ fn drain(dir: &Path) -> anyhow::Result<Drained> {
     for id in (1..=last).rev().take(usize::try_from(AT_ONCE)? * 4) {
         client.ask(&Request::get(&format!("/v1/tasks/{id}/wait")))?;
     }
-    let took = begun.elapsed() + daemon.answered.saturating_sub(daemon.ready);
+    let status = settled(&mut client)?;
+    let took = begun.elapsed();
     let runner = daemon.runner().context("no runner")?;
     let (daemon_cpu, runner_cpu) = (process::cpu(daemon.pid())?, process::cpu(runner)?);
-    let status = client.json(&Request::get("/v1/status"))?;
     let succeeded = status.pointer("/tasks/succeeded").and_then(Value::as_u64);
     ensure!(
         succeeded == Some(TASKS),
@@ -90,6 +93,21 @@ fn drain(dir: &Path) -> anyhow::Result<Drained> {
         daemon_cpu: daemon_cpu.as_secs_f64() * 1_000.0 / count(TASKS),
         runner_cpu: runner_cpu.as_secs_f64() * 1_000.0 / count(TASKS),
     })
+}
+
+/// The status when nothing waits and nothing runs.
+fn settled(client: &mut Client) -> anyhow::Result<Value> {
+    loop {
+        let status = client.json(&Request::get("/v1/status"))?;
+        let open = ["queued", "running"].map(|state| status.pointer(&format!("/tasks/{state}")));
+        if open
+            .iter()
+            .all(|count| count.and_then(Value::as_u64) == Some(0))
+        {
+            return Ok(status);
+        }
+        process::pause(Duration::from_millis(2));
+    }
 }
 
 /// Submits so many tasks, a thousand to a request; the number of the last one.

@@ -75,6 +75,7 @@ fn main() -> anyhow::Result<()> {
         .prefix("spine-")
         .tempdir_in(&args.dir)
         .with_context(|| format!("cannot make a directory in {}", args.dir.display()))?;
+    disk::spread(base.path());
     let wanted = |part| args.only.is_empty() || args.only.contains(&part);
     let mut report = Report::new(args.rounds);
     for round in 1..=args.rounds {
@@ -90,7 +91,6 @@ fn main() -> anyhow::Result<()> {
         if wanted(Part::Latency) {
             latency::round(&dir, round, &mut report).context("latency")?;
         }
-        std::fs::remove_dir_all(&dir)?;
     }
     if wanted(Part::Start) {
         eprintln!("start and memory");

@@ -1,0 +1,119 @@
+//! Where a daemon is, and why it may not be reached there.
+
+use std::env;
+use std::io;
+use std::path::PathBuf;
+
+use hyper::header::HeaderValue;
+
+use super::{Error, PROMPT};
+
+/// Socket of the system's daemon.
+const SOCKET: &str = "/run/taskdaemon/api.sock";
+
+/// Where a daemon is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A socket of this host.
+    Unix(PathBuf),
+    /// An address, with the token it wants.
+    Tcp {
+        /// Host and port.
+        address: String,
+        /// The bearer token.
+        token: Option<String>,
+    },
+}
+
+impl Target {
+    /// The daemon that is meant: by flag, by environment, else the system's,
+    /// else the user's own.
+    ///
+    /// # Errors
+    /// The name is none that leads to a daemon.
+    pub fn find(flag: Option<&str>) -> Result<Self, Error> {
+        let variable = env::var("TASKDAEMON_HOST")
+            .ok()
+            .filter(|host| !host.is_empty());
+        if let Some(host) = flag.map(str::to_owned).or(variable) {
+            return Self::parse(&host);
+        }
+        let system = PathBuf::from(SOCKET);
+        let own = env::var_os("XDG_RUNTIME_DIR")
+            .map(|dir| PathBuf::from(dir).join("taskdaemon/api.sock"))
+            .filter(|own| !system.exists() && own.exists());
+        Ok(Self::Unix(own.unwrap_or(system)))
+    }
+
+    fn parse(host: &str) -> Result<Self, Error> {
+        if let Some(path) = host.strip_prefix("unix:") {
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        if let Some(address) = host.strip_prefix("http://") {
+            let address = address.trim_end_matches('/').to_owned();
+            let token = env::var("TASKDAEMON_TOKEN").ok();
+            if HeaderValue::try_from(&address).is_ok() && !address.contains('/') {
+                return Ok(Self::Tcp { address, token });
+            }
+        } else if host.starts_with('/') {
+            return Ok(Self::Unix(PathBuf::from(host)));
+        }
+        Err(Error::Usage(format!(
+            "`{}` is not an address: write unix:/path or http://127.0.0.1:8377",
+            host.escape_debug()
+        )))
+    }
+
+    /// What it is called in messages.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Unix(path) => path.display().to_string(),
+            Self::Tcp { address, .. } => address.clone(),
+        }
+    }
+
+    /// Why it cannot be reached, and what may help.
+    pub(super) fn explain(&self, error: &io::Error) -> Error {
+        let name = self.name();
+        let hint = match (self, error.kind()) {
+            (Self::Unix(_), io::ErrorKind::NotFound) => {
+                "there is no such socket; is the daemon installed and started?".to_owned()
+            }
+            (Self::Unix(_), io::ErrorKind::PermissionDenied) => {
+                "permission denied; are you in group taskdaemon?".to_owned()
+            }
+            (Self::Unix(path), io::ErrorKind::ConnectionRefused) if path.is_file() => {
+                "that is a plain file, not a socket".to_owned()
+            }
+            (_, io::ErrorKind::ConnectionRefused) => {
+                "nobody listens there; is the daemon running?".to_owned()
+            }
+            (_, io::ErrorKind::TimedOut) => {
+                format!("no answer within {} s; does it hang?", PROMPT.as_secs())
+            }
+            _ => error.to_string(),
+        };
+        Error::Unreachable(format!("cannot reach the daemon at {name}: {hint}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_sockets_or_http() {
+        for (text, good) in [
+            ("unix:/run/x.sock", true),
+            ("/run/x.sock", true),
+            ("http://127.0.0.1:8377", true),
+            ("http://127.0.0.1:8377/", true),
+            ("http://a/b", false),
+            ("https://127.0.0.1:1", false),
+            ("127.0.0.1:8377", false),
+            ("", false),
+        ] {
+            assert_eq!(Target::parse(text).is_ok(), good, "{text}");
+        }
+    }
+}
