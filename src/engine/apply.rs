@@ -217,11 +217,6 @@ impl<S: Store> Engine<S> {
         ended: Ended,
         now: Time,
     ) -> Result<(), store::Error> {
-        if ended.interrupted {
-            // The runner was told to stop, and would refuse whatever is given
-            // to it. It is heard to its end; the next one gets the work.
-            self.runner = None;
-        }
         if self.strangers.remove(&key) {
             self.hungry = true;
             self.turned.effects.push(Effect::Acknowledge(key));
