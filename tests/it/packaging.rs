@@ -58,7 +58,7 @@ fn the_packaged_configuration_is_the_default() {
     assert_eq!(load(&text), Config::default());
 
     // What stands there as an example is one: it is accepted without its comment sign.
-    let (_words, example) = text.split_once("\n#\n").expect("an example");
+    let (_, example) = text.split_once("\n#\n").expect("an example");
 
     let example: String = example
         .lines()
