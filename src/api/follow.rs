@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 use crate::engine::command::{Caller, Error};
 use crate::model::attempt::AttemptKey;
-use crate::model::capture::{Decoder, Record, Stream};
+use crate::model::capture::{Decoder, Record, Stream, file_name};
 use crate::model::task::{Task, TaskId};
 
 use super::dto::TaskInfo;
@@ -237,7 +237,7 @@ impl Follower {
             self.watch_for_new();
             return Ok(());
         };
-        let path = dir.join(log::file_name(key));
+        let path = dir.join(file_name(key));
         self.watch.add(
             &path,
             AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DONT_FOLLOW,
@@ -276,10 +276,8 @@ impl Follower {
         let flags =
             AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ONLYDIR;
         let dir = &self.shared.output_dir;
-        if !self
-            .watch
-            .add(&dir.join(log::bucket(self.key).to_string()), flags)
-        {
+        let file = dir.join(file_name(self.key));
+        if !file.parent().is_some_and(|dir| self.watch.add(dir, flags)) {
             self.watch.add(dir, flags);
         }
     }

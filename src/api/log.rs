@@ -21,7 +21,7 @@ use hyper::header::{
 
 use crate::engine::command::Caller;
 use crate::model::attempt::AttemptKey;
-use crate::model::capture::{Decoder, Record, Stream};
+use crate::model::capture::{Decoder, Record, Stream, file_name};
 
 use super::pieces::{Pieces, Step};
 use super::problem::Problem;
@@ -30,18 +30,6 @@ use super::{Shared, follow};
 
 /// Bytes read from a capture file at a time.
 pub(super) const CHUNK: usize = 64 * 1024;
-
-/// Name of an attempt's capture file below the output directory. Both parts
-/// are numbers, so no name leads elsewhere.
-// The writing side needs the same rule: it belongs into `model::capture`.
-pub(super) fn file_name(key: AttemptKey) -> String {
-    format!("{}/{}.{}", bucket(key), key.task, key.number)
-}
-
-/// The directory an attempt's capture file is in.
-pub(super) const fn bucket(key: AttemptKey) -> i64 {
-    key.task.0 / 1000 * 1000
-}
 
 /// Opens an attempt's capture file; none when it wrote nothing yet.
 pub(super) fn open(dir: &FsPath, key: AttemptKey) -> io::Result<Option<File>> {
@@ -307,22 +295,6 @@ fn step(mut output: Output) -> Step<Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::task::TaskId;
-
-    #[test]
-    fn files_are_spread_over_directories_by_number() {
-        for (task, number, name) in [
-            (1, 1, "0/1.1"),
-            (999, 2, "0/999.2"),
-            (12_345, 7, "12000/12345.7"),
-        ] {
-            let key = AttemptKey {
-                task: TaskId(task),
-                number,
-            };
-            assert_eq!(file_name(key), name);
-        }
-    }
 
     #[test]
     fn ranges_are_read_as_rfc_9110_has_them() {

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::KeepAlive;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -31,6 +33,9 @@ const LINGER: Duration = Duration::from_millis(500);
 /// How long a connection must have been without a request before it can be
 /// closed to make room: the request of one just opened is on its way.
 const SETTLED: Duration = Duration::from_millis(10);
+/// Connections beyond the caps that are kept for admins on this host, so that
+/// whoever has to look into a full house can get in.
+const RESERVE: u32 = 16;
 /// Pause of the accept loop when the process is out of descriptors and no
 /// connection holds one, so that there is nothing to wait for.
 const STARVED: Duration = Duration::from_millis(50);
@@ -121,6 +126,8 @@ async fn accept(listeners: &[Listener], turn: &mut usize) -> io::Result<(Stream,
                 Listener::Tcp(socket) => socket.poll_accept(cx).map(|accepted| {
                     let (stream, address) = accepted?;
                     stream.set_nodelay(true)?;
+                    // A client that vanished without a word is noticed.
+                    setsockopt(&stream, KeepAlive, &true)?;
                     Ok((Stream::Tcp(stream), Peer::Tcp(address.ip())))
                 }),
             };
@@ -179,9 +186,14 @@ impl Table {
             }
             let mine = self.peers.get(&key).copied().unwrap_or(0);
             let all = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
-            let room = if mine >= settings.options.connections_per_peer {
+            let caps = &settings.options;
+            let within = |more| {
+                mine < caps.connections_per_peer.saturating_add(more)
+                    && all < caps.connections.saturating_add(more)
+            };
+            let room = if mine >= caps.connections_per_peer {
                 self.evict(Some(key))
-            } else if all >= settings.options.connections {
+            } else if all >= caps.connections {
                 self.evict(None)
             } else {
                 Room::Made
@@ -189,6 +201,7 @@ impl Table {
             match room {
                 Room::Made => break,
                 Room::At(time) => self.join_by(time).await,
+                Room::None if settings.is_admin(peer) && within(RESERVE) => break,
                 Room::None => return conn::turn_away(&stream),
             }
         }

@@ -73,12 +73,7 @@ pub(super) fn check(config: &Config) -> Result<(), Found> {
     telemetry::check(&config.log).or_else(|bad| found("log", bad.to_string()))?;
     api(config)?;
     engine(config)?;
-    socket("run.runner_socket", &config.run.runner_socket)?;
-    if config.run.runner_socket == config.api.socket {
-        return Err(
-            Found::new("run.runner_socket", "is the same as api.socket").against("api.socket")
-        );
-    }
+    sockets(config)?;
     size(
         "run.output_cap",
         config.run.output_cap,
@@ -97,6 +92,24 @@ pub(super) fn check(config: &Config) -> Result<(), Found> {
         ByteSize(0),
         ByteSize::mib(1 << 14),
     )
+}
+
+/// The sockets of running, each a place of its own.
+fn sockets(config: &Config) -> Result<(), Found> {
+    let (api, runner) = ("api.socket", "run.runner_socket");
+    let run = &config.run;
+    socket(runner, &run.runner_socket)?;
+    socket("run.report_socket", &run.report_socket)?;
+    let same = |key, other| Found::new(key, format!("is the same as {other}")).against(other);
+    if run.runner_socket == config.api.socket {
+        return Err(same(runner, api));
+    }
+    for (other, path) in [(api, &config.api.socket), (runner, &run.runner_socket)] {
+        if run.report_socket == *path {
+            return Err(same("run.report_socket", other));
+        }
+    }
+    Ok(())
 }
 
 fn api(config: &Config) -> Result<(), Found> {

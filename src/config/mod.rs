@@ -53,12 +53,13 @@ settings! {
 
 /// Variables with our prefix that are no settings: they say which
 /// configuration or daemon is meant, or belong to a task.
-const NO_SETTINGS: [&str; 5] = [
+const NO_SETTINGS: [&str; 6] = [
     "TASKDAEMON_ATTEMPT",
     "TASKDAEMON_CONFIG",
     "TASKDAEMON_HOST",
     "TASKDAEMON_KEY",
     "TASKDAEMON_TASK_ID",
+    "TASKDAEMON_TOKEN",
 ];
 const PREFIX: &str = "TASKDAEMON_";
 
@@ -237,6 +238,7 @@ fn defaults(places: &Places, above: &[Layer]) -> Result<Layer, Error> {
         .unwrap_or_else(|| state.clone());
     config.api.socket = runtime.join("api.sock");
     config.run.runner_socket = runtime.join("runner.sock");
+    config.run.report_socket = runtime.join("report/report.sock");
     config.state_dir = state;
     config.runtime_dir = runtime;
     let dict = keys::dict(&config).map_err(|error| Error::new(Place::Default, error))?;

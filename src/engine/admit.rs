@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use crate::model::attempt::{Attempt, Usage};
+use crate::model::attempt::{Attempt, AttemptKey, Usage, profile_runner};
 use crate::model::task::{Event, Task};
 use crate::model::time::Time;
 use crate::store::{self, QueueUse, Store};
@@ -36,14 +36,22 @@ impl<S: Store> Engine<S> {
         let used: u32 = queues.iter().map(|queue| queue.used).sum();
         let free = self.options.slots.saturating_sub(used);
         for task in self.best(&queues, free)? {
+            let next = AttemptKey {
+                task: task.id,
+                number: task.attempt + 1,
+            };
+            if self.strangers.contains(&next) {
+                continue;
+            }
             // Ready by the query's own condition; should it not be, it is left
             // where it is.
             let Ok(task) = self.advance(task, Event::Claim, None, now)? else {
                 continue;
             };
+            let profile = task.spec.profile.as_deref().map(profile_runner);
             self.store.begin_attempt(&Attempt {
                 key: task.attempt_key(),
-                runner: runner.instance.clone(),
+                runner: profile.unwrap_or_else(|| runner.instance.clone()),
                 boot: runner.boot.clone(),
                 claimed: now,
                 started: None,

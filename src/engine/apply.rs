@@ -41,6 +41,12 @@ impl<S: Store> Engine<S> {
                 self.runner = None;
                 Ok(())
             }
+            Command::Dialled {
+                visit,
+                key,
+                uid,
+                trusted,
+            } => self.dialled(visit, key, uid, trusted),
             Command::Started { key, started } => self.store.start_attempt(key, &started),
             Command::Ended {
                 key,
@@ -121,7 +127,9 @@ impl<S: Store> Engine<S> {
             return Ok(());
         };
         let can = runner.abilities;
-        let limits = || tasks.iter().map(|task| &task.spec.limits);
+        // A profile has limits of its own making; its runner says what it can.
+        let shared = |task: &&NewTask| task.spec.profile.is_none();
+        let limits = || tasks.iter().filter(shared).map(|task| &task.spec.limits);
         if !can.memory && limits().any(|limits| limits.memory.is_some()) {
             return Err(Error::Unenforceable("a memory limit"));
         }
@@ -209,14 +217,30 @@ impl<S: Store> Engine<S> {
         ended: Ended,
         now: Time,
     ) -> Result<(), store::Error> {
+        if ended.interrupted {
+            // The runner was told to stop, and would refuse whatever is given
+            // to it. It is heard to its end; the next one gets the work.
+            self.runner = None;
+        }
+        if self.strangers.remove(&key) {
+            self.hungry = true;
+            self.turned.effects.push(Effect::Acknowledge(key));
+            return Ok(());
+        }
         let Some(task) = self.store.task(key.task)? else {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());
         };
-        if let Some(started) = started {
-            self.store.start_attempt(key, &started)?;
-        }
-        match self.advance(task, Event::Ended { key, ended }, None, now)? {
+        match self.advance(
+            task,
+            Event::Ended {
+                key,
+                started,
+                ended,
+            },
+            None,
+            now,
+        )? {
             Ok(_) => {}
             // A report that was recorded before, or that came too late. The
             // runner may forget it either way.

@@ -190,6 +190,17 @@ pub enum Command {
     RunnerUp(RunnerUp),
     /// The connection to the runner is gone.
     RunnerDown,
+    /// A runner of one attempt came to the report socket.
+    Dialled {
+        /// Names the visit in the answer.
+        visit: u64,
+        /// The attempt it says it holds.
+        key: AttemptKey,
+        /// Its uid by the kernel's word.
+        uid: u32,
+        /// Whether that uid is root's or the daemon's own.
+        trusted: bool,
+    },
     /// An attempt runs.
     Started {
         /// Which.

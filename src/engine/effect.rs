@@ -20,6 +20,18 @@ pub struct Order {
     pub stdin: Option<Vec<u8>>,
 }
 
+/// What becomes of a runner that came to the report socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its attempt is live and its own: it is listened to.
+    Adopt(AttemptKey),
+    /// Its attempt is over, or must be: nothing it says counts, and it is told
+    /// to end.
+    End(AttemptKey),
+    /// It is not who it says: it gets no answer.
+    Away,
+}
+
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -34,4 +46,19 @@ pub enum Effect {
     Kill(AttemptKey),
     /// The attempt's end is on disk.
     Acknowledge(AttemptKey),
+    /// An attempt in a sandbox profile is live, and its runner has to find
+    /// this daemon or be found gone.
+    Seek {
+        /// Which.
+        key: AttemptKey,
+        /// Its cgroup, if it is known to have one.
+        group: Option<String>,
+    },
+    /// The answer to [`Dialled`](super::command::Command::Dialled).
+    Met {
+        /// Which visit.
+        visit: u64,
+        /// What becomes of it.
+        verdict: Verdict,
+    },
 }

@@ -15,13 +15,15 @@ pub mod effect;
 pub mod handle;
 mod news;
 pub mod options;
+mod profile;
 pub mod reader;
 mod runner;
 pub mod snapshot;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::model::attempt::AttemptKey;
 use crate::model::event::{Event as Row, Kind};
 use crate::model::step::step;
 use crate::model::task::{Act, Event, Refusal, Task, TaskId};
@@ -56,6 +58,9 @@ pub struct Engine<S> {
     options: Options,
     boot: String,
     runner: Option<Arc<RunnerUp>>,
+    /// Held by the runner and not live here. Their numbers are taken until it
+    /// has let go of them: it would take a launch for one it has carried out.
+    strangers: HashSet<AttemptKey>,
     waiters: HashMap<TaskId, Vec<Reply<Task>>>,
     answers: Vec<Answer>,
     over: Vec<Task>,
@@ -75,6 +80,7 @@ impl<S: Store> Engine<S> {
             options,
             boot,
             runner: None,
+            strangers: HashSet::new(),
             waiters: HashMap::new(),
             answers: Vec::new(),
             over: Vec::new(),
@@ -85,7 +91,8 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Settles what another boot of the host left behind.
+    /// Settles what another boot of the host left behind, and has the runners
+    /// of single attempts looked for; the first turn's effects say which.
     ///
     /// # Errors
     /// The store failed.
@@ -94,6 +101,8 @@ impl<S: Store> Engine<S> {
         for attempt in self.store.live()? {
             if attempt.boot != self.boot {
                 self.lose(attempt.key, now)?;
+            } else if attempt.is_alone() {
+                self.seek(attempt);
             }
         }
         self.store.commit()?;
@@ -142,8 +151,11 @@ impl<S: Store> Engine<S> {
 
     fn work(&mut self, commands: Vec<Command>, now: Time) -> Result<(), store::Error> {
         self.store.begin()?;
+        let over = ends(&commands);
         for command in commands {
-            self.apply(command, now)?;
+            if !matches!(&command, Command::Started { key, .. } if over.contains(key)) {
+                self.apply(command, now)?;
+            }
         }
         self.wake(now)?;
         if self.hungry && !self.turned.over {
@@ -178,8 +190,10 @@ impl<S: Store> Engine<S> {
     ) -> Result<Result<Task, Refusal>, store::Error> {
         let before = (task.state, task.attempt);
         let key = task.attempt_key();
-        let usage = match &event {
-            Event::Ended { ended, .. } => Some((ended.at, ended.usage.clone())),
+        let end = match &event {
+            Event::Ended { started, ended, .. } => {
+                Some((started.clone(), ended.at, ended.usage.clone()))
+            }
             Event::Wake
             | Event::Unblock
             | Event::Skip { .. }
@@ -194,8 +208,9 @@ impl<S: Store> Engine<S> {
             Err(refusal) => return Ok(Err(refusal)),
         };
         self.store.save(before, &step.task)?;
-        if let (Some(verdict), Some((at, usage))) = (&step.verdict, usage) {
-            self.store.end_attempt(key, at, verdict, &usage)?;
+        if let (Some(verdict), Some((started, at, usage))) = (&step.verdict, end) {
+            self.store
+                .end_attempt(key, started.as_ref(), at, verdict, &usage)?;
         }
         let task = step.task;
         if let Some(verdict) = step.verdict {
@@ -285,4 +300,20 @@ impl<S: Store> Engine<S> {
         self.snapshot.turned = now;
         Ok(())
     }
+}
+
+/// Attempts whose end is among these commands: that tells their start as well.
+fn ends(commands: &[Command]) -> HashSet<AttemptKey> {
+    let ended = |command: &Command| {
+        let Command::Ended {
+            key,
+            started: Some(_),
+            ..
+        } = command
+        else {
+            return None;
+        };
+        Some(*key)
+    };
+    commands.iter().filter_map(ended).collect()
 }

@@ -2,7 +2,8 @@
 //!
 //! The runner names every attempt it holds. Whatever else the store thinks is
 //! live either never reached this very runner, and is launched again under the
-//! same number, or was held by one that is gone, and is lost.
+//! same number, or was held by one that is gone, and is lost. Attempts with a
+//! runner of their own are none of its business: see `profile.rs`.
 
 use std::collections::HashSet;
 
@@ -20,6 +21,9 @@ impl<S: Store> Engine<S> {
         self.turned.effects.push(Effect::Attach);
         let mut strangers: HashSet<AttemptKey> = runner.held.iter().copied().collect();
         for attempt in self.store.live()? {
+            if attempt.is_alone() {
+                continue;
+            }
             let held = strangers.remove(&attempt.key);
             let Some(task) = self.store.task(attempt.key.task)? else {
                 continue;
@@ -42,9 +46,10 @@ impl<S: Store> Engine<S> {
         // Held by the runner and not live here: ended and recorded, or of a
         // store that is no more. Its report follows and is acknowledged; what
         // still runs must not.
-        for key in strangers {
-            self.turned.effects.push(Effect::Kill(key));
+        for key in &strangers {
+            self.turned.effects.push(Effect::Kill(*key));
         }
+        self.strangers = strangers;
         self.runner = Some(std::sync::Arc::new(runner));
         self.hungry = true;
         Ok(())
@@ -64,7 +69,16 @@ impl<S: Store> Engine<S> {
         };
         // An attempt that is live in its own row and not in its task's cannot
         // be: both change in one transaction. Should it be, it stays visible.
-        let _moved = self.advance(task, Event::Ended { key, ended }, None, now)?;
+        let _moved = self.advance(
+            task,
+            Event::Ended {
+                key,
+                started: None,
+                ended,
+            },
+            None,
+            now,
+        )?;
         Ok(())
     }
 }

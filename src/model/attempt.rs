@@ -96,6 +96,10 @@ pub enum Exit {
     Spawn {
         /// What was attempted, on what, and why it failed.
         error: String,
+        /// The host was short of something at that moment (descriptors,
+        /// processes, memory), which is not the task's fault.
+        #[serde(default)]
+        scarce: bool,
     },
     /// Nobody saw how it ended: its runner died, or the host restarted.
     Lost,
@@ -234,6 +238,7 @@ pub struct Attempt {
     pub key: AttemptKey,
     /// Instance of the runner it was given to. Another instance that does not
     /// know the attempt proves it lost; the same one proves it never began.
+    /// In a sandbox profile, what [`profile_runner`] says.
     pub runner: String,
     /// Boot id of the host at the claim.
     pub boot: String,
@@ -247,4 +252,24 @@ pub struct Attempt {
     pub outcome: Option<Outcome>,
     /// What it used.
     pub usage: Usage,
+}
+
+/// Begins the runner of an attempt in a sandbox profile; no shared runner's
+/// instance has it, which is a number.
+const PROFILE: &str = "profile:";
+
+/// What stands in an attempt's `runner` when it got a runner of its own, in a
+/// sandbox profile: there is no instance yet that could be named.
+#[must_use]
+pub fn profile_runner(profile: &str) -> String {
+    format!("{PROFILE}{profile}")
+}
+
+impl Attempt {
+    /// Whether it was given to a runner of its own, which no shared runner can
+    /// know of.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.runner.starts_with(PROFILE)
+    }
 }

@@ -15,6 +15,11 @@ use super::time::Time;
 pub const GRACE: Duration = Duration::from_secs(10);
 /// Pause before a kill that did not end an attempt is repeated.
 pub const KILL_AGAIN: Duration = Duration::from_secs(5);
+/// Pause before a task is tried again whose attempt was turned away unstarted.
+pub const TURNED_AWAY: Duration = Duration::from_secs(1);
+/// Pause before an attempt for which the host was short of something is made
+/// again.
+pub const SCARCE: Duration = Duration::from_secs(2);
 /// Interruptions within [`POISON_WINDOW`] that quarantine a task.
 pub const POISON_COUNT: usize = 3;
 /// See [`POISON_COUNT`].
@@ -30,7 +35,7 @@ pub fn step(task: Task, event: Event, now: Time) -> Result<Step, Refusal> {
         Event::Unblock => unblock(task, now),
         Event::Skip { why } => skip(task, why, now),
         Event::Claim => claim(task, now),
-        Event::Ended { key, ended } => end(task, key, &ended, now),
+        Event::Ended { key, ended, .. } => end(task, key, &ended, now),
         Event::Cancel => cancel(task, now),
         Event::Retry => retry(task, now),
         Event::Pause => pause(task, now),
@@ -192,9 +197,12 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
     let outcome = judge(ended, task.stop);
     let mut task = task;
     task.outcome = Some(outcome.clone());
+    let scarce = matches!(ended.exit, Exit::Spawn { scarce: true, .. });
     let task = match outcome.class {
         Class::Success => finish(task, State::Succeeded, outcome.clone(), now),
         Class::Cancelled => finish(task, State::Cancelled, outcome.clone(), now),
+        Class::Interrupted if never_began(ended) => queue(task, now.after(TURNED_AWAY), now),
+        Class::Spawn if scarce => queue(task, now.after(SCARCE), now),
         Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
         Class::Exit
         | Class::Signal
@@ -209,6 +217,13 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
         verdict: Some(outcome),
         acts: vec![Act::Acknowledge],
     })
+}
+
+/// Whether the runner turned the attempt away before anything of it ran. That
+/// says nothing of the task, so it counts neither as a try nor as an
+/// interruption, and there are no effects that `hold` would have to respect.
+const fn never_began(ended: &Ended) -> bool {
+    matches!(ended.exit, Exit::Spawn { .. }) && ended.interrupted
 }
 
 fn failed(mut task: Task, outcome: &Outcome, now: Time) -> Task {
@@ -245,7 +260,12 @@ fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
     let (class, message) = match (stop, &ended.exit) {
         (Some(StopCause::Cancel), _) => (Class::Cancelled, "on request".to_owned()),
         (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
-        (None, Exit::Spawn { error }) => (Class::Spawn, error.clone()),
+        // Refused by a runner that was told to stop or has no room: no fault of
+        // the task's.
+        (None, Exit::Spawn { error, .. }) if ended.interrupted => {
+            (Class::Interrupted, error.clone())
+        }
+        (None, Exit::Spawn { error, .. }) => (Class::Spawn, error.clone()),
         (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
         (None, _) if ended.oom => (Class::Oom, "over its memory limit".to_owned()),
         (None, _) if ended.interrupted => {
@@ -417,6 +437,7 @@ mod tests {
 
     fn end_of(task: &Task, exit: Exit) -> Event {
         Event::Ended {
+            started: None,
             key: task.attempt_key(),
             ended: ended(exit),
         }
@@ -455,6 +476,52 @@ mod tests {
         }
         assert_eq!(task.state, State::Failed);
         assert_eq!(task.outcome.expect("an outcome").class, Class::Poison);
+    }
+
+    #[test]
+    fn an_attempt_that_was_turned_away_counts_as_nothing() {
+        let spec = Spec {
+            on_interrupt: OnInterrupt::Hold,
+            ..Spec::default()
+        };
+        let mut task = task(spec);
+        for round in 1..=10 {
+            let now = at(round * 10);
+            task = step(task, Event::Wake, now).expect("wake").task;
+            task = step(task, Event::Claim, now).expect("claim").task;
+            let exit = Exit::Spawn {
+                error: "full".to_owned(),
+                scarce: false,
+            };
+            let event = Event::Ended {
+                started: None,
+                key: task.attempt_key(),
+                ended: Ended {
+                    interrupted: true,
+                    ..ended(exit)
+                },
+            };
+            let over = step(task, event, now).expect("end");
+            assert_eq!(over.verdict.expect("why").class, Class::Interrupted);
+            task = over.task;
+            assert_eq!((task.state, task.tries), (State::Scheduled, 0));
+            assert_eq!(task.interruptions, []);
+        }
+    }
+
+    #[test]
+    fn a_start_that_the_host_was_too_short_for_costs_no_try() {
+        let task = running(Spec::default());
+        let event = end_of(
+            &task,
+            Exit::Spawn {
+                error: "fork: Resource temporarily unavailable".to_owned(),
+                scarce: true,
+            },
+        );
+        let after = step(task, event, at(1)).expect("end").task;
+        assert_eq!((after.state, after.tries), (State::Scheduled, 0));
+        assert_eq!(after.wake, Some(at(1).after(SCARCE)));
     }
 
     #[test]
@@ -509,6 +576,7 @@ mod tests {
             ..task.attempt_key()
         };
         let event = Event::Ended {
+            started: None,
             key,
             ended: ended(Exit::Code { code: 0 }),
         };
@@ -538,6 +606,7 @@ mod tests {
                 task,
                 Exit::Spawn {
                     error: "x".to_owned(),
+                    scarce: task.attempt.is_multiple_of(2),
                 },
             ),
             _ => end_of(task, Exit::Lost),

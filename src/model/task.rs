@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::attempt::{AttemptKey, Ended, Outcome};
+use super::attempt::{AttemptKey, Ended, Outcome, Started};
 use super::spec::Spec;
 use super::time::Time;
 
@@ -202,6 +202,8 @@ pub enum Event {
     Ended {
         /// Which.
         key: AttemptKey,
+        /// Where and as whom it ran, if it did and that is not known yet.
+        started: Option<Started>,
         /// How.
         ended: Ended,
     },

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -17,7 +18,9 @@ use crate::model::capture;
 use crate::runner::client::Sender;
 use crate::runner::protocol::ToRunner;
 
+use super::instances::Instances;
 use super::options::Options;
+use super::profile::Job;
 
 /// Mask of a task that names none: group may read, others nothing.
 const UMASK: u32 = 0o027;
@@ -26,6 +29,9 @@ const UMASK: u32 = 0o027;
 pub(super) struct Launcher {
     output: PathBuf,
     output_cap: u64,
+    /// Directory of the runners' sockets.
+    sockets: PathBuf,
+    instances: Arc<Instances>,
     attached: Receiver<Sender>,
     commands: SyncSender<Command>,
     runner: Option<Sender>,
@@ -37,10 +43,14 @@ impl Launcher {
         output: PathBuf,
         attached: Receiver<Sender>,
         commands: SyncSender<Command>,
+        instances: Arc<Instances>,
     ) -> Self {
+        let sockets = options.runner_socket.parent().map(Path::to_owned);
         Self {
             output,
             output_cap: options.output_cap.bytes(),
+            sockets: sockets.unwrap_or_default(),
+            instances,
             attached,
             commands,
             runner: None,
@@ -58,32 +68,55 @@ impl Launcher {
 
     fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Attach => self.runner = self.attached.try_iter().last(),
-            Effect::Launch(order) => self.launch(&order),
+            // One introduction, one connection, in this order: what follows
+            // was decided for this one, even if there is a newer already.
+            Effect::Attach => self.runner = self.attached.try_recv().ok(),
+            Effect::Launch(order) => match order.spec.profile.clone() {
+                Some(profile) => self.launch_alone(order, profile),
+                None => self.launch(&order),
+            },
             Effect::Terminate(key) => {
-                self.say(&ToRunner::Signal {
-                    key,
-                    signal: libc::SIGTERM,
-                });
+                let signal = libc::SIGTERM;
+                self.say(key, ToRunner::Signal { key, signal });
             }
-            Effect::Kill(key) => self.say(&ToRunner::Kill { key }),
-            Effect::Acknowledge(key) => self.say(&ToRunner::Ack { key }),
+            Effect::Kill(key) => self.say(key, ToRunner::Kill { key }),
+            Effect::Acknowledge(key) => self.say(key, ToRunner::Ack { key }),
+            Effect::Seek { key, group } => self.instances.seek(key, group),
+            Effect::Met { visit, verdict } => self.instances.met(visit, verdict),
         }
     }
 
-    /// Without a runner nothing is said: the next one is asked again for what
-    /// is still wanted.
-    fn say(&mut self, message: &ToRunner) {
-        self.send(message, &[]);
+    /// Says something about an attempt to the runner that has it. Without one
+    /// nothing is said: the next one is asked again for what is still wanted.
+    fn say(&mut self, key: AttemptKey, message: ToRunner) {
+        match self.instances.get(key) {
+            Some(instance) => instance.say(message),
+            None => self.send(&message, &[]),
+        }
+    }
+
+    fn launch_alone(&self, order: Box<Order>, profile: String) {
+        let job = Job {
+            order,
+            profile,
+            sockets: self.sockets.clone(),
+            output: self.output.clone(),
+            output_cap: self.output_cap,
+            commands: self.commands.clone(),
+            instances: Arc::clone(&self.instances),
+        };
+        job.start();
     }
 
     fn send(&mut self, message: &ToRunner, files: &[File]) {
         let Some(runner) = &mut self.runner else {
             return;
         };
-        let files: Vec<_> = files.iter().map(File::as_fd).collect();
-        if let Err(error) = runner.send(message, &files) {
+        if let Err(error) = send(runner, message, files) {
             tracing::debug!(%error, "the runner's connection is gone");
+            // What was lost here is found missing at the next introduction;
+            // so there must be one, also where only the sending failed.
+            drop(runner.shutdown());
             self.runner = None;
         }
     }
@@ -106,6 +139,7 @@ impl Launcher {
         let ended = Ended {
             exit: Exit::Spawn {
                 error: format!("could not make the output file: {error}"),
+                scarce: true,
             },
             oom: false,
             interrupted: false,
@@ -129,7 +163,12 @@ impl Launcher {
     }
 }
 
-fn message(order: &Order, output_cap: u64) -> Launch {
+pub(super) fn send(runner: &mut Sender, message: &ToRunner, files: &[File]) -> io::Result<()> {
+    let files: Vec<_> = files.iter().map(File::as_fd).collect();
+    runner.send(message, &files)
+}
+
+pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
     let spec = &order.spec;
     let mut env: Vec<_> = spec
         .env
@@ -157,7 +196,7 @@ fn message(order: &Order, output_cap: u64) -> Launch {
 }
 
 /// The capture file, and standard input where there is one.
-fn files(output: &Path, order: &Order) -> io::Result<Vec<File>> {
+pub(super) fn files(output: &Path, order: &Order) -> io::Result<Vec<File>> {
     let mut files = vec![capture_file(&output.join(capture::file_name(order.key)))?];
     if let Some(data) = &order.stdin {
         let mut input = File::from(memfd_create("stdin", MFdFlags::MFD_CLOEXEC)?);
@@ -173,8 +212,9 @@ fn capture_file(path: &Path) -> io::Result<File> {
         OpenOptions::new()
             .write(true)
             .create(true)
-            // Only a launch that is repeated finds a file, and it is empty then.
-            .truncate(true)
+            // The runner empties it, and only if it begins the attempt: a launch
+            // that is repeated must not empty the file of one that runs.
+            .truncate(false)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
@@ -188,5 +228,69 @@ fn capture_file(path: &Path) -> io::Result<File> {
             open()
         }
         (result, _) => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::model::task::TaskId;
+    use crate::runner::client::{Connection, Receiver as FromThem};
+
+    fn connection() -> (Sender, FromThem, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("pair");
+        let (sender, receiver) = Connection::from_stream(ours).split().expect("split");
+        (sender, receiver, theirs)
+    }
+
+    fn launcher(attached: Receiver<Sender>) -> Launcher {
+        let (commands, _) = mpsc::sync_channel(1);
+        let instances = Arc::default();
+        Launcher::new(
+            &Options::default(),
+            PathBuf::new(),
+            attached,
+            commands,
+            instances,
+        )
+    }
+
+    #[test]
+    fn two_runners_introduced_at_once_leave_the_newer_one_attached() {
+        let (attach, attached) = mpsc::sync_channel(8);
+        let mut launcher = launcher(attached);
+        let (older, ..) = connection();
+        let (newer, _, mut theirs) = connection();
+        attach.send(older).expect("room");
+        attach.send(newer).expect("room");
+        launcher.effect(Effect::Attach);
+        launcher.effect(Effect::Attach);
+        let key = AttemptKey {
+            task: TaskId(1),
+            number: 1,
+        };
+        launcher.effect(Effect::Kill(key));
+        theirs.set_nonblocking(true).expect("set");
+        let mut word = [0; 64];
+        assert!(io::Read::read(&mut theirs, &mut word).is_ok_and(|len| len > 0));
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_written_to_is_ended_for_the_listener_too() {
+        let (attach, attached) = mpsc::sync_channel(8);
+        let mut launcher = launcher(attached);
+        let (sender, mut receiver, theirs) = connection();
+        theirs.shutdown(std::net::Shutdown::Read).expect("shut");
+        attach.send(sender).expect("room");
+        launcher.effect(Effect::Attach);
+        let key = AttemptKey {
+            task: TaskId(1),
+            number: 1,
+        };
+        launcher.effect(Effect::Kill(key));
+        assert!(receiver.recv().is_ok_and(|word| word.is_none()));
     }
 }

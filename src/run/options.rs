@@ -15,6 +15,9 @@ settings! {
     pub struct Options {
         /// Unix socket of the runner, by default `runner.sock` in `runtime_dir`.
         runner_socket: PathBuf = PathBuf::from("/run/taskdaemon/runner.sock"), Restart;
+        /// Unix socket where runners of single attempts, in a sandbox profile, find the daemon
+        /// again after a restart; by default `report/report.sock` in `runtime_dir`.
+        report_socket: PathBuf = PathBuf::from("/run/taskdaemon/report/report.sock"), Restart;
         /// Output kept of one attempt, where the task names no other cap.
         output_cap: ByteSize = ByteSize::mib(10), Live;
         /// "auto": start a runner of its own when nothing listens on the runner's socket;

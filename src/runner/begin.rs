@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::capture::Capture;
 use super::held::{Held, Live, State};
-use super::launch::{self, Launched};
+use super::launch::{self, Launched, NotStarted};
 use super::poll::Token;
 use super::protocol::FromRunner;
 use super::serve::Runner;
@@ -31,10 +31,10 @@ impl Runner {
                 launch.argv.truncate(1);
                 self.adopt(launch, launched, capture);
             }
-            Err((error, interrupted)) => {
+            Err((NotStarted { why: error, scarce }, interrupted)) => {
                 tracing::info!(task = %key.task, attempt = key.number, %error, "not started");
                 let ended = Ended {
-                    exit: Exit::Spawn { error },
+                    exit: Exit::Spawn { error, scarce },
                     oom: false,
                     interrupted,
                     at: (self.clock)(),
@@ -54,29 +54,28 @@ impl Runner {
         &mut self,
         launch: &Launch,
         fds: Vec<OwnedFd>,
-    ) -> Result<(Launched, Capture), (String, bool)> {
+    ) -> Result<(Launched, Capture), (NotStarted, bool)> {
         if self.stopping {
-            return Err(("the runner is stopping".to_owned(), true));
+            return Err((NotStarted::from("the runner is stopping".to_owned()), true));
         }
         if self.held.len() >= HELD_MAX {
-            return Err((
-                format!("the runner holds {HELD_MAX} attempts already"),
-                false,
-            ));
+            let why = format!("the runner holds {HELD_MAX} attempts already");
+            return Err((NotStarted { why, scarce: true }, false));
         }
         let mut fds = fds.into_iter();
         let Some(capture) = fds.next() else {
-            return Err(("the launch came without its capture file".to_owned(), false));
+            let why = "the launch came without its capture file".to_owned();
+            return Err((why.into(), false));
         };
         let stdin = fds.next();
         if launch.stdin && stdin.is_none() {
-            return Err((
-                "the launch came without its standard input".to_owned(),
-                false,
-            ));
+            let why = "the launch came without its standard input".to_owned();
+            return Err((why.into(), false));
         }
-        let capture = Capture::create(capture, launch.output_cap)
-            .map_err(|error| (format!("cannot use the capture file: {error}"), false))?;
+        let capture = Capture::create(capture, launch.output_cap).map_err(|error| {
+            let why = format!("cannot use the capture file: {error}");
+            (NotStarted { why, scarce: true }, false)
+        })?;
         let launched = self
             .launcher
             .launch(launch, stdin.as_ref(), (self.clock)())
@@ -165,7 +164,7 @@ impl Runner {
         if let Word::Failed(fault) = word {
             let error = launch::explain(fault, &live.launch, &live.begun.user);
             tracing::info!(task = %key.task, attempt = key.number, %error, "not started");
-            live.fault = Some(error);
+            live.fault = Some((error, launch::is_scarce(fault.errno)));
             return;
         }
         let started = live.begun.clone();

@@ -89,7 +89,7 @@ impl Runner {
             }
         };
         let exit = match live.fault.take() {
-            Some(error) => Exit::Spawn { error },
+            Some((error, scarce)) => Exit::Spawn { error, scarce },
             None => exit,
         };
         live.exit = Some((exit, (self.clock)()));

@@ -41,7 +41,7 @@ pub(super) struct Live {
     /// Where the child says that `exec` failed; gone once it was heard.
     pub(super) exec: Option<File>,
     /// What it said.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<(String, bool)>,
     pub(super) out: Option<File>,
     pub(super) err: Option<File>,
     pub(super) capture: Capture,

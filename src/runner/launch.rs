@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fchmod};
 
@@ -45,6 +46,29 @@ pub(super) struct Launched {
     pub(super) account: Rc<Account>,
     /// Name of its cgroup.
     pub(super) group: Option<String>,
+}
+
+/// Why a launch came to nothing.
+#[derive(Debug)]
+pub(super) struct NotStarted {
+    /// One sentence for whoever submitted the task.
+    pub(super) why: String,
+    /// The host was short of something; later it may work.
+    pub(super) scarce: bool,
+}
+
+impl From<String> for NotStarted {
+    fn from(why: String) -> Self {
+        Self { why, scarce: false }
+    }
+}
+
+/// Whether an error says that the host is short of something just now.
+pub(super) const fn is_scarce(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOSPC
+    )
 }
 
 impl Launcher {
@@ -88,21 +112,49 @@ impl Launcher {
         self.files
     }
 
+    /// How a child becomes its user; not at all where nobody can.
+    fn become_user<'a>(&self, account: &'a Account) -> Option<Become<'a>> {
+        let drop_bounding = if account.uid == 0 {
+            0
+        } else {
+            self.drop_bounding
+        };
+        self.abilities.switch_user.then_some(Become {
+            uid: account.uid,
+            gid: account.gid,
+            groups: &account.groups,
+            drop_bounding,
+        })
+    }
+
     /// Starts a child, or says in one sentence why not.
     pub(super) fn launch(
         &mut self,
         launch: &Launch,
         stdin: Option<&OwnedFd>,
         now: Time,
-    ) -> Result<Launched, String> {
+    ) -> Result<Launched, NotStarted> {
         let program = launch.argv.first().map_or("", String::as_str);
         if program.is_empty() {
-            return Err("could not run the task: it names no program".to_owned());
+            return Err("could not run the task: it names no program"
+                .to_owned()
+                .into());
         }
         let account = self
             .account(launch, now)
             .map_err(|why| format!("could not run {program}: {why}"))?;
-        let failed = |why: String| failure(program, &account.name, &why);
+        let failed = |why: String| NotStarted::from(failure(program, &account.name, &why));
+        let short = |what: &str, error: &std::io::Error| NotStarted {
+            why: failure(
+                program,
+                &account.name,
+                &format!("{what}: {}", describe(error)),
+            ),
+            scarce: error
+                .raw_os_error()
+                .is_some_and(|number| is_scarce(Errno::from_raw(number))),
+        };
+        let piped = |error| short("output pipe", &error);
         self.enforceable(&launch.limits).map_err(failed)?;
         let env = environment(launch, &account, self.lang.as_deref());
         let search = env
@@ -110,9 +162,11 @@ impl Launcher {
             .find(|(name, _)| name == "PATH")
             .map_or("", |(_, value)| value.as_str());
         let paths = candidates(program, search);
-        let (out, out_end) = pipe(self.abilities.switch_user).map_err(failed)?;
-        let (err, err_end) = pipe(self.abilities.switch_user).map_err(failed)?;
-        let group = self.group(launch).map_err(failed)?;
+        let (out, out_end) = pipe(self.abilities.switch_user).map_err(piped)?;
+        let (err, err_end) = pipe(self.abilities.switch_user).map_err(piped)?;
+        let group = self
+            .group(launch)
+            .map_err(|error| short("cgroup", &error))?;
         let (group, directory) = group.unzip();
         let plan = Plan {
             argv: strings(&launch.argv).map_err(failed)?,
@@ -126,16 +180,7 @@ impl Launcher {
                 err_end.as_fd(),
             ],
             cgroup: directory.as_ref().map(AsFd::as_fd),
-            become_user: self.abilities.switch_user.then_some(Become {
-                uid: account.uid,
-                gid: account.gid,
-                groups: &account.groups,
-                drop_bounding: if account.uid == 0 {
-                    0
-                } else {
-                    self.drop_bounding
-                },
-            }),
+            become_user: self.become_user(&account),
             umask: launch.umask & 0o777,
             files: self.files,
             reset_oom: self.reset_oom,
@@ -145,7 +190,7 @@ impl Launcher {
             if let (Some(base), Some(name)) = (&self.base, &group) {
                 base.remove(name).ok();
             }
-            failed(format!("fork: {}", describe(&error)))
+            short("fork", &error)
         })?;
         Ok(Launched {
             child,
@@ -157,15 +202,13 @@ impl Launcher {
     }
 
     /// Makes the attempt's cgroup, where there are any: its name and directory.
-    fn group(&self, launch: &Launch) -> Result<Option<(String, OwnedFd)>, String> {
+    fn group(&self, launch: &Launch) -> std::io::Result<Option<(String, OwnedFd)>> {
         let Some(base) = &self.base else {
             return Ok(None);
         };
         let name = cgroup::name(launch.key);
-        match base.create(&name, &launch.limits) {
-            Ok(directory) => Ok(Some((name, directory))),
-            Err(error) => Err(format!("cgroup {name}: {}", describe(&error))),
-        }
+        let directory = base.create(&name, &launch.limits)?;
+        Ok(Some((name, directory)))
     }
 
     /// Whom the task runs as.
@@ -225,7 +268,7 @@ pub(super) fn explain(fault: Fault, launch: &Launch, user: &str) -> String {
     let program = launch.argv.first().map_or("", String::as_str);
     let error = fault.errno.desc();
     let why = match fault.step {
-        Step::Exec if fault.errno == nix::errno::Errno::ENOENT && !program.contains('/') => {
+        Step::Exec if fault.errno == Errno::ENOENT && !program.contains('/') => {
             "no program of that name in its PATH".to_owned()
         }
         Step::Exec => format!("exec: {error}"),
@@ -263,7 +306,7 @@ fn string(text: &str) -> Result<CString, String> {
 }
 
 /// A pipe whose reading end never blocks the runner.
-fn pipe(for_others: bool) -> Result<(OwnedFd, OwnedFd), String> {
+fn pipe(for_others: bool) -> std::io::Result<(OwnedFd, OwnedFd)> {
     let made = nix::unistd::pipe2(OFlag::O_CLOEXEC).and_then(|(read, write)| {
         nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         if for_others {
@@ -273,12 +316,12 @@ fn pipe(for_others: bool) -> Result<(OwnedFd, OwnedFd), String> {
         }
         Ok((read, write))
     });
-    made.map_err(|error| format!("output pipe: {}", error.desc()))
+    made.map_err(std::io::Error::from)
 }
 
 fn describe(error: &std::io::Error) -> String {
     match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        Some(number) => Errno::from_raw(number).desc().to_owned(),
         None => error.to_string(),
     }
 }
@@ -375,7 +418,7 @@ mod tests {
         failing.cwd = Some("/nowhere".to_owned());
         let fault = Fault {
             step: Step::Chdir,
-            errno: nix::errno::Errno::ENOENT,
+            errno: Errno::ENOENT,
         };
         assert_eq!(
             explain(fault, &failing, "bob"),

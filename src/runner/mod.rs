@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::time::Time;
 
+pub mod alive;
 mod begin;
 mod capture;
 mod cgroup;

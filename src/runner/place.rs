@@ -145,7 +145,7 @@ fn marked(path: &Path) -> bool {
 }
 
 /// Mount point and root of the cgroup2 file system, from `mountinfo`.
-fn mount(mountinfo: &str) -> Option<(PathBuf, PathBuf)> {
+pub(super) fn mount(mountinfo: &str) -> Option<(PathBuf, PathBuf)> {
     mountinfo.lines().find_map(|line| {
         let (front, back) = line.split_once(" - ")?;
         if back.split(' ').next() != Some("cgroup2") {

@@ -25,7 +25,7 @@ use super::held::{Held, Live, State};
 use super::launch::Launcher;
 use super::serve::{Door, Identity, Runner};
 use super::{Options, sys};
-use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
+use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started, Usage};
 use crate::model::time::Time;
 
 /// Version of the state; raised when an older program would misread it.
@@ -60,6 +60,8 @@ struct SavedLive {
     pidfd: RawFd,
     exec: Option<RawFd>,
     fault: Option<String>,
+    #[serde(default)]
+    scarce: bool,
     out: Option<RawFd>,
     err: Option<RawFd>,
     capture_file: RawFd,
@@ -165,7 +167,8 @@ fn save_held(held: &Held) -> SavedHeld {
             begun: live.begun.clone(),
             pidfd: live.pidfd.as_raw_fd(),
             exec: number(&live.exec),
-            fault: live.fault.clone(),
+            fault: live.fault.as_ref().map(|(error, _)| error.clone()),
+            scarce: live.fault.as_ref().is_some_and(|(_, scarce)| *scarce),
             out: number(&live.out),
             err: number(&live.err),
             capture_file: live.capture.file().as_raw_fd(),
@@ -206,17 +209,42 @@ pub(super) fn resume(state: RawFd, clock: fn() -> Time) -> anyhow::Result<Runner
     let mut runner = Runner::assemble(saved.options, clock, launcher, identity, door)?;
     runner.served = saved.served;
     for held in saved.held {
-        let key = held.key;
+        let (key, started) = (held.key, held.started.clone());
         match restore(held) {
             Ok(held) => runner.install(held),
             Err(error) => {
                 tracing::error!(task = %key.task, attempt = key.number, error = %format!("{error:#}"),
                     "an attempt did not survive the renewal");
+                // Still held: this is the same life, and what it does not hold
+                // the daemon takes for never begun, and launches again.
+                runner.forsake(key, started);
             }
         }
     }
     tracing::info!(instance = %runner.identity.instance, held = runner.held.len(), "renewed");
     Ok(runner)
+}
+
+impl Runner {
+    /// Holds an attempt that can only be ended.
+    fn forsake(&mut self, key: AttemptKey, started: Option<Started>) {
+        if let Some(base) = &self.launcher.base {
+            base.kill(&cgroup::name(key));
+        }
+        let ended = Ended {
+            exit: Exit::Lost,
+            oom: false,
+            interrupted: false,
+            at: (self.clock)(),
+            usage: Usage::default(),
+        };
+        let state = State::Over(ended);
+        self.held.insert(Held {
+            key,
+            started,
+            state,
+        });
+    }
 }
 
 fn restore(saved: SavedHeld) -> anyhow::Result<Held> {
@@ -240,7 +268,7 @@ fn restore_live(saved: SavedLive) -> anyhow::Result<Live> {
         begun: saved.begun,
         pidfd: sys::adopt(saved.pidfd)?,
         exec: file(saved.exec)?,
-        fault: saved.fault,
+        fault: saved.fault.map(|error| (error, saved.scarce)),
         out: file(saved.out)?,
         err: file(saved.err)?,
         capture: Capture::restore(capture_file, saved.capture),

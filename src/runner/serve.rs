@@ -79,7 +79,7 @@ impl Runner {
     /// Begins on descriptor 0.
     pub(super) fn start(options: Options, clock: fn() -> Time) -> anyhow::Result<Self> {
         let (door, stream) = start::take_standard_input()?;
-        let identity = start::identity()?;
+        let identity = start::identity(&door)?;
         let base = place::find(options.cgroup).context("cgroups are required")?;
         sys::reset_dispositions();
         let files = start::raise_open_files()?;

@@ -11,7 +11,7 @@ use crate::model::filter::Filter;
 use crate::model::task::Task;
 
 use super::Error;
-use super::rows::{self, TASK};
+use super::rows::{self, task_columns};
 
 /// The page a filter describes.
 pub(super) fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Task>, Error> {
@@ -32,7 +32,12 @@ pub(super) fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Task>
 }
 
 fn query(filter: &Filter) -> (String, Vec<Value>) {
-    let mut sql = format!("SELECT {TASK} FROM task AS t JOIN queue AS q ON q.id = t.queue WHERE 1");
+    let mut sql = concat!(
+        "SELECT ",
+        task_columns!(),
+        " FROM task AS t JOIN queue AS q ON q.id = t.queue WHERE 1"
+    )
+    .to_owned();
     let mut values = Vec::new();
     let mut and = |condition: &str, new: Vec<Value>| {
         sql.push_str(" AND ");

@@ -6,6 +6,7 @@
 //! trait exists because a shared PostgreSQL is the second.
 
 pub mod ballast;
+mod books;
 mod list;
 pub mod lock;
 pub mod migrate;
@@ -194,13 +195,14 @@ pub trait Store {
     /// The database refused. An attempt that is not live is left alone.
     fn start_attempt(&mut self, key: AttemptKey, started: &Started) -> Result<(), Error>;
 
-    /// Records the end of a live attempt.
+    /// Records the end of a live attempt, and where it ran if that is new.
     ///
     /// # Errors
     /// [`Error::Fenced`] when it is not live, or the database refused.
     fn end_attempt(
         &mut self,
         key: AttemptKey,
+        started: Option<&Started>,
         at: Time,
         outcome: &Outcome,
         usage: &Usage,

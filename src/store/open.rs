@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::model::task::State;
-
+use super::books::Books;
 use super::options::Options;
 use super::sqlite::{Sqlite, failed};
 use super::{Error, migrate};
@@ -83,29 +82,13 @@ impl Sqlite {
                 source,
             })?
             .ino();
-        let mut tally = [0; State::ALL.len()];
-        {
-            let mut statement = connection
-                .prepare("SELECT state, tasks FROM tally")
-                .map_err(failed("count tasks"))?;
-            let mut found = statement.query([]).map_err(failed("count tasks"))?;
-            while let Some(row) = found.next().map_err(failed("count tasks"))? {
-                let (state, tasks): (usize, u64) = (
-                    row.get(0).map_err(failed("count tasks"))?,
-                    row.get(1).map_err(failed("count tasks"))?,
-                );
-                if let Some(count) = tally.get_mut(state) {
-                    *count = tasks;
-                }
-            }
-        }
+        let books = Books::open(&connection)?;
         Ok(Self {
             connection,
             path,
             inode,
             queues: HashMap::new(),
-            tally,
-            counted: tally,
+            books,
         })
     }
 }

@@ -18,13 +18,23 @@ use super::Error;
 
 /// Columns of a task, in the order in which [`task`] reads them, of
 /// `task AS t JOIN queue AS q`.
-pub(super) const TASK: &str = "t.id, t.state, q.name, t.priority, t.owner, t.created, t.due, \
-    t.wake, t.left_us, t.attempt, t.tries, t.stop, t.ended, t.outcome, t.interruptions, t.name, \
-    t.labels, t.key, t.spec";
+macro_rules! task_columns {
+    () => {
+        "t.id, t.state, q.name, t.priority, t.owner, t.created, t.due, t.wake, t.left_us, \
+         t.attempt, t.tries, t.stop, t.ended, t.outcome, t.interruptions, t.name, t.labels, t.key, \
+         t.spec"
+    };
+}
+pub(super) use task_columns;
 
 /// Columns of an attempt, in the order in which [`attempt`] reads them.
-pub(super) const ATTEMPT: &str = "task, number, runner, boot, claimed, started, pid, uid, user, \
-    cgroup, ended, outcome, cpu_us, memory_peak, output_kept, output_dropped";
+macro_rules! attempt_columns {
+    () => {
+        "task, number, runner, boot, claimed, started, pid, uid, user, cgroup, ended, outcome, \
+         cpu_us, memory_peak, output_kept, output_dropped"
+    };
+}
+pub(super) use attempt_columns;
 
 /// Why a state is stored under this number: its place in the list.
 pub(super) fn state_number(state: State) -> i64 {
@@ -116,7 +126,7 @@ impl<'r> Columns<'r> {
     }
 }
 
-/// A task from a row of [`TASK`].
+/// A task from a row of `task_columns!`.
 pub(super) fn task(row: &Row<'_>) -> Result<Task, Error> {
     let mut from = Columns::new(row, "task")?;
     let number: i64 = from.get()?;
@@ -149,7 +159,7 @@ pub(super) fn task(row: &Row<'_>) -> Result<Task, Error> {
     })
 }
 
-/// An attempt from a row of [`ATTEMPT`].
+/// An attempt from a row of `attempt_columns!`.
 pub(super) fn attempt(row: &Row<'_>) -> Result<Attempt, Error> {
     let mut from = Columns::new(row, "attempt of task")?;
     let key = AttemptKey {

@@ -15,7 +15,8 @@ use crate::model::step::{first_state, first_wake};
 use crate::model::task::{State, Task, TaskId};
 use crate::model::time::Time;
 
-use super::rows::{self, ATTEMPT, TASK};
+use super::books::Books;
+use super::rows::{self, attempt_columns, task_columns};
 use super::{Error, KeyHolder, QueueUse, Store};
 
 /// A connection to the embedded database.
@@ -25,8 +26,7 @@ pub struct Sqlite {
     pub(super) path: PathBuf,
     pub(super) inode: u64,
     pub(super) queues: HashMap<String, i64>,
-    pub(super) tally: [u64; State::ALL.len()],
-    pub(super) counted: [u64; State::ALL.len()],
+    pub(super) books: Books,
 }
 
 pub(super) fn failed(act: &'static str) -> impl FnOnce(rusqlite::Error) -> Error {
@@ -76,34 +76,6 @@ impl Sqlite {
         self.queues.insert(name.to_owned(), id);
         Ok(id)
     }
-
-    fn save_tally(&mut self) -> Result<(), Error> {
-        for (state, (now, then)) in self.tally.iter().zip(&self.counted).enumerate() {
-            if now != then {
-                self.statement(
-                    "INSERT INTO tally (state, tasks) VALUES (?1, ?2) \
-                     ON CONFLICT (state) DO UPDATE SET tasks = excluded.tasks",
-                )?
-                .execute(params![state, now])
-                .map_err(failed("count tasks"))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn count(&mut self, from: Option<State>, to: State) {
-        if let Some(from) = from.and_then(|state| self.tally.get_mut(place(state))) {
-            *from = from.saturating_sub(1);
-        }
-        if let Some(to) = self.tally.get_mut(place(to)) {
-            *to += 1;
-        }
-    }
-}
-
-/// A state's place in [`State::ALL`].
-fn place(state: State) -> usize {
-    usize::try_from(rows::state_number(state)).unwrap_or(usize::MAX)
 }
 
 /// JSON for a column; `None` for what need not be stored.
@@ -124,11 +96,19 @@ impl Store for Sqlite {
     }
 
     fn commit(&mut self) -> Result<(), Error> {
-        self.save_tally()?;
+        self.books.save(&self.connection)?;
         self.statement("COMMIT")?
             .execute([])
             .map_err(failed("commit"))?;
-        self.counted = self.tally;
+        self.books.committed();
+        if !self.is_in_place() {
+            return Err(Error::Unusable {
+                path: self.path.clone(),
+                why: "the file was moved or replaced while it was in use, and what is saved now \
+                      is not in it; put the right one there and start again"
+                    .to_owned(),
+            });
+        }
         Ok(())
     }
 
@@ -139,11 +119,13 @@ impl Store for Sqlite {
         let wake = first_wake(&new.spec, state, due);
         let spec = json(&new.spec, false);
         let hash = new.key.as_ref().map(|_| new.body_hash);
+        let id = TaskId(self.books.next_task());
         self.statement(
-            "INSERT INTO task (state, queue, priority, owner, created, due, wake, name, labels, \
-             key, body_hash, spec) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            "INSERT INTO task (id, state, queue, priority, owner, created, due, wake, name, labels, \
+             key, body_hash, spec) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         )?
         .execute(params![
+            id.0,
             rows::state_number(state),
             queue,
             new.priority,
@@ -158,13 +140,12 @@ impl Store for Sqlite {
             spec,
         ])
         .map_err(failed("store a task"))?;
-        let id = TaskId(self.connection.last_insert_rowid());
         if let Some(data) = &new.stdin {
             self.statement("INSERT INTO input (task, data) VALUES (?1, ?2)")?
                 .execute(params![id.0, data])
                 .map_err(failed("store standard input"))?;
         }
-        self.count(None, state);
+        self.books.count(None, state);
         Ok(Task {
             id,
             owner: new.owner,
@@ -210,10 +191,12 @@ impl Store for Sqlite {
     }
 
     fn task(&mut self, id: TaskId) -> Result<Option<Task>, Error> {
-        let sql = format!(
-            "SELECT {TASK} FROM task AS t JOIN queue AS q ON q.id = t.queue WHERE t.id = ?1"
+        let sql = concat!(
+            "SELECT ",
+            task_columns!(),
+            " FROM task AS t JOIN queue AS q ON q.id = t.queue WHERE t.id = ?1"
         );
-        Ok(self.rows(&sql, [id.0], rows::task)?.pop())
+        Ok(self.rows(sql, [id.0], rows::task)?.pop())
     }
 
     fn save(&mut self, before: (State, u32), after: &Task) -> Result<(), Error> {
@@ -244,7 +227,7 @@ impl Store for Sqlite {
         if changed != 1 {
             return Err(Error::Fenced(after.id));
         }
-        self.count(Some(before.0), after.state);
+        self.books.count(Some(before.0), after.state);
         Ok(())
     }
 
@@ -275,19 +258,23 @@ impl Store for Sqlite {
     }
 
     fn ready(&mut self, queue: i64, limit: u32) -> Result<Vec<Task>, Error> {
-        let sql = format!(
-            "SELECT {TASK} FROM task AS t JOIN queue AS q ON q.id = t.queue \
+        let sql = concat!(
+            "SELECT ",
+            task_columns!(),
+            " FROM task AS t JOIN queue AS q ON q.id = t.queue \
              WHERE t.state = 2 AND t.queue = ?1 ORDER BY t.priority DESC, t.due, t.id LIMIT ?2"
         );
-        self.rows(&sql, params![queue, limit], rows::task)
+        self.rows(sql, params![queue, limit], rows::task)
     }
 
     fn awake(&mut self, now: Time, limit: u32) -> Result<Vec<Task>, Error> {
-        let sql = format!(
-            "SELECT {TASK} FROM task AS t JOIN queue AS q ON q.id = t.queue \
+        let sql = concat!(
+            "SELECT ",
+            task_columns!(),
+            " FROM task AS t JOIN queue AS q ON q.id = t.queue \
              WHERE t.wake IS NOT NULL AND t.wake <= ?1 ORDER BY t.wake LIMIT ?2"
         );
-        self.rows(&sql, params![now.micros(), limit], rows::task)
+        self.rows(sql, params![now.micros(), limit], rows::task)
     }
 
     fn next_wake(&mut self) -> Result<Option<Time>, Error> {
@@ -333,6 +320,7 @@ impl Store for Sqlite {
     fn end_attempt(
         &mut self,
         key: AttemptKey,
+        started: Option<&Started>,
         at: Time,
         outcome: &Outcome,
         usage: &Usage,
@@ -340,7 +328,9 @@ impl Store for Sqlite {
         let changed = self
             .statement(
                 "UPDATE attempt SET ended = ?3, outcome = ?4, cpu_us = ?5, memory_peak = ?6, \
-                 output_kept = ?7, output_dropped = ?8 \
+                 output_kept = ?7, output_dropped = ?8, started = coalesce(started, ?9), \
+                 pid = coalesce(pid, ?10), uid = coalesce(uid, ?11), user = coalesce(user, ?12), \
+                 cgroup = coalesce(cgroup, ?13) \
                  WHERE task = ?1 AND number = ?2 AND outcome IS NULL",
             )?
             .execute(params![
@@ -352,6 +342,11 @@ impl Store for Sqlite {
                 usage.memory_peak,
                 usage.output_kept,
                 usage.output_dropped,
+                started.map(|started| started.at.micros()),
+                started.map(|started| started.pid),
+                started.map(|started| started.uid),
+                started.map(|started| &started.user),
+                started.and_then(|started| started.cgroup.as_ref()),
             ])
             .map_err(failed("end an attempt"))?;
         if changed == 1 {
@@ -362,13 +357,21 @@ impl Store for Sqlite {
     }
 
     fn live(&mut self) -> Result<Vec<Attempt>, Error> {
-        let sql = format!("SELECT {ATTEMPT} FROM attempt WHERE outcome IS NULL ORDER BY task");
-        self.rows(&sql, [], rows::attempt)
+        let sql = concat!(
+            "SELECT ",
+            attempt_columns!(),
+            " FROM attempt WHERE outcome IS NULL ORDER BY task"
+        );
+        self.rows(sql, [], rows::attempt)
     }
 
     fn attempts(&mut self, id: TaskId) -> Result<Vec<Attempt>, Error> {
-        let sql = format!("SELECT {ATTEMPT} FROM attempt WHERE task = ?1 ORDER BY number");
-        self.rows(&sql, [id.0], rows::attempt)
+        let sql = concat!(
+            "SELECT ",
+            attempt_columns!(),
+            " FROM attempt WHERE task = ?1 ORDER BY number"
+        );
+        self.rows(sql, [id.0], rows::attempt)
     }
 
     fn list(&mut self, filter: &Filter) -> Result<Vec<Task>, Error> {
@@ -376,10 +379,13 @@ impl Store for Sqlite {
     }
 
     fn record(&mut self, event: &Event) -> Result<(), Error> {
+        let seq = self.books.next_event();
         self.statement(
-            "INSERT INTO event (at, task, attempt, kind, actor) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO event (seq, at, task, attempt, kind, actor) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute(params![
+            seq,
             event.at.micros(),
             event.task.0,
             event.attempt,
@@ -391,6 +397,6 @@ impl Store for Sqlite {
     }
 
     fn tally(&self) -> [u64; State::ALL.len()] {
-        self.tally
+        self.books.tally()
     }
 }

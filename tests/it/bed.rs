@@ -37,6 +37,12 @@ impl Bed {
         bed
     }
 
+    /// Changes a setting for the next start.
+    pub(crate) fn change(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -340,6 +340,11 @@ fn a_bad_path_or_address_or_token_is_refused() {
         ("api.socket = 'api.sock'", "is not an absolute path"),
         (&format!("api.socket = '{long}'"), "at most 107"),
         (&format!("run.runner_socket = '{long}'"), "at most 107"),
+        (&format!("run.report_socket = '{long}'"), "at most 107"),
+        (
+            "run.runner_socket = '/a'\nrun.report_socket = '/a'",
+            "is the same as run.runner_socket",
+        ),
         (
             "api.socket = '/a'\nrun.runner_socket = '/a'",
             "is the same as api.socket",

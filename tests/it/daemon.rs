@@ -85,6 +85,120 @@ fn a_task_whose_runner_is_killed_is_lost_within_a_second_and_run_again() {
 }
 
 #[test]
+fn a_runner_that_is_told_to_stop_fails_none_of_the_waiting_tasks() {
+    let bed = Bed::start(&[("ENGINE__SLOTS", "2")]);
+    // The first task makes the runner stop slowly, the second frees a slot.
+    let stubborn = bed.submit(&marking(
+        &bed,
+        "stubborn",
+        "trap '' TERM; sleep 3 & wait; wait",
+    ));
+    bed.submit(&marking(&bed, "short", "sleep 0.5"));
+    bed.until("both run", |bed| marks(bed).len() == 2);
+    let ids: Vec<_> = (0..20)
+        .map(|n| bed.submit(&marking(&bed, &format!("waiting {n}"), "true")))
+        .collect();
+    let (_, status) = bed.get("/v1/status").expect("status");
+    let pid = i32::try_from(status["runner"]["pid"].as_i64().expect("pid")).expect("pid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).expect("stop");
+    for id in ids {
+        let task = bed.wait(id);
+        assert_eq!(task["state"], "succeeded", "{task}");
+    }
+    assert_eq!(bed.wait(stubborn)["state"], "succeeded");
+    let ran = marks(&bed);
+    let waiting = ran.iter().filter(|mark| mark.starts_with("waiting"));
+    assert_eq!(waiting.count(), 20, "each ran once: {ran:?}");
+}
+
+#[test]
+fn an_attempt_of_a_store_that_is_no_more_is_not_taken_for_one_of_the_restored_store() {
+    let mut bed = Bed::start(&[("RUN__START_RUNNER", "never")]);
+    let id = bed.submit(&marking(&bed, "ran", "sleep 0.5; exit 7"));
+    bed.end(Signal::SIGTERM);
+    let copy = |from: &str, to: &str| {
+        for end in ["", "-wal"] {
+            let (from, to) = (format!("{from}{end}"), format!("{to}{end}"));
+            fs::copy(bed.path(&from), bed.path(&to)).expect("copy");
+        }
+    };
+    copy("state/taskdaemon.db", "backup");
+    bed.change("RUN__START_RUNNER", "auto");
+    bed.restart();
+    bed.until("it runs", |bed| marks(bed).len() == 1);
+    bed.kill();
+    fs::remove_file(bed.path("state/taskdaemon.db-shm")).expect("the lost hour");
+    for end in ["", "-wal"] {
+        let from = bed.path(&format!("backup{end}"));
+        fs::copy(from, bed.path(&format!("state/taskdaemon.db{end}"))).expect("restore");
+    }
+    bed.restart();
+    let task = bed.wait(id);
+    assert_eq!(task["attempts"][0]["exit_code"], 7, "{task}");
+    assert_eq!(marks(&bed).len(), 2, "what the restored store says is done");
+}
+
+#[test]
+fn a_runner_whose_socket_was_removed_is_not_replaced_while_it_has_tasks() {
+    let mut bed = Bed::start(&[]);
+    let id = bed.submit(&marking(&bed, "begins", "sleep 2"));
+    bed.until("it runs", |bed| marks(bed).len() == 1);
+    let (_, status) = bed.get("/v1/status").expect("status");
+    let runner = i32::try_from(status["runner"]["pid"].as_i64().expect("pid")).expect("pid");
+    fs::remove_file(bed.path("run/runner.sock")).expect("remove");
+    bed.kill();
+    bed.restart();
+    std::thread::park_timeout(Duration::from_millis(2500));
+    assert_eq!(marks(&bed), ["begins"], "not beside itself");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(runner), Signal::SIGTERM).expect("stop");
+    let task = bed.wait(id);
+    assert_eq!(task["state"], "succeeded", "{task}");
+    assert_eq!(task["attempts"][0]["outcome"], "lost", "{task}");
+}
+
+#[test]
+fn an_interrupt_from_the_terminal_does_not_reach_running_tasks() {
+    let mut bed = Bed::start(&[]);
+    let id = bed.submit(&marking(&bed, "ran", "sleep 1; exit 7"));
+    bed.until("it runs", |bed| marks(bed).len() == 1);
+    let (_, status) = bed.get("/v1/status").expect("status");
+    let runner = i32::try_from(status["runner"]["pid"].as_i64().expect("pid")).expect("pid");
+    let runner = nix::unistd::Pid::from_raw(runner);
+    let group = |pid| nix::unistd::getpgid(Some(pid)).expect("a group");
+    assert_ne!(group(runner), group(bed.pid()));
+    bed.end(Signal::SIGINT);
+    bed.restart();
+    assert_eq!(bed.wait(id)["attempts"][0]["exit_code"], 7);
+    assert_eq!(marks(&bed), ["ran"]);
+}
+
+#[test]
+fn a_runner_short_of_descriptors_fails_no_task() {
+    let bed = Bed::start(&[("ENGINE__SLOTS", "16")]);
+    bed.until("there is a runner", |bed| {
+        bed.get("/v1/status")
+            .is_ok_and(|(_, status)| !status["runner"].is_null())
+    });
+    let (_, status) = bed.get("/v1/status").expect("status");
+    let limited = std::process::Command::new("prlimit")
+        .arg(format!("--pid={}", status["runner"]["pid"]))
+        .arg("--nofile=30:")
+        .status();
+    if !limited.is_ok_and(|status| status.success()) {
+        println!("skipped: no prlimit here");
+        return;
+    }
+    let ids: Vec<_> = (0..20)
+        .map(|_| bed.submit(&marking(&bed, "ran", "sleep 0.3")))
+        .collect();
+    for id in ids {
+        let task = bed.wait(id);
+        assert_eq!(task["state"], "succeeded", "{task}");
+    }
+    assert_eq!(marks(&bed).len(), 20);
+}
+
+#[test]
 fn a_second_daemon_on_one_directory_is_refused_at_once() {
     let bed = Bed::start(&[]);
     let start = taskdaemon::clock::instant();

@@ -7,6 +7,7 @@ mod config;
 mod daemon;
 mod handover;
 mod notify;
+mod profile;
 mod runner;
 mod signals;
 mod sim;

@@ -84,10 +84,10 @@ fn own_group() -> Option<PathBuf> {
 }
 
 /// A cgroup of a test's own, gone with it.
-struct TestGroup(PathBuf);
+pub(crate) struct TestGroup(pub(crate) PathBuf);
 
 impl TestGroup {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let name = tempfile::Builder::new().prefix("td-test-").tempdir().ok()?;
         let group = own_group()?.join(name.path().file_name()?);
         fs::create_dir(&group).ok()?;
@@ -386,7 +386,7 @@ fn code(ended: &Ended) -> i32 {
 
 fn spawn_error(ended: &Ended) -> String {
     match &ended.exit {
-        Exit::Spawn { error } => error.clone(),
+        Exit::Spawn { error, .. } => error.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -1099,7 +1099,7 @@ fn strangers_may_not_connect() {
 }
 
 #[expect(unsafe_code, reason = "credentials of one thread only")]
-fn become_nobody() {
+pub(crate) fn become_nobody() {
     // SAFETY: changes the calling thread's credentials and nothing else.
     let done = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
     assert_eq!(done, 0);

@@ -1,5 +1,6 @@
 //! The engine under random histories: submits, cancels, retries, reports, late
-//! reports, clock jumps, runners that come and go, and crashes between any two
+//! reports, clock jumps, runners that come and go, runners of single attempts
+//! that are lost or come back, and crashes between any two
 //! commits, with invented time and a real store that is opened again.
 //!
 //! What a client was told and what a pretended runner did are written down
@@ -13,7 +14,7 @@ use std::time::Duration;
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use taskdaemon::engine::command::{Abilities, Caller, Command, RunnerUp};
-use taskdaemon::engine::effect::Effect;
+use taskdaemon::engine::effect::{Effect, Verdict};
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::reader::explain;
 use taskdaemon::engine::{Engine, Turned};
@@ -48,6 +49,11 @@ struct World {
     boot: u32,
     runner: Runner,
     connected: bool,
+    /// All runners of single attempts, as if they were one.
+    alone: Runner,
+    /// Those of them that the daemon talks to.
+    met: BTreeSet<AttemptKey>,
+    sought: BTreeSet<AttemptKey>,
     /// What was acknowledged to clients.
     acknowledged: BTreeSet<TaskId>,
     /// Every launch that reached a runner, by attempt.
@@ -58,6 +64,25 @@ struct World {
 }
 
 impl World {
+    fn new(seed: u64) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        World {
+            random: TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
+            now: Time::from_micros(1_700_000_000_000_000),
+            boot: 1,
+            runner: Runner::default(),
+            connected: false,
+            alone: Runner::default(),
+            met: BTreeSet::new(),
+            sought: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
+            launched: HashMap::new(),
+            keys: 0,
+            old: Vec::new(),
+        }
+    }
+
     fn chance(&mut self, one_in: u32) -> bool {
         self.below(one_in) == 0
     }
@@ -85,6 +110,7 @@ impl World {
             4 => Exit::Signal { signal: 9 },
             _ => Exit::Spawn {
                 error: "no such program".to_owned(),
+                scarce: self.chance(3),
             },
         };
         let interrupted = self.chance(10);
@@ -97,43 +123,129 @@ impl World {
         }
     }
 
-    /// What the runner does with the engine's effects.
+    /// What the runners do with the engine's effects.
     fn carry_out(&mut self, turned: Turned) {
         for effect in turned.effects {
-            // Without a connection nothing arrives.
-            if !self.connected {
-                continue;
-            }
             match effect {
                 Effect::Attach => {}
                 Effect::Launch(order) => {
-                    let key = order.key;
-                    if self.runner.live.contains(&key) || self.runner.ended.contains_key(&key) {
-                        continue;
-                    }
-                    *self.launched.entry(key).or_default() += 1;
-                    let overlap = self.runner.live.iter().any(|live| live.task == key.task);
-                    assert!(!overlap, "two live attempts of task {}", key.task);
-                    self.runner.live.insert(key);
-                }
-                Effect::Kill(key) => {
-                    if self.runner.live.remove(&key) {
-                        let mut ended = self.exit();
-                        ended.exit = Exit::Signal { signal: 9 };
-                        self.runner.ended.insert(key, ended);
+                    let alone = order.spec.profile.is_some();
+                    // Without a connection nothing arrives.
+                    if alone || self.connected {
+                        self.launch(order.key, alone);
                     }
                 }
+                Effect::Kill(key) => self.end(key, Some(Exit::Signal { signal: 9 })),
                 Effect::Terminate(key) => {
-                    if self.chance(2) && self.runner.live.remove(&key) {
-                        let ended = self.exit();
-                        self.runner.ended.insert(key, ended);
+                    if self.chance(2) {
+                        self.end(key, None);
                     }
                 }
                 Effect::Acknowledge(key) => {
-                    self.runner.ended.remove(&key);
+                    if let Some(runner) = self.runner_of(key) {
+                        runner.ended.remove(&key);
+                    }
                 }
+                Effect::Seek { key, .. } => {
+                    self.sought.insert(key);
+                }
+                Effect::Met { verdict, .. } => match verdict {
+                    Verdict::Adopt(key) => {
+                        assert!(self.sought.remove(&key), "adopted unsought: {key}");
+                        self.met.insert(key);
+                    }
+                    Verdict::End(key) => {
+                        self.alone.live.remove(&key);
+                        self.alone.ended.remove(&key);
+                    }
+                    Verdict::Away => unreachable!("an honest runner was turned away"),
+                },
             }
         }
+    }
+
+    fn launch(&mut self, key: AttemptKey, alone: bool) {
+        let overlap = [&self.runner, &self.alone]
+            .iter()
+            .flat_map(|runner| &runner.live)
+            .any(|live| live.task == key.task && *live != key);
+        let runner = if alone {
+            self.met.insert(key);
+            &mut self.alone
+        } else {
+            &mut self.runner
+        };
+        if runner.live.contains(&key) || runner.ended.contains_key(&key) {
+            return;
+        }
+        runner.live.insert(key);
+        *self.launched.entry(key).or_default() += 1;
+        assert!(!overlap, "two live attempts of task {}", key.task);
+    }
+
+    /// The runner that hears of this attempt, if one does.
+    fn runner_of(&mut self, key: AttemptKey) -> Option<&mut Runner> {
+        if self.met.contains(&key) {
+            return Some(&mut self.alone);
+        }
+        self.connected.then_some(&mut self.runner)
+    }
+
+    fn end(&mut self, key: AttemptKey, exit: Option<Exit>) {
+        let mut ended = self.exit();
+        ended.exit = exit.unwrap_or(ended.exit);
+        if let Some(runner) = self.runner_of(key)
+            && runner.live.remove(&key)
+        {
+            runner.ended.insert(key, ended);
+        }
+    }
+
+    /// What runners of single attempts do by themselves: they end, are lost,
+    /// and come back to a daemon that does not know them.
+    fn commands_alone(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        let held = |alone: &Runner| -> BTreeSet<_> {
+            alone
+                .live
+                .iter()
+                .chain(alone.ended.keys())
+                .copied()
+                .collect()
+        };
+        for key in held(&self.alone) {
+            match self.below(8) {
+                0 if self.met.contains(&key) => self.end(key, None),
+                1 if self.met.remove(&key) => {
+                    self.alone.live.remove(&key);
+                    self.alone.ended.remove(&key);
+                    // Had its end been told, this would be one report too many.
+                    commands.push(lost(key, self.now));
+                }
+                2..=4 if !self.met.contains(&key) => commands.push(Command::Dialled {
+                    visit: 1,
+                    key,
+                    uid: 0,
+                    trusted: true,
+                }),
+                _ => {}
+            }
+        }
+        for key in self.sought.difference(&held(&self.alone)) {
+            commands.push(lost(*key, self.now));
+        }
+        let there = held(&self.alone);
+        self.sought.retain(|key| there.contains(key));
+        for (key, ended) in &self.alone.ended {
+            if self.met.contains(key) {
+                commands.push(Command::Ended {
+                    key: *key,
+                    started: None,
+                    ended: ended.clone(),
+                });
+            }
+        }
+        commands
     }
 
     fn introduction(&self) -> Command {
@@ -217,7 +329,8 @@ impl World {
             let most = u32::try_from(self.old.len()).expect("small");
             let place = usize::try_from(self.below(most)).expect("small");
             let key = self.old[place];
-            if !self.runner.live.contains(&key) {
+            let live = |runner: &Runner| runner.live.contains(&key);
+            if !live(&self.runner) && !live(&self.alone) {
                 let ended = self.exit();
                 commands.push(Command::Ended {
                     key,
@@ -226,6 +339,7 @@ impl World {
                 });
             }
         }
+        commands.extend(self.commands_alone());
         if self.connected && self.chance(15) {
             self.connected = false;
             commands.push(Command::RunnerDown);
@@ -246,6 +360,9 @@ impl World {
             max_attempts: 1 + self.below(3),
             ..Retry::default()
         };
+        if self.chance(4) {
+            new.spec.profile = Some("strict".to_owned());
+        }
         if self.chance(3) {
             new.spec.timeout_ms = Some(u64::from(1 + self.below(5_000)));
         }
@@ -284,6 +401,21 @@ impl World {
             1 => self.now.before(Duration::from_secs(3_600)),
             _ => self.now.after(step),
         };
+    }
+}
+
+fn lost(key: AttemptKey, at: Time) -> Command {
+    let ended = Ended {
+        exit: Exit::Lost,
+        oom: false,
+        interrupted: false,
+        at,
+        usage: Usage::default(),
+    };
+    Command::Ended {
+        key,
+        started: None,
+        ended,
     }
 }
 
@@ -359,19 +491,7 @@ fn run(seed: u64, turns: u32) {
     let dir = tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .expect("directory");
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let mut world = World {
-        random: TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
-        now: Time::from_micros(1_700_000_000_000_000),
-        boot: 1,
-        runner: Runner::default(),
-        connected: false,
-        acknowledged: BTreeSet::new(),
-        launched: HashMap::new(),
-        keys: 0,
-        old: Vec::new(),
-    };
+    let mut world = World::new(seed);
     let mut engine = world.open(dir.path());
     for _ in 0..turns {
         world.advance();
@@ -397,9 +517,12 @@ fn run(seed: u64, turns: u32) {
             }
             drop(engine);
             world.connected = false;
+            world.met.clear();
+            world.sought.clear();
             match world.below(6) {
                 0 => {
                     world.boot += 1;
+                    world.alone = Runner::default();
                     world.runner = Runner {
                         instance: world.runner.instance + 1,
                         ..Runner::default()
@@ -430,13 +553,15 @@ fn run(seed: u64, turns: u32) {
 
 /// Left alone with a runner, everything comes to an end.
 fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
-    if !world.connected {
-        world.connected = true;
-        let mut commands = vec![world.introduction()];
-        commands.extend(world.reports());
-        let turned = engine.turn(commands, world.now).expect("turn");
-        world.carry_out(turned);
+    // A runner that was told to stop gets nothing more; this one stays.
+    for ended in world.runner.ended.values_mut() {
+        ended.interrupted = false;
     }
+    world.connected = true;
+    let mut commands = vec![Command::RunnerDown, world.introduction()];
+    commands.extend(world.reports());
+    let turned = engine.turn(commands, world.now).expect("turn");
+    world.carry_out(turned);
     for _ in 0..2_000 {
         let counts = engine.snapshot().counts;
         let unfinished: u64 = State::ALL
@@ -445,7 +570,8 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
             .filter(|(state, _)| !state.is_terminal())
             .map(|(_, count)| count)
             .sum();
-        if unfinished == 0 && world.runner.ended.is_empty() {
+        let told = world.runner.ended.is_empty() && world.alone.ended.is_empty();
+        if unfinished == 0 && told {
             break;
         }
         world.now = world.now.after(Duration::from_secs(3_600));
@@ -456,7 +582,9 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
             ended.interrupted = false;
             world.runner.ended.insert(key, ended);
         }
-        let turned = engine.turn(world.reports(), world.now).expect("turn");
+        let mut commands = world.reports();
+        commands.extend(world.commands_alone());
+        let turned = engine.turn(commands, world.now).expect("turn");
         world.carry_out(turned);
     }
     check(world, engine);
@@ -473,9 +601,10 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
         .collect();
     assert!(open.is_empty(), "never ended: {open:?}");
     assert!(
-        world.runner.ended.is_empty(),
-        "never acknowledged: {:?}",
-        world.runner.ended.keys()
+        world.runner.ended.is_empty() && world.alone.ended.is_empty(),
+        "never acknowledged: {:?} {:?}",
+        world.runner.ended.keys(),
+        world.alone.ended.keys()
     );
 }
 

@@ -199,10 +199,10 @@ fn attempts_end_once<S: Store>(open: impl Fn() -> S) {
         output_dropped: 3,
     };
     store
-        .end_attempt(key, at(7), &outcome, &usage)
+        .end_attempt(key, None, at(7), &outcome, &usage)
         .expect("end");
     assert!(matches!(
-        store.end_attempt(key, at(8), &outcome, &usage),
+        store.end_attempt(key, None, at(8), &outcome, &usage),
         Err(Error::Fenced(_))
     ));
     store
@@ -473,4 +473,25 @@ fn ballast_is_kept_once_and_released_once() {
     assert!(!ballast::release(dir.path()));
     ballast::keep(dir.path(), u64::MAX >> 1).expect("more than the disk has is left alone");
     assert_eq!(size(), 0);
+}
+
+#[test]
+fn a_commit_into_a_file_that_was_moved_away_is_none() {
+    let dir = tempfile::tempdir().expect("directory");
+    let mut store = Sqlite::open(dir.path(), &options()).expect("open");
+    store.begin().expect("begin");
+    store.commit().expect("commit");
+    let path = dir.path().join("taskdaemon.db");
+    fs::rename(&path, dir.path().join("moved")).expect("move");
+    store.begin().expect("begin");
+    add(&mut store, |_| {});
+    let error = store.commit().expect_err("nobody would find it again");
+    assert!(error.is_permanent(), "{error}");
+    drop(store);
+    fs::copy(dir.path().join("moved"), &path).expect("copy");
+    let mut store = Sqlite::open(&dir.path().join("."), &options());
+    drop(store.as_mut().map(|store| store.begin()));
+    fs::rename(&path, dir.path().join("first")).expect("move");
+    fs::copy(dir.path().join("first"), &path).expect("replace");
+    assert!(store.expect("open").commit().is_err(), "replaced");
 }

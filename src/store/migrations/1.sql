@@ -9,7 +9,7 @@ CREATE TABLE queue (
 ) STRICT;
 
 CREATE TABLE task (
-    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    id            INTEGER PRIMARY KEY,
     state         INTEGER NOT NULL,
     queue         INTEGER NOT NULL REFERENCES queue (id),
     priority      INTEGER NOT NULL,
@@ -68,7 +68,7 @@ CREATE TABLE attempt (
 CREATE INDEX attempt_live ON attempt (task) WHERE outcome IS NULL;
 
 CREATE TABLE event (
-    seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq     INTEGER PRIMARY KEY,
     at      INTEGER NOT NULL,
     task    INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
@@ -82,3 +82,12 @@ CREATE TABLE tally (
     state INTEGER PRIMARY KEY,
     tasks INTEGER NOT NULL
 ) STRICT;
+
+-- Numbers given out so far, so that none is given twice, not even when the
+-- rows that had the last ones are gone.
+CREATE TABLE given (
+    what   TEXT PRIMARY KEY,
+    number INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO given (what, number) VALUES ('task', 0), ('event', 0);

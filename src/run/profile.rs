@@ -1,0 +1,310 @@
+//! An attempt in a sandbox profile: a connection to the profile's socket, on
+//! which the service manager starts a runner for this one attempt.
+//!
+//! One thread for each, because connecting, handing over and listening all may
+//! wait, and none of them for another attempt. A runner speaks before it reads;
+//! so a connection that ends without its hello has begun nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use crate::clock;
+use crate::engine::command::Command;
+use crate::engine::effect::Order;
+use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started, Usage};
+use crate::runner::client::{Connection, Receiver};
+use crate::runner::protocol::{FromRunner, Hello, ToRunner};
+
+use super::instances::{Instance, Instances};
+use super::launch;
+
+/// First and longest wait before another try to get a runner.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long a runner is tried for before the task gives its slot to others.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a fresh runner may take to read its launch.
+const HANDOVER: Duration = Duration::from_secs(30);
+/// How long a runner may take to read a word; nobody waits longer for it.
+pub(super) const WORD: Duration = Duration::from_secs(1);
+/// Longest text that is taken from a runner, in bytes.
+const TEXT_MAX: usize = 4096;
+/// Stack of a thread that only talks.
+pub(super) const STACK: usize = 256 * 1024;
+
+/// An attempt to be run in a profile.
+pub(super) struct Job {
+    pub(super) order: Box<Order>,
+    pub(super) profile: String,
+    /// Directory of the shared runner's socket, where the profiles' are too.
+    pub(super) sockets: PathBuf,
+    pub(super) output: PathBuf,
+    pub(super) output_cap: u64,
+    pub(super) commands: SyncSender<Command>,
+    pub(super) instances: Arc<Instances>,
+}
+
+/// Why there is no runner, and whether there may be one later.
+enum Refused {
+    Full(String),
+    Never(String),
+}
+
+impl Job {
+    /// Starts the thread that sees the attempt to its end.
+    pub(super) fn start(self) {
+        let instance = Arc::new(Instance::default());
+        let key = self.order.key;
+        self.instances.add(key, Arc::clone(&instance));
+        let (commands, instances) = (self.commands.clone(), Arc::clone(&self.instances));
+        let thread = std::thread::Builder::new()
+            .name("instance".to_owned())
+            .stack_size(STACK)
+            .spawn(move || self.run(&instance));
+        if let Err(error) = thread {
+            instances.remove(key);
+            let error = format!("could not start a thread for the attempt: {error}");
+            report(&commands, key, None, not_begun(error, true));
+        }
+    }
+
+    fn run(self, instance: &Instance) {
+        let key = self.order.key;
+        let ended = match self.begin(instance) {
+            Ok(receiver) => listen(key, receiver, &self.commands),
+            Err(Refused::Full(why)) => Some((None, not_begun(why, true))),
+            Err(Refused::Never(why)) => Some((None, not_begun(why, false))),
+        };
+        if let Some((started, ended)) = ended {
+            report(&self.commands, key, started, ended);
+        }
+        self.instances.remove(key);
+    }
+
+    /// Finds a runner and hands the attempt over. The runner has spoken when
+    /// this returns.
+    fn begin(&self, instance: &Instance) -> Result<Receiver, Refused> {
+        let path = self.sockets.join(format!("run-{}.sock", self.profile));
+        let launch = launch::message(&self.order, self.output_cap);
+        let begun = clock::instant();
+        let mut wait = RETRY.0;
+        loop {
+            let why = match self.hand_over(&path, &launch, instance) {
+                Ok(receiver) => return Ok(receiver),
+                Err(Refused::Never(why)) => return Err(Refused::Never(why)),
+                Err(Refused::Full(why)) => why,
+            };
+            instance.pause(wait);
+            wait = (wait * 2).min(RETRY.1);
+            if !instance.wanted() || clock::instant().duration_since(begun) > PATIENCE {
+                return Err(Refused::Full(why));
+            }
+        }
+    }
+
+    fn hand_over(
+        &self,
+        path: &Path,
+        launch: &Launch,
+        instance: &Instance,
+    ) -> Result<Receiver, Refused> {
+        let profile = &self.profile;
+        let connection =
+            Connection::connect(path).map_err(|error| no_way(profile, path, &error))?;
+        let files = launch::files(&self.output, &self.order)
+            .map_err(|error| Refused::Never(format!("could not make the output file: {error}")))?;
+        let turned_away = |error: Option<io::Error>| {
+            let error = error.map(|error| format!(" ({error})")).unwrap_or_default();
+            Refused::Full(format!(
+                "no runner came up in profile {profile}{error}: there are MaxConnections= of \
+                 taskdaemon-run-{profile}.socket, or its unit cannot start"
+            ))
+        };
+        let gone = |error| turned_away(Some(error));
+        let (mut sender, mut receiver) = connection.split().map_err(gone)?;
+        let limit = |time| receiver.stream().set_write_timeout(Some(time));
+        limit(HANDOVER).map_err(gone)?;
+        let hello = sender.send(&ToRunner::Hello(Hello::ours()), &[]);
+        hello.map_err(gone)?;
+        let sent = launch::send(&mut sender, &ToRunner::Launch(launch.clone()), &files);
+        sent.map_err(gone)?;
+        limit(WORD).map_err(gone)?;
+        instance.connected(sender);
+        match receiver.recv() {
+            Ok(Some(FromRunner::Hello(hello))) if Hello::ours().understands(&hello.hello) => {
+                Ok(receiver)
+            }
+            Ok(Some(_)) => Err(Refused::Never(format!(
+                "the runner of profile {profile} is of another version"
+            ))),
+            Ok(None) => {
+                instance.disconnected();
+                Err(turned_away(None))
+            }
+            Err(error) => {
+                instance.disconnected();
+                Err(gone(error))
+            }
+        }
+    }
+}
+
+/// Why a profile's socket cannot be connected to.
+fn no_way(profile: &str, path: &Path, error: &io::Error) -> Refused {
+    let path = path.display();
+    if error.kind() == io::ErrorKind::NotFound {
+        return Refused::Never(format!(
+            "there is no profile {profile} on this host: no socket {path}"
+        ));
+    }
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        // The socket's unit is being restarted, or was stopped.
+        return Refused::Full(format!(
+            "nobody listens at {path}; see taskdaemon-run-{profile}.socket"
+        ));
+    }
+    Refused::Never(format!("cannot connect to {path}: {error}"))
+}
+
+/// Tells the engine what one runner says of its own attempt, and nothing else
+/// that it may say. What is left to be told when it is gone comes back: an
+/// attempt whose end nobody told is lost.
+pub(super) fn listen(
+    key: AttemptKey,
+    mut receiver: Receiver,
+    commands: &SyncSender<Command>,
+) -> Option<(Option<Started>, Ended)> {
+    let mut begun = false;
+    let mut over = false;
+    loop {
+        let command = match receiver.recv() {
+            Ok(Some(FromRunner::Started { key: of, started })) if of == key && !begun => {
+                begun = true;
+                let started = believable_start(started);
+                Command::Started { key, started }
+            }
+            Ok(Some(FromRunner::Ended {
+                key: of,
+                started,
+                ended,
+            })) if of == key && !over => {
+                over = true;
+                Command::Ended {
+                    key,
+                    started: started.map(believable_start),
+                    ended: believable_end(ended),
+                }
+            }
+            Ok(Some(_)) => continue,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::debug!(task = %key.task, attempt = key.number, %error, "a runner's words cannot be read");
+                break;
+            }
+        };
+        if commands.send(command).is_err() {
+            return None;
+        }
+    }
+    (!over).then(|| (None, lost()))
+}
+
+/// An end that nobody saw.
+pub(super) fn lost() -> Ended {
+    Ended {
+        exit: Exit::Lost,
+        oom: false,
+        interrupted: false,
+        at: clock::now(),
+        usage: Usage::default(),
+    }
+}
+
+/// The end of an attempt of which nothing has begun; `turned_away` when it is
+/// to be tried again.
+fn not_begun(error: String, turned_away: bool) -> Ended {
+    Ended {
+        exit: Exit::Spawn {
+            error,
+            scarce: false,
+        },
+        interrupted: turned_away,
+        ..lost()
+    }
+}
+
+pub(super) fn report(
+    commands: &SyncSender<Command>,
+    key: AttemptKey,
+    started: Option<Started>,
+    ended: Ended,
+) {
+    let command = Command::Ended {
+        key,
+        started,
+        ended,
+    };
+    if commands.send(command).is_err() {
+        tracing::debug!(task = %key.task, "the engine ended before it heard of an end");
+    }
+}
+
+/// A runner in a profile shares its user with the task, so it is not trusted
+/// to keep to sizes that the store can hold.
+fn believable_start(mut started: Started) -> Started {
+    started.user = shortened(started.user);
+    started.cgroup = started.cgroup.map(shortened);
+    started.at = started.at.min(clock::now()).max(Default::default());
+    started
+}
+
+fn believable_end(mut ended: Ended) -> Ended {
+    let most = i64::MAX.unsigned_abs();
+    let usage = &mut ended.usage;
+    usage.cpu_micros = usage.cpu_micros.map(|count| count.min(most));
+    usage.memory_peak = usage.memory_peak.map(|count| count.min(most));
+    usage.output_kept = usage.output_kept.min(most);
+    usage.output_dropped = usage.output_dropped.min(most);
+    ended.at = ended.at.min(clock::now()).max(Default::default());
+    if let Exit::Spawn { error, scarce } = ended.exit {
+        let error = shortened(error);
+        ended.exit = Exit::Spawn { error, scarce };
+    }
+    ended
+}
+
+fn shortened(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_MAX));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_task_could_make_its_runner_say_fits_the_store() {
+        let huge = Usage {
+            cpu_micros: Some(u64::MAX),
+            memory_peak: Some(u64::MAX),
+            output_kept: u64::MAX,
+            output_dropped: u64::MAX,
+        };
+        let ended = believable_end(Ended {
+            exit: Exit::Spawn {
+                error: "\u{fc}".repeat(TEXT_MAX),
+                scarce: false,
+            },
+            usage: huge,
+            ..lost()
+        });
+        assert_eq!(ended.usage.output_kept, i64::MAX.unsigned_abs());
+        assert_eq!(ended.usage.memory_peak, Some(i64::MAX.unsigned_abs()));
+        let Exit::Spawn { error, .. } = ended.exit else {
+            panic!("another end");
+        };
+        assert_eq!(error.len(), TEXT_MAX);
+    }
+}
