@@ -51,7 +51,7 @@ impl Daemon {
             Runs::AtOnce(slots) => ("auto", slots),
         };
         let config = format!(
-            "state_dir = {:?}\nruntime_dir = {:?}\nlog = \"warn\"\n\
+            "state_dir = {:?}\nruntime_dir = {:?}\n\
              engine.slots = {slots}\nrun.start_runner = {start_runner:?}\nrun.users = \"own\"\n",
             path("state"),
             path("run")
@@ -156,18 +156,10 @@ impl Daemon {
         self.runner
     }
 
-    /// Stops the daemon in order, and leaves its runner.
-    pub(crate) fn stop(mut self) -> anyhow::Result<Option<u32>> {
-        self.end();
-        Ok(self.runner.take())
-    }
-
     /// Stops the daemon and then its runner.
-    pub(crate) fn stop_all(self) -> anyhow::Result<()> {
-        match self.stop()? {
-            Some(runner) => process::end(runner),
-            None => Ok(()),
-        }
+    pub(crate) fn stop_all(mut self) -> anyhow::Result<()> {
+        self.end();
+        self.runner.take().map_or(Ok(()), process::end)
     }
 
     fn end(&mut self) {

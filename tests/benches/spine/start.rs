@@ -25,7 +25,7 @@ pub(crate) fn measure(base: &Path, rounds: u32, report: &mut Report) -> anyhow::
     let full = base.join("full");
     // The first start makes the database; that is not what is measured.
     Daemon::start(&empty, Runs::Nothing)?.stop_all()?;
-    fill(&full, report)?;
+    fill(&full, rounds, report)?;
     let bytes = count(on_disk(&full) - on_disk(&empty)) / count(TASKS);
     report.value("bytes on disk for a queued task", "B", bytes, Goal::None);
     for _ in 0..rounds {
@@ -36,14 +36,15 @@ pub(crate) fn measure(base: &Path, rounds: u32, report: &mut Report) -> anyhow::
 }
 
 /// A hundred thousand tasks behind one that has the only slot for itself, so
-/// that there is a runner and nothing moves.
-fn fill(dir: &Path, report: &mut Report) -> anyhow::Result<()> {
+/// that there is a runner and nothing moves. One for each round, since a task
+/// whose runner was stopped a few times under it is given up.
+fn fill(dir: &Path, rounds: u32, report: &mut Report) -> anyhow::Result<()> {
     let daemon = Daemon::start(dir, Runs::Nothing)?;
     let mut client = daemon.client()?;
-    client.ask(&Request::post(
-        "/v1/tasks",
-        r#"{"command":["/bin/sleep","300"],"priority":1000}"#,
-    ))?;
+    let blocker = r#"{"command":["/bin/sleep","300"],"priority":1000}"#;
+    for _ in 0..rounds {
+        client.ask(&Request::post("/v1/tasks", blocker))?;
+    }
     let begun = clock::instant();
     drain::fill(&mut client, TASKS)?;
     let rate = count(TASKS) / begun.elapsed().as_secs_f64();
@@ -82,11 +83,8 @@ fn once(dir: &Path, what: &str, report: &mut Report) -> anyhow::Result<()> {
     );
     let status = daemon.client()?.json(&Request::get("/v1/status"))?;
     let queued = status.pointer("/tasks/queued").and_then(Value::as_u64);
-    let expected = if what.starts_with('0') { 0 } else { TASKS };
-    anyhow::ensure!(
-        queued == Some(expected),
-        "{expected} tasks should wait: {status}"
-    );
+    let least = if what.starts_with('0') { 0 } else { TASKS };
+    anyhow::ensure!(queued >= Some(least), "{least} tasks should wait: {status}");
     daemon.stop_all()
 }
 
