@@ -226,11 +226,6 @@ impl<S: Store> Engine<S> {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());
         };
-        if ended.interrupted && task.spec.profile.is_none() {
-            // The runner was told to stop, and would refuse whatever is given
-            // to it. It is heard to its end; the next one gets the work.
-            self.runner = None;
-        }
         match self.advance(
             task,
             Event::Ended {
