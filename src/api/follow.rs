@@ -29,7 +29,8 @@ use tokio::time::timeout;
 use crate::engine::command::{Caller, Error};
 use crate::model::attempt::AttemptKey;
 use crate::model::capture::{Decoder, Record, Stream, file_name};
-use crate::model::task::{Task, TaskId};
+use crate::model::id::TaskId;
+use crate::model::task::Task;
 
 use super::dto::TaskInfo;
 use super::notice::Watch;

@@ -223,7 +223,7 @@ const fn refusal_code(refusal: &Refusal) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::task::TaskId;
+    use crate::model::id::TaskId;
 
     #[test]
     fn engine_errors_have_the_documented_status_and_code() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 
+use crate::model::id::TaskId;
 use crate::model::quantity::parse_duration;
-use crate::model::task::TaskId;
 
 use super::json::nearest;
 use super::problem::Problem;

@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::command::Caller;
 use crate::model::filter::Filter;
-use crate::model::task::{State as TaskState, TaskId};
+use crate::model::id::TaskId;
+use crate::model::task::State as TaskState;
 
 use super::Shared;
 use super::dto::{Page, TaskInfo};

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use crate::model::attempt::{Ended, Started};
 use crate::model::event::Kind;
+use crate::model::id::TaskId;
 use crate::model::spec::NewTask;
-use crate::model::task::{Event, Refusal, State, Task, TaskId};
+use crate::model::task::{Event, Refusal, State, Task};
 use crate::model::time::Time;
 use crate::store::{self, Store};
 

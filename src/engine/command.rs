@@ -7,9 +7,10 @@ use tokio::sync::oneshot;
 
 use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
 use crate::model::check::Invalid;
+use crate::model::id::TaskId;
 use crate::model::reason::Reason;
 use crate::model::spec::NewTask;
-use crate::model::task::{Refusal, State, Task, TaskId};
+use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
 
 use super::options::Options;

@@ -9,8 +9,9 @@ use tokio::sync::{oneshot, watch};
 use crate::clock;
 use crate::model::check::Invalid;
 use crate::model::filter::Filter;
+use crate::model::id::TaskId;
 use crate::model::spec::NewTask;
-use crate::model::task::{Task, TaskId};
+use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::command::{Caller, Command, Error, Reply, Submitted, View};

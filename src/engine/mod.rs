@@ -25,8 +25,9 @@ use std::sync::Arc;
 
 use crate::model::attempt::AttemptKey;
 use crate::model::event::{Event as Row, Kind};
+use crate::model::id::TaskId;
 use crate::model::step::step;
-use crate::model::task::{Act, Event, Refusal, Task, TaskId};
+use crate::model::task::{Act, Event, Refusal, Task};
 use crate::model::time::Time;
 use crate::store::{self, Store};
 

@@ -6,8 +6,9 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use tokio::sync::watch;
 
 use crate::model::filter::Filter;
+use crate::model::id::TaskId;
 use crate::model::reason::Reason;
-use crate::model::task::{State, Task, TaskId};
+use crate::model::task::{State, Task};
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, QueueUse, Store};
 

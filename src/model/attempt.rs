@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::task::TaskId;
+use super::id::TaskId;
 use super::time::Time;
 
 /// Names one attempt, and fences it: every report and every change carries the

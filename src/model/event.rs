@@ -1,7 +1,8 @@
 //! The append-only record of what happened: one row per change, written in
 //! the same transaction as the change itself.
 
-use super::task::{State, TaskId};
+use super::id::TaskId;
+use super::task::State;
 use super::time::Time;
 
 /// What a row of the record is about.

@@ -1,6 +1,7 @@
 //! Which tasks a listing shows.
 
-use super::task::{State, TaskId};
+use super::id::TaskId;
+use super::task::State;
 
 /// A listing from new to old, narrowed by every field that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -10,6 +10,7 @@ pub mod capture;
 pub mod check;
 pub mod event;
 pub mod filter;
+pub mod id;
 pub mod quantity;
 pub mod reason;
 pub mod retry;

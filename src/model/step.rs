@@ -389,8 +389,8 @@ mod tests {
 
     use super::*;
     use crate::model::attempt::Usage;
+    use crate::model::id::TaskId;
     use crate::model::retry::Retry;
-    use crate::model::task::TaskId;
 
     fn task(spec: Spec) -> Task {
         Task {

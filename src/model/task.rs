@@ -9,19 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{AttemptKey, Ended, Outcome, Started};
+use super::id::TaskId;
 use super::spec::Spec;
 use super::time::Time;
-
-/// Number of a task: positive, unique for ever on one store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TaskId(pub i64);
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Where a task is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

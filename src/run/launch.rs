@@ -237,7 +237,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::model::task::TaskId;
+    use crate::model::id::TaskId;
     use crate::runner::client::{Connection, Receiver as FromThem};
 
     fn connection() -> (Sender, FromThem, UnixStream) {

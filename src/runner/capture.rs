@@ -265,7 +265,7 @@ mod tests {
 
     use super::*;
     use crate::model::capture::Decoder;
-    use crate::model::task::TaskId;
+    use crate::model::id::TaskId;
 
     const KEY: AttemptKey = AttemptKey {
         task: TaskId(1),

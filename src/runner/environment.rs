@@ -105,7 +105,7 @@ pub(super) fn pairs(env: &[(String, String)]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::model::attempt::Limits;
-    use crate::model::task::TaskId;
+    use crate::model::id::TaskId;
 
     fn launch(env: &[(&str, &str)]) -> Launch {
         Launch {

@@ -396,7 +396,7 @@ impl Capabilities {
 mod tests {
     use super::*;
     use crate::model::attempt::AttemptKey;
-    use crate::model::task::TaskId;
+    use crate::model::id::TaskId;
 
     fn launch(env: &[(&str, &str)]) -> Launch {
         Launch {

@@ -108,7 +108,7 @@ impl Inbox {
 mod tests {
     use super::*;
     use crate::model::attempt::AttemptKey;
-    use crate::model::task::TaskId;
+    use crate::model::id::TaskId;
     use crate::runner::protocol::ToRunner;
 
     fn messages() -> Vec<ToRunner> {

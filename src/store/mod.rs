@@ -20,8 +20,9 @@ use std::path::PathBuf;
 use crate::model::attempt::{Attempt, AttemptKey, Outcome, Started, Usage};
 use crate::model::event::Event;
 use crate::model::filter::Filter;
+use crate::model::id::TaskId;
 use crate::model::spec::NewTask;
-use crate::model::task::{State, Task, TaskId};
+use crate::model::task::{State, Task};
 use crate::model::time::Time;
 
 /// Why the store could not do something.

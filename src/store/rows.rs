@@ -11,7 +11,8 @@ use rusqlite::types::FromSql;
 use serde::de::DeserializeOwned;
 
 use crate::model::attempt::{Attempt, AttemptKey, Started, Usage};
-use crate::model::task::{State, StopCause, Task, TaskId};
+use crate::model::id::TaskId;
+use crate::model::task::{State, StopCause, Task};
 use crate::model::time::Time;
 
 use super::Error;

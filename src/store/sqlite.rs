@@ -9,9 +9,10 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params}
 use crate::model::attempt::{Attempt, AttemptKey, Outcome, Started, Usage};
 use crate::model::event::Event;
 use crate::model::filter::Filter;
+use crate::model::id::TaskId;
 use crate::model::spec::NewTask;
 use crate::model::step::{first_state, first_wake};
-use crate::model::task::{State, Task, TaskId};
+use crate::model::task::{State, Task};
 use crate::model::time::Time;
 
 use super::books::Books;

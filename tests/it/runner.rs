@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Launch, Limits, Started};
 use taskdaemon::model::capture::{Decoder, Record, Stream};
-use taskdaemon::model::task::TaskId;
+use taskdaemon::model::id::TaskId;
 use taskdaemon::runner::client::{Connection, Receiver, Sender};
 use taskdaemon::runner::protocol::{FromRunner, Hello, RunnerHello, ToRunner};
 use taskdaemon::runner::{CgroupMode, Options, Users};
