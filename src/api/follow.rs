@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -37,7 +39,7 @@ use super::notice::Watch;
 use super::number::Stamp;
 use super::pieces::{Pieces, Step};
 use super::problem::Problem;
-use super::{Shared, base64, log, serve};
+use super::{Shared, log, serve};
 
 /// Silence after which an empty comment shows that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -358,7 +360,7 @@ fn output(out: &mut Vec<u8>, stream: Stream, at: Stamp, bytes: &[u8]) {
     };
     let mut event =
         format!("event: output\ndata: {{\"stream\":\"{name}\",\"at\":\"{at}\",\"base64\":\"");
-    base64::encode(bytes, &mut event);
+    BASE64_STANDARD.encode_string(bytes, &mut event);
     event.push_str("\"}\n\n");
     out.extend_from_slice(event.as_bytes());
 }

@@ -18,7 +18,6 @@ use crate::engine::handle::Handle;
 use crate::model::time::Time;
 
 pub mod admin;
-pub mod base64;
 mod body;
 mod conn;
 pub mod dto;

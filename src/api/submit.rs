@@ -7,6 +7,8 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Request, StatusCode};
 use serde::Serialize;
@@ -23,7 +25,7 @@ use crate::model::time::Time;
 use super::dto::{Accepted, RetryRule, Submit};
 use super::number::{Span, parse_time};
 use super::problem::Problem;
-use super::{Shared, base64, body, head, json, problem};
+use super::{Shared, body, head, json, problem};
 
 /// Most tasks in one request.
 const BATCH_MAX: usize = 10_000;
@@ -178,8 +180,9 @@ fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
         }
         (Some(text), None) => Some(text.into_bytes()),
         (None, Some(text)) => Some(
-            base64::decode(&text)
-                .ok_or_else(|| Problem::invalid("stdin_base64", "is not base64 with padding"))?,
+            BASE64_STANDARD
+                .decode(text)
+                .map_err(|_| Problem::invalid("stdin_base64", "is not base64 with padding"))?,
         ),
         (None, None) => None,
     };
@@ -482,6 +485,19 @@ mod tests {
             "invalid",
             Some("stdin_base64"),
             "base64",
+        ),
+        (
+            // Bits left over: another text for the same byte.
+            r#"{"command":["a"],"stdin_base64":"Zh=="}"#,
+            "invalid",
+            Some("stdin_base64"),
+            "base64",
+        ),
+        (
+            r#"{"command":["a"],"stdin_base64":"Zg"}"#,
+            "invalid",
+            Some("stdin_base64"),
+            "padding",
         ),
         (
             r#"{"command":["a"],"run_at":"tomorrow"}"#,

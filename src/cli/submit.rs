@@ -6,12 +6,13 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::api::base64;
 use crate::api::dto::{Accepted, RetryRule, Submit};
 use crate::api::number::{Cores, Pairs, Span};
 use crate::client::follow::{Event, Wish};
@@ -265,11 +266,7 @@ fn input() -> Result<(Option<String>, Option<String>), Failure> {
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok((Some(text), None)),
-        Err(error) => {
-            let mut text = String::new();
-            base64::encode(error.as_bytes(), &mut text);
-            Ok((None, Some(text)))
-        }
+        Err(error) => Ok((None, Some(BASE64_STANDARD.encode(error.as_bytes())))),
     }
 }
 

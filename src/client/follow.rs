@@ -4,6 +4,8 @@
 use std::io;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -11,7 +13,6 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use crate::api::base64;
 use crate::api::dto::TaskInfo;
 use crate::clock;
 
@@ -190,7 +191,7 @@ fn read(kind: &str, data: &str) -> Option<Heard> {
     match kind {
         "output" => {
             let output: Output = serde_json::from_str(data).ok()?;
-            let bytes = base64::decode(&output.base64)?;
+            let bytes = BASE64_STANDARD.decode(&output.base64).ok()?;
             let event = match output.stream.as_str() {
                 "stderr" => Event::Err(bytes),
                 _ => Event::Out(bytes),
