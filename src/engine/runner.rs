@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::attempt::{AttemptKey, Ended, Exit, Usage};
+use crate::model::attempt::{AttemptKey, Ended};
 use crate::model::task::{Event, State};
 use crate::model::time::Time;
 use crate::store::{self, Store};
@@ -60,13 +60,6 @@ impl<S: Store> Engine<S> {
         let Some(task) = self.store.task(key.task)? else {
             return Ok(());
         };
-        let ended = Ended {
-            exit: Exit::Lost,
-            oom: false,
-            interrupted: false,
-            at: now,
-            usage: Usage::default(),
-        };
         // An attempt that is live in its own row and not in its task's cannot
         // be: both change in one transaction. Should it be, it stays visible.
         let _moved = self.advance(
@@ -74,7 +67,7 @@ impl<S: Store> Engine<S> {
             Event::Ended {
                 key,
                 started: None,
-                ended,
+                ended: Ended::lost(now),
             },
             None,
             now,

@@ -134,6 +134,30 @@ pub struct Ended {
     pub usage: Usage,
 }
 
+impl Ended {
+    /// An end that nobody saw.
+    #[must_use]
+    pub fn lost(at: Time) -> Self {
+        Self {
+            exit: Exit::Lost,
+            oom: false,
+            interrupted: false,
+            at,
+            usage: Usage::default(),
+        }
+    }
+
+    /// The end of an attempt of which nothing ran: why, and whether the host
+    /// was short of something.
+    #[must_use]
+    pub fn not_started(error: String, scarce: bool, at: Time) -> Self {
+        Self {
+            exit: Exit::Spawn { error, scarce },
+            ..Self::lost(at)
+        }
+    }
+}
+
 /// Where and as whom an attempt runs, known once it was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {

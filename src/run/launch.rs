@@ -13,14 +13,14 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use crate::clock;
 use crate::engine::command::Command;
 use crate::engine::effect::{Effect, Order};
-use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Usage};
+use crate::model::attempt::{AttemptKey, Ended, Launch};
 use crate::model::capture;
 use crate::runner::client::Sender;
 use crate::runner::protocol::ToRunner;
 
 use super::instances::Instances;
 use super::options::Options;
-use super::profile::Job;
+use super::profile::{Job, report};
 
 /// Mask of a task that names none: group may read, others nothing.
 const UMASK: u32 = 0o027;
@@ -130,35 +130,12 @@ impl Launcher {
                 let launch = message(order, self.output_cap);
                 self.send(&ToRunner::Launch(launch), &files);
             }
-            Err(error) => self.give_up(order.key, &error),
-        }
-    }
-
-    /// An attempt whose files cannot be made never reaches a runner.
-    fn give_up(&self, key: AttemptKey, error: &io::Error) {
-        let ended = Ended {
-            exit: Exit::Spawn {
-                error: format!("could not make the output file: {error}"),
-                scarce: true,
-            },
-            oom: false,
-            interrupted: false,
-            at: clock::now(),
-            usage: Usage::default(),
-        };
-        if self
-            .commands
-            .send(Command::Ended {
-                key,
-                started: None,
-                ended,
-            })
-            .is_err()
-        {
-            tracing::debug!(
-                task = key.task.0,
-                "the engine ended before it heard of a failed launch"
-            );
+            // An attempt whose files cannot be made never reaches a runner.
+            Err(error) => {
+                let error = format!("could not make the output file: {error}");
+                let ended = Ended::not_started(error, true, clock::now());
+                report(&self.commands, order.key, None, ended);
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::engine::command::Command;
 use crate::engine::effect::Order;
-use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started, Usage};
+use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
 use crate::runner::client::{Connection, Receiver};
 use crate::runner::protocol::{FromRunner, Hello, ToRunner};
 
@@ -208,30 +208,15 @@ pub(super) fn listen(
             return None;
         }
     }
-    (!over).then(|| (None, lost()))
-}
-
-/// An end that nobody saw.
-pub(super) fn lost() -> Ended {
-    Ended {
-        exit: Exit::Lost,
-        oom: false,
-        interrupted: false,
-        at: clock::now(),
-        usage: Usage::default(),
-    }
+    (!over).then(|| (None, Ended::lost(clock::now())))
 }
 
 /// The end of an attempt of which nothing has begun; `turned_away` when it is
 /// to be tried again.
 fn not_begun(error: String, turned_away: bool) -> Ended {
     Ended {
-        exit: Exit::Spawn {
-            error,
-            scarce: false,
-        },
         interrupted: turned_away,
-        ..lost()
+        ..Ended::not_started(error, false, clock::now())
     }
 }
 
@@ -283,6 +268,7 @@ fn shortened(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::attempt::Usage;
 
     #[test]
     fn what_a_task_could_make_its_runner_say_fits_the_store() {
@@ -298,7 +284,7 @@ mod tests {
                 scarce: false,
             },
             usage: huge,
-            ..lost()
+            ..Ended::lost(clock::now())
         });
         assert_eq!(ended.usage.output_kept, i64::MAX.unsigned_abs());
         assert_eq!(ended.usage.memory_peak, Some(i64::MAX.unsigned_abs()));

@@ -18,7 +18,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::clock;
 use crate::engine::command::Command;
-use crate::model::attempt::AttemptKey;
+use crate::model::attempt::{AttemptKey, Ended};
 use crate::runner::alive;
 use crate::runner::client::{Connection, Receiver, Sender};
 use crate::runner::protocol::{FromRunner, ToRunner};
@@ -165,7 +165,7 @@ impl Visit {
         let patient = receiver.stream().set_read_timeout(None);
         let ended = match patient {
             Ok(()) => profile::listen(key, receiver, &self.commands),
-            Err(_) => Some((None, profile::lost())),
+            Err(_) => Some((None, Ended::lost(clock::now()))),
         };
         if let Some((started, ended)) = ended {
             profile::report(&self.commands, key, started, ended);
@@ -197,7 +197,7 @@ pub(super) fn search(commands: &SyncSender<Command>, instances: &Instances) {
                 attempt = key.number,
                 "the runner of a single attempt is gone"
             );
-            let ended = profile::lost();
+            let ended = Ended::lost(clock::now());
             let command = Command::Ended {
                 key,
                 started: None,

@@ -11,7 +11,7 @@ use super::poll::Token;
 use super::protocol::FromRunner;
 use super::serve::Runner;
 use super::spawn::{self, Word};
-use crate::model::attempt::{Ended, Exit, Launch, Started, Usage};
+use crate::model::attempt::{Ended, Launch, Started};
 
 /// Most attempts held at once, live or not acknowledged.
 const HELD_MAX: usize = 65_536;
@@ -34,11 +34,8 @@ impl Runner {
             Err((NotStarted { why: error, scarce }, interrupted)) => {
                 tracing::info!(task = %key.task, attempt = key.number, %error, "not started");
                 let ended = Ended {
-                    exit: Exit::Spawn { error, scarce },
-                    oom: false,
                     interrupted,
-                    at: (self.clock)(),
-                    usage: Usage::default(),
+                    ..Ended::not_started(error, scarce, (self.clock)())
                 };
                 let id = self.held.insert(Held {
                     key,

@@ -25,7 +25,7 @@ use super::held::{Held, Live, State};
 use super::launch::Launcher;
 use super::serve::{Door, Identity, Runner};
 use super::{Options, sys};
-use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started, Usage};
+use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
 use crate::model::time::Time;
 
 /// Version of the state; raised when an older program would misread it.
@@ -231,14 +231,7 @@ impl Runner {
         if let Some(base) = &self.launcher.base {
             base.kill(&cgroup::name(key));
         }
-        let ended = Ended {
-            exit: Exit::Lost,
-            oom: false,
-            interrupted: false,
-            at: (self.clock)(),
-            usage: Usage::default(),
-        };
-        let state = State::Over(ended);
+        let state = State::Over(Ended::lost((self.clock)()));
         self.held.insert(Held {
             key,
             started,
