@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::attempt::{Ended, Started};
+use crate::model::attempt::{AttemptKey, Ended, Started};
 use crate::model::event::Kind;
 use crate::model::id::TaskId;
 use crate::model::spec::NewTask;
@@ -15,7 +15,6 @@ use super::answer::Answer;
 use super::command::{Caller, Command, Error, Reply, Submitted};
 use super::effect::Effect;
 use super::snapshot::Phase;
-use crate::model::attempt::AttemptKey;
 
 impl<S: Store> Engine<S> {
     pub(super) fn apply(&mut self, command: Command, now: Time) -> Result<(), store::Error> {

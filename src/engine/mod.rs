@@ -27,7 +27,7 @@ use crate::model::attempt::AttemptKey;
 use crate::model::event::{Event as Row, Kind};
 use crate::model::id::TaskId;
 use crate::model::step::step;
-use crate::model::task::{Act, Event, Refusal, Task};
+use crate::model::task::{Act, Event, Refusal, State, Task};
 use crate::model::time::Time;
 use crate::store::{self, Store};
 
@@ -108,7 +108,8 @@ impl<S: Store> Engine<S> {
         }
         self.store.commit()?;
         self.snapshot.phase = Phase::Running;
-        self.publish(now)
+        self.publish(now);
+        Ok(())
     }
 
     /// One turn. Whoever waits for an answer has it when this returns.
@@ -129,7 +130,7 @@ impl<S: Store> Engine<S> {
                 answers.into_iter().for_each(Answer::send);
                 over.into_iter().for_each(|task| self.tell_waiters(task));
                 news.iter().for_each(News::log);
-                self.publish(now)?;
+                self.publish(now);
             }
             Err(_) => {
                 answers.into_iter().for_each(Answer::send_unknown);
@@ -224,7 +225,7 @@ impl<S: Store> Engine<S> {
         }
         if task.state != before.0 {
             self.record(&task, Kind::Changed(task.state), actor, now)?;
-            self.hungry |= before.0.is_live() || task.state == crate::model::task::State::Queued;
+            self.hungry |= before.0.is_live() || task.state == State::Queued;
             if task.state.is_terminal() {
                 self.over.push(task.clone());
             }
@@ -289,17 +290,15 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn publish(&mut self, now: Time) -> Result<(), store::Error> {
+    fn publish(&mut self, now: Time) {
         self.snapshot.counts = self.store.tally();
+        let live = State::ALL.into_iter().filter(|state| state.is_live());
+        let used: u64 = live.map(|state| self.snapshot.count(state)).sum();
+        self.snapshot.used = u32::try_from(used).unwrap_or(u32::MAX);
         self.snapshot.slots = self.options.slots;
         self.snapshot.queue_concurrency = self.options.queue_concurrency;
-        self.snapshot.used = u32::try_from(
-            self.snapshot.counts[3] + self.snapshot.counts[4] + self.snapshot.counts[5],
-        )
-        .unwrap_or(u32::MAX);
         self.snapshot.runner.clone_from(&self.runner);
         self.snapshot.turned = now;
-        Ok(())
     }
 }
 
