@@ -37,8 +37,8 @@ macro_rules! attempt_columns {
 }
 pub(super) use attempt_columns;
 
-/// Why a state is stored under this number: its place in the list.
-pub(super) fn state_number(state: State) -> i64 {
+/// The number a state is stored under, for ever: queries and indexes name it.
+pub(super) const fn state_number(state: State) -> i64 {
     match state {
         State::Blocked => 0,
         State::Scheduled => 1,
@@ -56,7 +56,9 @@ pub(super) fn state_number(state: State) -> i64 {
 
 /// The state stored under a number.
 pub(super) fn state(number: i64) -> Option<State> {
-    State::ALL.get(usize::try_from(number).ok()?).copied()
+    State::ALL
+        .into_iter()
+        .find(|state| state_number(*state) == number)
 }
 
 /// The number of a stop cause.

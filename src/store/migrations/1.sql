@@ -1,5 +1,5 @@
--- Schema version 1. States, classes and stop causes are stored as their
--- position in the model's lists; times are microseconds since the epoch.
+-- Schema version 1. States and stop causes are stored as the numbers of
+-- `rows.rs`, outcomes as JSON; times are microseconds since the epoch.
 
 CREATE TABLE queue (
     id          INTEGER PRIMARY KEY,
