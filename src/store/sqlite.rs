@@ -11,7 +11,7 @@ use crate::model::event::Event;
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
 use crate::model::spec::NewTask;
-use crate::model::step::{first_state, first_wake};
+use crate::model::step::accept;
 use crate::model::task::{State, Task};
 use crate::model::time::Time;
 
@@ -99,59 +99,35 @@ impl Store for Sqlite {
 
     fn insert(&mut self, new: &NewTask, now: Time) -> Result<Task, Error> {
         let queue = self.queue(&new.queue)?;
-        let state = first_state(new.run_at, now);
-        let due = new.run_at.unwrap_or(now).max(now);
-        let wake = first_wake(&new.spec, state, due);
-        let spec = json(&new.spec, false);
+        let task = accept(TaskId(self.books.next_task()), new, now);
         let hash = new.key.as_ref().map(|_| new.body_hash);
-        let id = TaskId(self.books.next_task());
         self.statement(
             "INSERT INTO task (id, state, queue, priority, owner, created, due, wake, name, labels, \
              key, body_hash, spec) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         )?
         .execute(params![
-            id.0,
-            rows::state_number(state),
+            task.id.0,
+            rows::state_number(task.state),
             queue,
-            new.priority,
-            new.owner,
-            now.micros(),
-            due.micros(),
-            wake.map(Time::micros),
-            new.name,
-            json(&new.labels, new.labels.is_empty()),
-            new.key,
+            task.priority,
+            task.owner,
+            task.created.micros(),
+            task.due.micros(),
+            task.wake.map(Time::micros),
+            task.name,
+            json(&task.labels, task.labels.is_empty()),
+            task.key,
             hash,
-            spec,
+            json(&*task.spec, false),
         ])
         .map_err(failed("store a task"))?;
         if let Some(data) = &new.stdin {
             self.statement("INSERT INTO input (task, data) VALUES (?1, ?2)")?
-                .execute(params![id.0, data])
+                .execute(params![task.id.0, data])
                 .map_err(failed("store standard input"))?;
         }
-        self.books.count(None, state);
-        Ok(Task {
-            id,
-            owner: new.owner,
-            queue: new.queue.clone(),
-            priority: new.priority,
-            name: new.name.clone(),
-            labels: new.labels.clone(),
-            key: new.key.clone(),
-            spec: std::sync::Arc::new(new.spec.clone()),
-            state,
-            created: now,
-            due,
-            wake,
-            left: None,
-            attempt: 0,
-            tries: 0,
-            interruptions: Vec::new(),
-            stop: None,
-            ended: None,
-            outcome: None,
-        })
+        self.books.count(None, task.state);
+        Ok(task)
     }
 
     fn by_key(&mut self, owner: u32, key: &str) -> Result<Option<KeyHolder>, Error> {
