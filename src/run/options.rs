@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::quantity::ByteSize;
 use crate::model::setting::Kind::{Live, Restart};
 use crate::model::setting::settings;
+use crate::runner::Users;
 
 settings! {
     /// Settings of running, section `[run]`.
@@ -37,14 +38,4 @@ pub enum StartRunner {
     Auto,
     /// Not at all: systemd does.
     Never,
-}
-
-/// Whom tasks run as under a runner of the daemon's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Users {
-    /// Whom the policy file allows.
-    Policy,
-    /// The daemon's own user.
-    Own,
 }

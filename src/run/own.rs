@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use super::options::Users;
+use crate::runner::Users;
 
 /// A runner that this process started.
 pub(super) struct OwnRunner {
@@ -35,7 +35,7 @@ impl OwnRunner {
         let child = Command::new(std::env::current_exe()?)
             .arg("runner")
             .args(match users {
-                Users::Own => &["--options", r#"{"users":"own"}"#][..],
+                Users::Own => &["--users", "own"][..],
                 Users::Policy => &[],
             })
             .stdin(Stdio::from(OwnedFd::from(listener)))
