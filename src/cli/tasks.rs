@@ -181,7 +181,7 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
     vec![
         ("task", Some(task.id.to_string())),
         ("state", Some(task.state.clone())),
-        ("because", reason),
+        ("reason", reason),
         ("name", task.name.clone()),
         ("queue", Some(task.queue.clone())),
         (
