@@ -27,8 +27,7 @@ const BESIDE: [(&str, &[&str], &[&str]); 3] = [
     ("VERSION", &[], &["model"]),
 ];
 
-/// Exceptions to the floors: one room's settings are read by `config` only
-/// through its `options`, and two rooms of one floor share nothing else.
+/// What code of a room must not say: what its floor is kept free of.
 const FORBIDDEN: [(&str, &[&str]); 5] = [
     (
         "model",
@@ -245,6 +244,44 @@ fn rooms_of_one_floor_do_not_know_each_other_and_api_not_the_store() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// Files of the lowest room that a file uses, by their `super::` imports.
+fn neighbours(code: &str) -> BTreeSet<String> {
+    let uses = code
+        .lines()
+        .filter_map(|line| line.strip_prefix("use super::"));
+    let word = |rest: &str| rest.split([':', ';']).next().unwrap_or_default().to_owned();
+    uses.map(word).collect()
+}
+
+#[test]
+fn files_of_the_model_do_not_run_in_a_circle() {
+    let mut left: BTreeMap<String, BTreeSet<String>> = all()
+        .into_iter()
+        .filter(|source| source.room == "model" && source.name != "model/mod.rs")
+        .map(|source| {
+            let name = source.name.trim_start_matches("model/");
+            let name = name.trim_end_matches(".rs").to_owned();
+            (name, neighbours(&source.code))
+        })
+        .collect();
+    assert!(
+        left.values().any(|uses| !uses.is_empty()),
+        "imports are seen"
+    );
+    loop {
+        let free: Vec<_> = left
+            .iter()
+            .filter(|(_, uses)| !uses.iter().any(|used| left.contains_key(used)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if free.is_empty() {
+            break;
+        }
+        left.retain(|name, _| !free.contains(name));
+    }
+    assert!(left.is_empty(), "a circle through {:?}", left.keys());
+}
+
 #[test]
 fn no_room_says_what_its_floor_forbids() {
     let mut wrong = Vec::new();
@@ -258,6 +295,9 @@ fn no_room_says_what_its_floor_forbids() {
                 wrong.push(format!("{} says {word}", source.name));
             }
         }
+        if source.room != "store" && code.contains("rusqlite") {
+            wrong.push(format!("{} knows the database", source.name));
+        }
         if code.contains("pub use ") {
             wrong.push(format!(
                 "{} re-exports; every name has one home",
@@ -266,6 +306,59 @@ fn no_room_says_what_its_floor_forbids() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Words that need care, and the files that have the reason to say them.
+const RARE: [(&str, &[&str]); 2] = [
+    (
+        "unsafe ",
+        &[
+            "daemon/passed.rs",
+            "daemon/service.rs",
+            "runner/child.rs",
+            "runner/spawn.rs",
+            "runner/sys.rs",
+        ],
+    ),
+    ("Mutex", &["run/instances.rs"]),
+];
+
+#[test]
+fn what_needs_care_is_where_the_map_says() {
+    let map = fs::read_to_string(root().join("src/ARCHITECTURE.md")).expect("the map");
+    for (word, places) in RARE {
+        let found: Vec<_> = all()
+            .into_iter()
+            .filter(|source| bare(&source.code).contains(word))
+            .map(|source| source.name)
+            .collect();
+        assert_eq!(found, places, "{word}");
+        for place in places {
+            assert!(map.contains(place), "the map does not name {place}");
+        }
+    }
+}
+
+#[test]
+fn the_map_gives_each_dependency_its_duty() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest");
+    let map = fs::read_to_string(root().join("src/ARCHITECTURE.md")).expect("the map");
+    let own = manifest.split("[dependencies]\n").nth(1).expect("section");
+    let own = own.split("\n[").next().unwrap_or_default();
+    let own: BTreeSet<_> = own
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name)
+        .collect();
+    let table = map.split("## Dependencies").nth(1).expect("section");
+    let told: BTreeSet<_> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
+        .filter(|first| *first != "crate")
+        .flat_map(|first| first.split(", "))
+        .map(|name| name.split(" (").next().unwrap_or_default())
+        .collect();
+    assert_eq!(own, told);
 }
 
 #[test]
@@ -302,20 +395,10 @@ fn functions(code: &str) -> Vec<(String, usize)> {
     let lines: Vec<_> = code.lines().collect();
     for (start, line) in lines.iter().enumerate() {
         let text = line.trim_start();
-        let is_function = [
-            "fn ",
-            "pub fn ",
-            "pub(super) fn ",
-            "pub(crate) fn ",
-            "async fn ",
-            "pub async fn ",
-            "pub(super) async fn ",
-            "const fn ",
-            "pub const fn ",
-        ]
-        .iter()
-        .any(|begin| text.starts_with(begin));
-        if !is_function {
+        let before = text.split_once("fn ").map(|(before, _)| before);
+        let is_word =
+            |word: &str| ["async", "const", "unsafe"].contains(&word) || word.starts_with("pub");
+        if !before.is_some_and(|before| before.split_whitespace().all(is_word)) {
             continue;
         }
         let indent = " ".repeat(line.len() - text.len());
@@ -333,7 +416,7 @@ fn functions(code: &str) -> Vec<(String, usize)> {
 }
 
 #[test]
-fn tests_do_not_sleep_and_are_not_switched_off() {
+fn tests_are_not_switched_off() {
     let mut paths = Vec::new();
     // The system tier is switched on by `tests/run`, because it needs root.
     sources(&root().join("tests/it"), &mut paths);
