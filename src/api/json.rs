@@ -12,6 +12,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use strsim::osa_distance;
 
 use super::problem::Problem;
 
@@ -117,35 +118,10 @@ pub(super) fn nearest<'c>(
         return None;
     }
     candidates
-        .map(|candidate| (distance(name, candidate), candidate))
+        .map(|candidate| (osa_distance(name, candidate), candidate))
         .filter(|(steps, candidate)| *steps <= 1 + candidate.len() / 4)
         .min()
         .map(|(_, candidate)| candidate)
-}
-
-/// Letters to add, drop, change or swap with their neighbour to get from one
-/// word to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let from: Vec<char> = from.chars().collect();
-    let to: Vec<char> = to.chars().collect();
-    let mut before_last = Vec::new();
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    for (row, letter) in from.iter().enumerate() {
-        let mut this = vec![row + 1];
-        for (column, other) in to.iter().enumerate() {
-            let change = last[column] + usize::from(letter != other);
-            let mut steps = change.min(last[column + 1] + 1).min(this[column] + 1);
-            let swapped =
-                row > 0 && column > 0 && from[row - 1] == *other && to[column - 1] == *letter;
-            if swapped {
-                let before: &Vec<usize> = &before_last;
-                steps = steps.min(before[column - 1] + 1);
-            }
-            this.push(steps);
-        }
-        before_last = std::mem::replace(&mut last, this);
-    }
-    last.last().copied().unwrap_or(0)
 }
 
 /// Answers with a value.

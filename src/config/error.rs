@@ -5,6 +5,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use strsim::osa_distance;
+
 /// Where a setting was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -104,34 +106,13 @@ pub(super) fn printable(text: &str) -> String {
 pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     // A third of the letters may be wrong; more is another word.
     let limit = (word.chars().count() / 3).max(1);
+    let word: String = word.to_lowercase().chars().take(64).collect();
     known
         .into_iter()
-        .map(|known| (distance(&word.to_lowercase(), known), known))
+        .map(|known| (osa_distance(&word, known), known))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)
-}
-
-/// Edit distance: letters to insert, remove, replace, or swap with the next.
-fn distance(left: &str, right: &str) -> usize {
-    let left: Vec<char> = left.chars().take(64).collect();
-    let right: Vec<char> = right.chars().take(64).collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=right.len()).collect();
-    for (i, l) in left.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, r) in right.iter().enumerate() {
-            let mut best = (last[j] + usize::from(l != r))
-                .min(last[j + 1] + 1)
-                .min(row[j] + 1);
-            if i > 0 && j > 0 && *l == right[j - 1] && left[i - 1] == *r {
-                best = best.min(before[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
