@@ -108,19 +108,13 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     let output = prepare(&settings.state_dir, &settings.runtime_dir)?;
     let lock = Lock::take(&settings.state_dir)?;
     ballast::keep(&settings.state_dir, settings.store.ballast.bytes())?;
-    let store = Sqlite::open(&settings.state_dir, &settings.store)?;
+    let store = Sqlite::open(&settings.state_dir, &settings.store)
+        .inspect_err(|error| give_way(error, &settings.state_dir))?;
     // Before anything is said to a runner: a daemon that cannot have its sockets
     // must not take the runner, and end the tasks, of one that has them.
     let passed = std::mem::take(&mut systemd.listeners);
     let listeners = listen::listeners(passed, &settings.api)?;
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_err(system("read the kernel's boot id"))?;
-    let engine = actor::start(
-        store,
-        &settings.state_dir,
-        settings.engine.clone(),
-        boot.trim().to_owned(),
-    )?;
+    let engine = actor::start(store, &settings.state_dir, settings.engine.clone(), boot()?)?;
     work::start(
         settings.run.clone(),
         output.clone(),
@@ -139,20 +133,22 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         output,
     }));
     runtime.shutdown_background();
-    // The engine has ended, by order or by failure; this says which.
-    let ended = engine.thread.join().unwrap_or_else(|_| {
-        let why = "the engine's thread panicked; see the log".to_owned();
-        Err(store::Error::Unusable {
-            path: settings.state_dir.clone(),
-            why,
-        })
-    });
+    let ended = engine.thread.join();
     drop(lock);
-    if let Err(error) = &ended {
-        give_way(error, &settings.state_dir);
-    }
     served?;
-    Ok(ended?)
+    // The engine has ended, by order, by failure or by a defect.
+    let panicked = || io::Error::other("its thread panicked; see the log");
+    let ended = ended.map_err(|_| system("keep the engine running")(panicked()))?;
+    Ok(ended.inspect_err(|error| give_way(error, &settings.state_dir))?)
+}
+
+/// The kernel's name for the time since it was booted.
+fn boot() -> Result<String, Error> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    Ok(id
+        .map_err(system("read the kernel's boot id"))?
+        .trim()
+        .to_owned())
 }
 
 /// Logs why the store failed, and makes room where that was the reason.

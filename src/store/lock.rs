@@ -57,9 +57,12 @@ impl Lock {
                 });
             }
         }
-        // For people and messages only; nothing trusts what it says.
-        file.set_len(0).map_err(failed("write"))?;
-        writeln!(file, "{}", std::process::id()).map_err(failed("write"))?;
+        // For people and messages only; nothing trusts what it says, and a full
+        // disk is no reason not to start.
+        let _unwritten = file
+            .set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .is_err();
         Ok(Self { _file: file })
     }
 }

@@ -353,8 +353,9 @@ fn idle_connections_make_room_and_requests_at_work_are_left_alone() {
     }
     let begun = clock::instant();
     assert_eq!(bed.get("/live").expect("answer").0, 200);
+    // Without room being made it would be the header's deadline, 10 s.
     assert!(
-        begun.elapsed() < Duration::from_secs(1),
+        begun.elapsed() < Duration::from_secs(8),
         "{:?}",
         begun.elapsed()
     );
@@ -439,8 +440,9 @@ fn shutdown_answers_what_is_asked_and_waits_for_no_slow_client() {
     let answer = rest(waiting);
     assert_eq!(problem(&answer)["code"], "stopping", "{answer}");
     assert!(answer.contains("retry-after: 1"), "{answer}");
+    // Not at the end of the drain, 5 s.
     assert!(
-        begun.elapsed() < Duration::from_millis(400),
+        begun.elapsed() < Duration::from_secs(3),
         "at once: {:?}",
         begun.elapsed()
     );
