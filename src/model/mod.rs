@@ -19,3 +19,4 @@ pub mod spec;
 pub mod step;
 pub mod task;
 pub mod time;
+mod verdict;

@@ -12,6 +12,7 @@ use super::id::TaskId;
 use super::spec::{NewTask, OnInterrupt, Spec};
 use super::task::{Act, Event, Refusal, State, Step, StopCause, Task};
 use super::time::Time;
+use super::verdict::{judge, never_began};
 
 /// Time between the request to end and the kill, where the task names none.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -250,10 +251,6 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
 /// Whether the runner turned the attempt away before anything of it ran. That
 /// says nothing of the task, so it counts neither as a try nor as an
 /// interruption, and there are no effects that `hold` would have to respect.
-const fn never_began(ended: &Ended) -> bool {
-    matches!(ended.exit, Exit::Spawn { .. }) && ended.interrupted
-}
-
 fn failed(mut task: Task, outcome: &Outcome, now: Time) -> Task {
     task.tries += 1;
     if task.spec.retry.allows(outcome.class, task.tries) {
@@ -280,40 +277,6 @@ fn interrupted(mut task: Task, outcome: &Outcome, now: Time) -> Task {
         return finish(task, State::Failed, verdict(Class::Poison, message), now);
     }
     queue(task, now, now)
-}
-
-/// The verdict on an attempt: what happened, seen in the light of what was
-/// wanted. A cancelled or timed-out attempt stays that however it then exits.
-fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
-    let (class, message) = match (stop, &ended.exit) {
-        (Some(StopCause::Cancel), _) => (Class::Cancelled, "on request".to_owned()),
-        (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
-        // Refused by a runner that was told to stop or has no room: no fault of
-        // the task's.
-        (None, Exit::Spawn { error, .. }) if ended.interrupted => {
-            (Class::Interrupted, error.clone())
-        }
-        (None, Exit::Spawn { error, .. }) => (Class::Spawn, error.clone()),
-        (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
-        (None, _) if ended.oom => (Class::Oom, "over its memory limit".to_owned()),
-        (None, _) if ended.interrupted => {
-            (Class::Interrupted, "its runner was told to stop".to_owned())
-        }
-        (None, Exit::Code { code: 0 }) => (Class::Success, String::new()),
-        (None, Exit::Code { code }) => (Class::Exit, format!("exit code {code}")),
-        (None, Exit::Signal { signal }) => (Class::Signal, format!("ended by signal {signal}")),
-    };
-    let (exit_code, signal) = match ended.exit {
-        Exit::Code { code } => (Some(code), None),
-        Exit::Signal { signal } => (None, Some(signal)),
-        Exit::Spawn { .. } | Exit::Lost => (None, None),
-    };
-    Outcome {
-        class,
-        exit_code,
-        signal,
-        message,
-    }
 }
 
 fn cancel(mut task: Task, now: Time) -> Result<Step, Refusal> {
