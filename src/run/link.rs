@@ -18,6 +18,10 @@ use super::own::OwnRunner;
 /// First and longest wait before another try to reach a runner.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// What helps when somebody else has to start the runner.
+const ELSEWHERE: &str =
+    "run.start_runner is \"never\"; under systemd: systemctl start taskdaemon-runner.socket";
+
 /// Keeps the connection.
 pub(super) struct Link {
     options: Options,
@@ -88,7 +92,10 @@ impl Link {
         let path: &PathBuf = &self.options.runner_socket;
         match Connection::connect(path) {
             Ok(connection) => Ok(connection),
-            Err(error) if self.options.start_runner == StartRunner::Never => Err(error),
+            Err(error) if self.options.start_runner == StartRunner::Never => Err(io::Error::new(
+                error.kind(),
+                format!("{error}; {ELSEWHERE}"),
+            )),
             Err(_) => {
                 self.own = Some(OwnRunner::start(path, self.options.users)?);
                 Connection::connect(path)

@@ -57,7 +57,10 @@ fn become_program(prepared: &Prepared<'_>) -> Result<Infallible, Fault> {
     own_session()?;
     own_descriptors(plan)?;
     match &plan.become_user {
-        Some(target) => become_user(target)?,
+        Some(target) => {
+            own_keyring()?;
+            become_user(target)?;
+        }
         None => stay_oneself()?,
     }
     last_settings(plan)?;
@@ -111,6 +114,25 @@ fn own_session() -> Result<(), Fault> {
         check(Step::Session, set.into())?;
     }
     Ok(())
+}
+
+/// A session keyring of its own: tasks of different users would otherwise
+/// share the runner's, and could read each other's keys. Made before the user
+/// switch, so that it counts towards root's quota and not towards the user's.
+/// A kernel or a filter without keyrings refuses this as it refuses the task.
+fn own_keyring() -> Result<(), Fault> {
+    // SAFETY: a number, and no name.
+    let joined = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            ptr::null::<libc::c_char>(),
+        )
+    };
+    match check(Step::Session, joined) {
+        Err(fault) if !matches!(fault.errno, Errno::ENOSYS | Errno::EPERM) => Err(fault),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Exactly descriptors 0 to 2, and the usual number of more to open.

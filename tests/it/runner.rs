@@ -8,6 +8,7 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -1039,6 +1040,21 @@ fn with_policy(dir: &Path, text: &str) -> Options {
     }
 }
 
+/// Whether the kernel has keyrings, and no filter stands before them.
+#[expect(unsafe_code, reason = "no safe wrapper asks for a keyring")]
+fn has_keyrings() -> bool {
+    // SAFETY: asks for the number of this user's keyring.
+    let found = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_GET_KEYRING_ID,
+            libc::KEY_SPEC_USER_KEYRING,
+            0,
+        )
+    };
+    found >= 0
+}
+
 #[test]
 fn root_runs_tasks_as_the_user_the_policy_names() {
     if !root() {
@@ -1058,6 +1074,17 @@ fn root_runs_tasks_as_the_user_the_policy_names() {
         assert!(text.contains("out\n"), "{text}");
         for line in text.lines().filter(|line| line.starts_with("Cap")) {
             assert!(line.ends_with("0000000000000000"), "{line}");
+        }
+        let mut keys = BTreeSet::new();
+        for task in [8, 9] {
+            let script = "grep -s ' _ses: ' /proc/keys | cut -d ' ' -f 1";
+            assert_eq!(code(&running.run(&mut daemon, shell(task, script))), 0);
+            let text = running.output(task).text();
+            assert_eq!(text.lines().count(), usize::from(has_keyrings()), "{text}");
+            assert!(
+                keys.insert(text.clone()) || !has_keyrings(),
+                "not its own: {text}"
+            );
         }
         let mut other = shell(2, "id -un");
         other.user = Some("daemon".to_owned());

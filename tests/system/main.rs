@@ -21,6 +21,7 @@ mod host;
 
 mod config;
 mod crowd;
+mod hostile;
 mod install;
 mod leave;
 mod load;
