@@ -84,10 +84,9 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         reload: ask,
         version: crate::VERSION,
     };
-    let drain = parts.settings.api.drain;
     let server = Server::new(parts.settings.api.clone(), state, stopping)
         .map_err(|error| system("set up the API")(std::io::Error::other(error.to_string())))?;
-    let reloader = Reloader {
+    let mut reloader = Reloader {
         sources: parts.sources,
         started: parts.settings.clone(),
         settings: parts.settings,
@@ -109,7 +108,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         "taskdaemon {} is ready: {text}",
         crate::VERSION
     );
-    obey(&mut signals, asked, reloader, &parts.handle, &notify).await;
+    obey(&mut signals, asked, &mut reloader, &parts.handle, &notify).await;
     notify.stopping("Stopping: open requests are finished, running tasks go on");
     tracing::info!(
         message_id = telemetry::id::STOPPING,
@@ -117,6 +116,8 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     );
     telling.abort();
     feeding.abort();
+    // As it is now: a reload may have changed it.
+    let drain = reloader.settings.api.drain;
     notify.extend_timeout(drain + MARGIN);
     stop.send_replace(true);
     match timeout(drain + MARGIN, serving).await {
@@ -146,7 +147,7 @@ fn sockets(listeners: Vec<Listener>) -> Result<Vec<Socket>, Error> {
 async fn obey(
     signals: &mut Signals,
     mut asked: mpsc::Receiver<Reload>,
-    mut reloader: Reloader<'_>,
+    reloader: &mut Reloader<'_>,
     handle: &Handle,
     notify: &Notify,
 ) {
@@ -156,13 +157,13 @@ async fn obey(
                 Signal::Terminate | Signal::Interrupt => return,
                 Signal::Reload => {
                     // Refusals are in the log; nobody waits for this answer.
-                    let _refused = reload(&mut reloader, handle, notify).is_err();
+                    let _refused = reload(reloader, handle, notify).is_err();
                 }
                 Signal::Dump => tracing::info!("{:?}", handle.snapshot()),
                 Signal::Reopen => tracing::info!("nothing to reopen: the log is the journal"),
             },
             Some(reply) = asked.recv() => {
-                let result = reload(&mut reloader, handle, notify);
+                let result = reload(reloader, handle, notify);
                 if reply.send(result).is_err() {
                     tracing::debug!("whoever asked for the reload has gone");
                 }

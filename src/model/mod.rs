@@ -5,6 +5,7 @@
 //! out as a returned value. Whatever is true of a task without an operating
 //! system is decided on this floor.
 
+pub mod accept;
 pub mod attempt;
 pub mod capture;
 pub mod check;

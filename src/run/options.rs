@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::quantity::ByteSize;
-use crate::model::setting::Kind::{Live, Restart};
+use crate::model::setting::Kind::Restart;
 use crate::model::setting::settings;
 use crate::runner::Users;
 
@@ -20,7 +20,7 @@ settings! {
         /// again after a restart; by default `report/report.sock` in `runtime_dir`.
         report_socket: PathBuf = PathBuf::from("/run/taskdaemon/report/report.sock"), Restart;
         /// Output kept of one attempt, where the task names no other cap.
-        output_cap: ByteSize = ByteSize::mib(10), Live;
+        output_cap: ByteSize = ByteSize::mib(10), Restart;
         /// "auto": start a runner of its own when nothing listens on the runner's socket;
         /// "never": wait for one.
         start_runner: StartRunner = StartRunner::Auto, Restart;

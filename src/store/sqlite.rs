@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
+use crate::model::accept::accept;
 use crate::model::attempt::{Attempt, AttemptKey, Outcome, Started, Usage};
 use crate::model::event::Event;
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
 use crate::model::spec::NewTask;
-use crate::model::step::accept;
 use crate::model::task::{State, Task};
 use crate::model::time::Time;
 
