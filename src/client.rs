@@ -48,7 +48,10 @@ pub enum Error {
     #[error("{0}")]
     Unreachable(String),
     /// The connection ended before the answer did.
-    #[error("the daemon closed the connection before it answered")]
+    #[error(
+        "the daemon closed the connection before it answered; ask again, and if it stays so, \
+         `systemctl status taskdaemon` tells why"
+    )]
     Lost,
     /// The daemon said no.
     #[error("{}", .0.detail)]
@@ -202,7 +205,10 @@ impl Client {
         timeout(limit, asked).await.unwrap_or_else(|_| {
             let name = self.target.name();
             let seconds = limit.as_secs();
-            let detail = format!("the daemon at {name} did not answer within {seconds} s");
+            let detail = format!(
+                "the daemon at {name} did not answer within {seconds} s; \
+                 `systemctl status taskdaemon` tells whether it starts"
+            );
             Err(Error::Unreachable(detail))
         })
     }
@@ -298,6 +304,9 @@ async fn refusal(response: Response<Incoming>) -> Error {
     };
     let mut wire: Wire = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
     wire.status = status.as_u16();
+    if status == StatusCode::UNAUTHORIZED {
+        wire.detail.push_str(" (taken from TASKDAEMON_TOKEN)");
+    }
     if wire.detail.is_empty() {
         wire.detail = format!("the daemon answered {status}");
     }

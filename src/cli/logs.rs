@@ -17,7 +17,7 @@ use super::{Outcome, Setting, complain, tasks};
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// Number of the task
-    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(value_parser = tasks::number)]
     id: i64,
     /// Go on until the task is over
     #[arg(short, long)]

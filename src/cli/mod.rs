@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::client::target::Target;
@@ -149,6 +150,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let printed = error.print();
+            hint(&error);
             let code = if printed.is_ok() {
                 error.exit_code()
             } else {
@@ -169,6 +171,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             ExitCode::from(failure.code())
         }
+    }
+}
+
+/// Says where the command stands, to whoever knows other queues.
+fn hint(error: &clap::Error) {
+    let text = |kind| error.get(kind).map(ToString::to_string);
+    let word = text(ContextKind::InvalidArg).filter(|word| !word.starts_with('-'));
+    let usage = text(ContextKind::Usage).unwrap_or_default();
+    if let (ErrorKind::UnknownArgument, Some(word)) = (error.kind(), word)
+        && usage.contains("taskdaemon submit")
+    {
+        complain(&format!(
+            "put the command behind `--`: taskdaemon submit -- {word} …"
+        ));
     }
 }
 

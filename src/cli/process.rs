@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -15,7 +15,8 @@ use super::{Failure, Outcome, Setting};
 /// Settings of the daemon that the command line may give.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// Configuration file, instead of /etc/taskdaemon/config.toml
+    /// Configuration file [default: /etc/taskdaemon/config.toml as root,
+    /// else ~/.config/taskdaemon/config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where tasks and their output are kept
@@ -54,13 +55,15 @@ pub(super) struct ConfigArgs {
 enum ConfigVerb {
     /// Check it, and say where it is wrong
     Check {
-        /// Configuration file
+        /// Configuration file [default: /etc/taskdaemon/config.toml as root,
+        /// else ~/.config/taskdaemon/config.toml]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
     /// Print what is in force, and where each setting comes from
     Show {
-        /// Configuration file
+        /// Configuration file [default: /etc/taskdaemon/config.toml as root,
+        /// else ~/.config/taskdaemon/config.toml]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -128,6 +131,29 @@ pub(super) fn runner(args: RunnerArgs) -> Outcome {
         .map_err(|error| Failure::Code(1, format!("{error:#}")))
 }
 
+/// That nothing is wrong, and with what: a user has another file than the host.
+fn valid(loaded: &config::Loaded) -> String {
+    const HOST: &str = "/etc/taskdaemon/config.toml";
+    let files: Vec<String> = loaded
+        .files()
+        .map(|path| path.display().to_string())
+        .collect();
+    let mut text = if files.is_empty() {
+        "the configuration is valid; no file was read\n".to_owned()
+    } else {
+        format!("the configuration is valid: {}\n", files.join(", "))
+    };
+    for note in &loaded.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    if Path::new(HOST).exists() && !files.iter().any(|file| file == HOST) {
+        text.push_str(&format!(
+            "note: this is not the system daemon's; check that with --config {HOST}\n"
+        ));
+    }
+    text
+}
+
 /// `config`.
 pub(super) fn config(args: &ConfigArgs, setting: &Setting) -> Outcome {
     let load = |file: &Option<PathBuf>| {
@@ -143,7 +169,7 @@ pub(super) fn config(args: &ConfigArgs, setting: &Setting) -> Outcome {
             if setting.json {
                 writeln!(out, "{{\"ok\":true}}")?;
             } else {
-                writeln!(out, "the configuration is valid")?;
+                out.write_all(valid(&loaded).as_bytes())?;
             }
         }
         ConfigVerb::Show { config } => {

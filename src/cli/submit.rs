@@ -27,7 +27,7 @@ use super::{Failure, Outcome, Setting, complain, tasks};
 /// What to run, and how.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// Queue to wait in
+    /// Queue to wait in [default: default]
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
     /// Name for people
@@ -40,21 +40,21 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", conflicts_with = "delay")]
     at: Option<String>,
     /// Not before so much time has passed: 90s, 1h30m
-    #[arg(long = "in", value_name = "DURATION")]
+    #[arg(long = "in", value_name = "DURATION", allow_hyphen_values = true)]
     delay: Option<Span>,
     /// Idempotency key: the same key never makes a second task
     #[arg(long)]
     key: Option<String>,
-    /// User to run as
+    /// User to run as, if /etc/taskdaemon/run-as.toml allows it [default: as it says there]
     #[arg(long)]
     user: Option<String>,
-    /// Working directory
+    /// Working directory [default: the home of the user it runs as, not this directory]
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
-    /// Variable for the command
+    /// Variable for the command, once for each; it inherits none of yours
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// Label to find it by
+    /// Label to find it by, once for each
     #[arg(long, value_name = "NAME=VALUE")]
     label: Vec<String>,
     /// Time limit of each attempt
@@ -79,18 +79,23 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE")]
     output_cap: Option<ByteSize>,
     /// Attempts after the first, when it fails
-    #[arg(long, value_name = "COUNT")]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(..1000)
+    )]
     retries: Option<u32>,
     /// Longest wait before the first retry; it doubles from there
     #[arg(long, value_name = "DURATION", requires = "retries")]
     backoff: Option<Span>,
-    /// What follows when an attempt is cut short: retry or hold
+    /// When the runner or the host dies under it: retry, or hold (failed until `retry`)
     #[arg(long, value_name = "WHAT", value_parser = on_interrupt)]
     on_interrupt: Option<OnInterrupt>,
     /// Sandbox profile
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// Pass standard input on to the command
+    /// Pass standard input on to the command, at most 1MiB
     #[arg(long)]
     stdin: bool,
     /// Wait until it is over, and end with its exit code
@@ -261,7 +266,8 @@ fn input() -> Result<(Option<String>, Option<String>), Failure> {
     io::stdin().lock().take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() > STDIN_MAX {
         return Err(Failure::Usage(format!(
-            "--stdin: more than {STDIN_MAX} bytes"
+            "--stdin: more than {}; put it in a file that the command reads",
+            ByteSize(limit)
         )));
     }
     match String::from_utf8(bytes) {

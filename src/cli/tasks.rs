@@ -15,8 +15,16 @@ use super::{Failure, Outcome, Setting, complain};
 #[derive(Debug, Args)]
 pub(super) struct IdArgs {
     /// Number of the task
-    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(value_parser = number)]
     id: i64,
+}
+
+/// The number of a task, from 1.
+pub(super) fn number(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err("a task has a number, such as 17; `taskdaemon list` shows them".to_owned()),
+    }
 }
 
 /// Which tasks.
@@ -202,11 +210,14 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("ended", task.ended_at.map(|at| at.to_string())),
         (
             "outcome",
-            outcome.map(|outcome| format!("{} {}", outcome.class, outcome.message)),
+            outcome.map(|outcome| match outcome.message.as_str() {
+                "" => outcome.class.clone(),
+                message => message.to_owned(),
+            }),
         ),
         (
             "attempts",
-            Some(format!("{} of {} counted", run.tries, run.max_attempts)),
+            Some(format!("{} of {} failed", run.tries, run.max_attempts)),
         ),
     ]
 }

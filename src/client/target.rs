@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hyper::header::HeaderValue;
 
@@ -10,6 +10,11 @@ use super::{Error, PROMPT};
 
 /// Socket of the system's daemon.
 const SOCKET: &str = "/run/taskdaemon/api.sock";
+
+/// Socket of a user's own daemon.
+fn own() -> Option<PathBuf> {
+    env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("taskdaemon/api.sock"))
+}
 
 /// Where a daemon is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,9 +44,7 @@ impl Target {
             return Self::parse(&host);
         }
         let system = PathBuf::from(SOCKET);
-        let own = env::var_os("XDG_RUNTIME_DIR")
-            .map(|dir| PathBuf::from(dir).join("taskdaemon/api.sock"))
-            .filter(|own| !system.exists() && own.exists());
+        let own = own().filter(|own| !system.exists() && own.exists());
         Ok(Self::Unix(own.unwrap_or(system)))
     }
 
@@ -72,16 +75,31 @@ impl Target {
         }
     }
 
+    /// Why the socket is closed to us, and the other one that may be meant.
+    fn denied(&self) -> String {
+        let mut text = "permission denied".to_owned();
+        if matches!(self, Self::Unix(path) if path == Path::new(SOCKET)) {
+            text.push_str(
+                "; the system's daemon is for group taskdaemon: `adduser USER taskdaemon`, \
+                 then log in again",
+            );
+        }
+        if let Some(own) = own().filter(|own| own.exists()) {
+            text.push_str(&format!("; your own is at --host unix:{}", own.display()));
+        }
+        text
+    }
+
     /// Why it cannot be reached, and what may help.
     pub(super) fn explain(&self, error: &io::Error) -> Error {
         let name = self.name();
         let hint = match (self, error.kind()) {
             (Self::Unix(_), io::ErrorKind::NotFound) => {
-                "there is no such socket; is the daemon installed and started?".to_owned()
+                "there is no such socket; is the daemon installed and started? \
+                 `systemctl start taskdaemon` starts it or says why not"
+                    .to_owned()
             }
-            (Self::Unix(_), io::ErrorKind::PermissionDenied) => {
-                "permission denied; are you in group taskdaemon?".to_owned()
-            }
+            (Self::Unix(_), io::ErrorKind::PermissionDenied) => self.denied(),
             (Self::Unix(path), io::ErrorKind::ConnectionRefused) if path.is_file() => {
                 "that is a plain file, not a socket".to_owned()
             }

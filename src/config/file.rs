@@ -49,6 +49,11 @@ pub(super) fn read(path: &Path, uid: u32) -> Result<Option<Source>, Error> {
         {
             return Ok(None);
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(refuse(format!("cannot open: {error}")).suggest(Some(
+                "the daemon reads it as its own user: `chmod a+r`".to_owned(),
+            )));
+        }
         Err(error) => return Err(refuse(format!("cannot open: {error}"))),
     };
     judge(path, &file, uid)?;

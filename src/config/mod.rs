@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -113,6 +113,14 @@ impl Loaded {
     pub fn place(&self, key: &str) -> Place {
         let path: Vec<&str> = key.split('.').collect();
         place(&self.layers, &path, Target::Key)
+    }
+
+    /// The files that were read, in their order.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.layers.iter().filter_map(|layer| match &layer.origin {
+            Origin::File(source) => Some(source.path.as_path()),
+            Origin::Default | Origin::Variable(_) | Origin::CommandLine => None,
+        })
     }
 }
 

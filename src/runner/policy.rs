@@ -170,7 +170,9 @@ fn trusted(path: &Path, meta: &Metadata) -> Result<(), String> {
         return Err(format!("{path} does not belong to root"));
     }
     if meta.mode() & 0o022 != 0 {
-        return Err(format!("{path} can be written by others than root"));
+        return Err(format!(
+            "{path} can be written by others than root; `chmod go-w` it"
+        ));
     }
     Ok(())
 }
