@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal as _, Read, Write};
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -140,6 +140,9 @@ pub(super) async fn submit(args: &Args, setting: &Setting) -> Outcome {
     if setting.json {
         out.write_all(&answer.body)?;
         writeln!(out)?;
+    } else if !out.is_terminal() {
+        // The number alone, for `id=$(taskdaemon submit -- …)`.
+        writeln!(out, "{id}")?;
     } else if accepted.created {
         writeln!(out, "task {id} {}", accepted.state)?;
     } else {
