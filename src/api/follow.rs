@@ -78,7 +78,7 @@ pub(super) fn answer(
     })?;
     let over = {
         let (shared, id) = (Arc::clone(&shared), task.id);
-        Box::pin(async move { shared.handle.wait(caller, id).await })
+        Box::pin(async move { Ok(shared.handle.wait(caller, id).await?.task) })
     };
     let follower = Follower {
         caller,

@@ -179,18 +179,14 @@ pub(super) async fn wait(
         ));
     }
     let mut stopping = shared.shutdown.clone();
-    let status = tokio::select! {
+    let (status, view) = tokio::select! {
         biased;
         over = tokio::time::timeout(limit, shared.handle.wait(caller, id)) => match over {
-            Ok(over) => {
-                over?;
-                StatusCode::OK
-            }
-            Err(_) => StatusCode::ACCEPTED,
+            Ok(over) => (StatusCode::OK, over?),
+            Err(_) => (StatusCode::ACCEPTED, shared.handle.show(caller, id).await?),
         },
         () = super::serve::stopped(&mut stopping) => return Err(Problem::stopping()),
     };
-    let view = shared.handle.show(caller, id).await?;
     Ok(json::answer(status, &TaskInfo::of_view(&view)))
 }
 

@@ -12,7 +12,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::answer::Answer;
-use super::command::{Caller, Command, Error, Reply, Submitted};
+use super::command::{Caller, Command, Error, Reply, Submitted, View};
 use super::effect::Effect;
 use super::snapshot::Phase;
 
@@ -198,14 +198,43 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    fn wait(&mut self, caller: Caller, id: TaskId, reply: Reply<Task>) -> Result<(), store::Error> {
-        match self.find(caller, id)? {
+    fn wait(&mut self, caller: Caller, id: TaskId, reply: Reply<View>) -> Result<(), store::Error> {
+        let result = match self.find(caller, id)? {
             Ok(task) if !task.state.is_terminal() => {
                 let waiters = self.waiters.entry(id).or_default();
                 waiters.retain(|waiter| !waiter.is_closed());
                 waiters.push(reply);
+                return Ok(());
             }
-            result => self.answers.push(Answer::Task(reply, result.map(Box::new))),
+            Ok(task) => Ok(Box::new(self.view(task)?)),
+            Err(error) => Err(error),
+        };
+        self.answers.push(Answer::View(reply, result));
+        Ok(())
+    }
+
+    /// A task that is over, with its attempts, as of this transaction.
+    fn view(&mut self, task: Task) -> Result<View, store::Error> {
+        let attempts = self.store.attempts(task.id)?;
+        Ok(View {
+            task,
+            attempts,
+            reason: None,
+        })
+    }
+
+    /// Gives everyone who waits for a task that has ended in this turn their
+    /// answer, to be sent like any other.
+    pub(super) fn tell_waiters(&mut self) -> Result<(), store::Error> {
+        for task in std::mem::take(&mut self.over) {
+            let Some(waiters) = self.waiters.remove(&task.id) else {
+                continue;
+            };
+            let view = self.view(task)?;
+            for reply in waiters {
+                self.answers
+                    .push(Answer::View(reply, Ok(Box::new(view.clone()))));
+            }
         }
         Ok(())
     }

@@ -178,7 +178,7 @@ pub enum Command {
         /// Which.
         id: TaskId,
         /// The task when it is over.
-        reply: Reply<Task>,
+        reply: Reply<View>,
     },
     /// Answer at the end of this turn: shows that the engine makes progress.
     Ping {

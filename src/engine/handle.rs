@@ -73,7 +73,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Error`]; [`Error::Stopping`] when the daemon goes down first.
-    pub async fn wait(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
+    pub async fn wait(&self, caller: Caller, id: TaskId) -> Result<View, Error> {
         self.ask(|reply| Command::Wait { caller, id, reply }).await
     }
 

@@ -32,7 +32,7 @@ use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use answer::Answer;
-use command::{Command, Reply, RunnerUp};
+use command::{Command, Reply, RunnerUp, View};
 use effect::{Effect, Order};
 use news::News;
 use options::Options;
@@ -62,7 +62,7 @@ pub struct Engine<S> {
     /// Held by the runner and not live here. Their numbers are taken until it
     /// has let go of them: it would take a launch for one it has carried out.
     strangers: HashSet<AttemptKey>,
-    waiters: HashMap<TaskId, Vec<Reply<Task>>>,
+    waiters: HashMap<TaskId, Vec<Reply<View>>>,
     answers: Vec<Answer>,
     over: Vec<Task>,
     news: Vec<News>,
@@ -121,14 +121,12 @@ impl<S: Store> Engine<S> {
         let count = commands.len();
         let result = self.work(commands, now);
         let answers = std::mem::take(&mut self.answers);
-        let over = std::mem::take(&mut self.over);
         let news = std::mem::take(&mut self.news);
         match &result {
             Ok(()) => {
                 self.snapshot.commits += 1;
                 self.snapshot.commands += u64::try_from(count).unwrap_or(u64::MAX);
                 answers.into_iter().for_each(Answer::send);
-                over.into_iter().for_each(|task| self.tell_waiters(task));
                 news.iter().for_each(News::log);
                 self.publish(now);
             }
@@ -164,6 +162,7 @@ impl<S: Store> Engine<S> {
             self.admit(now)?;
             self.hungry = false;
         }
+        self.tell_waiters()?;
         self.turned.next = self.store.next_wake()?;
         self.store.commit()
     }
@@ -282,12 +281,6 @@ impl<S: Store> Engine<S> {
             spec: Arc::clone(&task.spec),
             stdin,
         })))
-    }
-
-    fn tell_waiters(&mut self, task: Task) {
-        for reply in self.waiters.remove(&task.id).unwrap_or_default() {
-            Answer::Task(reply, Ok(Box::new(task.clone()))).send();
-        }
     }
 
     fn publish(&mut self, now: Time) {
