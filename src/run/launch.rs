@@ -1,9 +1,8 @@
 //! Effects to messages: opens the files of an attempt and hands them over.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -21,6 +20,7 @@ use crate::runner::protocol::ToRunner;
 use super::instances::Instances;
 use super::options::Options;
 use super::profile::{Job, report};
+use super::stock::Stock;
 
 /// Mask of a task that names none: group may read, others nothing.
 const UMASK: u32 = 0o027;
@@ -28,6 +28,7 @@ const UMASK: u32 = 0o027;
 /// Carries out effects.
 pub(super) struct Launcher {
     output: PathBuf,
+    stock: Stock,
     output_cap: u64,
     /// Directory of the runners' sockets.
     sockets: PathBuf,
@@ -47,6 +48,7 @@ impl Launcher {
     ) -> Self {
         let sockets = options.runner_socket.parent().map(Path::to_owned);
         Self {
+            stock: Stock::new(output.clone()),
             output,
             output_cap: options.output_cap.bytes(),
             sockets: sockets.unwrap_or_default(),
@@ -63,6 +65,8 @@ impl Launcher {
             for effect in batch {
                 self.effect(effect);
             }
+            // While what was launched runs.
+            self.stock.fill();
         }
     }
 
@@ -125,7 +129,7 @@ impl Launcher {
         if self.runner.is_none() {
             return;
         }
-        match files(&self.output, order) {
+        match files(&mut self.stock, order) {
             Ok(files) => {
                 let launch = message(order, self.output_cap);
                 self.send(&ToRunner::Launch(launch), &files);
@@ -173,8 +177,8 @@ pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
 }
 
 /// The capture file, and standard input where there is one.
-pub(super) fn files(output: &Path, order: &Order) -> io::Result<Vec<File>> {
-    let mut files = vec![capture_file(&output.join(capture::file_name(order.key)))?];
+pub(super) fn files(stock: &mut Stock, order: &Order) -> io::Result<Vec<File>> {
+    let mut files = vec![stock.file(&capture::file_name(order.key))?];
     if let Some(data) = &order.stdin {
         let mut input = File::from(memfd_create("stdin", MFdFlags::MFD_CLOEXEC)?);
         input.write_all(data)?;
@@ -182,30 +186,6 @@ pub(super) fn files(output: &Path, order: &Order) -> io::Result<Vec<File>> {
         files.push(input);
     }
     Ok(files)
-}
-
-fn capture_file(path: &Path) -> io::Result<File> {
-    let open = || {
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            // The runner empties it, and only if it begins the attempt: a launch
-            // that is repeated must not empty the file of one that runs.
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-    };
-    match (open(), path.parent()) {
-        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(parent)?;
-            open()
-        }
-        (result, _) => result,
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod options;
 mod own;
 mod profile;
 mod report;
+mod stock;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use crate::runner::protocol::{FromRunner, Hello, ToRunner};
 
 use super::instances::{Instance, Instances};
 use super::launch;
+use super::stock::Stock;
 
 /// First and longest wait before another try to get a runner.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -113,7 +114,7 @@ impl Job {
         let profile = &self.profile;
         let connection =
             Connection::connect(path).map_err(|error| no_way(profile, path, &error))?;
-        let files = launch::files(&self.output, &self.order)
+        let files = launch::files(&mut Stock::new(self.output.clone()), &self.order)
             .map_err(|error| Refused::Never(format!("could not make the output file: {error}")))?;
         let turned_away = |error: Option<io::Error>| {
             let error = error.map(|error| format!(" ({error})")).unwrap_or_default();
