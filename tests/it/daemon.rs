@@ -66,7 +66,7 @@ fn the_end_of_a_task_is_recorded_that_ended_while_no_daemon_ran() {
 }
 
 #[test]
-fn a_task_whose_runner_is_killed_is_lost_within_a_second_and_run_again() {
+fn a_task_whose_runner_is_killed_is_lost_at_once_and_run_again() {
     let bed = Bed::start(&[]);
     let id = bed.submit(&marking(&bed, "ran", "sleep 0.8"));
     bed.until("it runs", |bed| marks(bed).len() == 1);
