@@ -47,6 +47,7 @@ impl<S: Store> Engine<S> {
                 uid,
                 trusted,
             } => self.dialled(visit, key, uid, trusted),
+            Command::Notified { .. } => Ok(()),
             Command::Started { key, started } => self.store.start_attempt(key, &started),
             Command::Ended {
                 key,

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
 use crate::model::check::Invalid;
 use crate::model::id::TaskId;
+use crate::model::notice::Notice;
 use crate::model::reason::Reason;
 use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task};
@@ -141,6 +142,8 @@ pub struct Abilities {
     pub pids: bool,
     /// Tasks as other users.
     pub switch_user: bool,
+    /// Attempts can be frozen and thawed.
+    pub freeze: bool,
 }
 
 /// What enters the engine.
@@ -208,6 +211,16 @@ pub enum Command {
         key: AttemptKey,
         /// Where and as whom.
         started: Started,
+    },
+    /// A live attempt has said something about itself.
+    Notified {
+        /// Which.
+        key: AttemptKey,
+        /// What it has said since the last of these. What was said before may
+        /// come again, and a sign of life older than `at` of an earlier one.
+        notice: Notice,
+        /// When it said the last part of it.
+        at: Time,
     },
     /// An attempt is over.
     Ended {

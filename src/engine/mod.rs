@@ -264,9 +264,8 @@ impl<S: Store> Engine<S> {
             Act::Terminate => Effect::Terminate(key),
             Act::Kill => Effect::Kill(key),
             Act::Acknowledge => Effect::Acknowledge(key),
-            // Only `Event::Pause` and `Event::Resume` ask for these, and no
-            // command brings them.
-            Act::Freeze | Act::Thaw => return Ok(()),
+            Act::Freeze => Effect::Freeze(key),
+            Act::Thaw => Effect::Thaw(key),
         };
         self.turned.effects.push(effect);
         Ok(())

@@ -5,6 +5,7 @@
 //! language is passed on.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::users::Account;
 use crate::model::attempt::{AttemptKey, Launch};
@@ -22,6 +23,7 @@ pub(super) fn environment(
     launch: &Launch,
     account: &Account,
     lang: Option<&str>,
+    socket: Option<&Path>,
 ) -> Vec<(String, String)> {
     let path = if account.uid == 0 { PATH_ROOT } else { PATH };
     let home = if account.home.is_empty() {
@@ -36,6 +38,7 @@ pub(super) fn environment(
     };
     let task = launch.key.task.to_string();
     let attempt = launch.key.number.to_string();
+    let socket = socket.and_then(Path::to_str);
     let base = [
         ("PATH", path),
         ("HOME", home),
@@ -57,7 +60,8 @@ pub(super) fn environment(
         .into_iter()
         .chain(lang.map(|lang| ("LANG", lang)))
         .chain(asked)
-        .chain(own);
+        .chain(own)
+        .chain(socket.map(|socket| (SOCKET_VARIABLE, socket)));
     for (name, value) in all {
         let at = *places.entry(name.to_owned()).or_insert(env.len());
         match env.get_mut(at) {
@@ -72,6 +76,10 @@ pub(super) fn environment(
 pub(super) const TASK_VARIABLE: &str = "TASKDAEMON_TASK_ID";
 /// Variable that holds the attempt's number.
 pub(super) const ATTEMPT_VARIABLE: &str = "TASKDAEMON_ATTEMPT";
+
+/// Variable that names the socket on which a task says how it is doing, as a
+/// service of the service manager's does.
+const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 
 /// What an attempt's processes have in their environment.
 pub(super) fn marks(key: AttemptKey) -> [String; 2] {
@@ -145,8 +153,14 @@ mod tests {
             ("A", "1"),
             ("A", "2"),
             (TASK_VARIABLE, "forged"),
+            (SOCKET_VARIABLE, "forged"),
         ]);
-        let env = pairs(&environment(&asked, &nobody(), Some("C.UTF-8")));
+        let env = pairs(&environment(
+            &asked,
+            &nobody(),
+            Some("C.UTF-8"),
+            Some(Path::new("/x/notify")),
+        ));
         assert_eq!(
             env,
             [
@@ -158,6 +172,7 @@ mod tests {
                 "LANG=C.UTF-8",
                 "A=2",
                 "TASKDAEMON_TASK_ID=7",
+                "NOTIFY_SOCKET=/x/notify",
                 "TASKDAEMON_ATTEMPT=2",
             ]
         );

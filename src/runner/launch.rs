@@ -12,8 +12,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fchmod};
 
+use super::capabilities::Capabilities;
 use super::cgroup::{self, Base};
 use super::environment::{candidates, environment, pairs};
+use super::mailbox::{Mailbox, Mailboxes};
 use super::policy::PolicyFile;
 use super::protocol::Abilities;
 use super::spawn::{self, Become, Child, Fault, Plan, Step};
@@ -26,6 +28,7 @@ use crate::model::time::Time;
 #[derive(Debug)]
 pub(super) struct Launcher {
     pub(super) base: Option<Base>,
+    pub(super) mailboxes: Option<Mailboxes>,
     pub(super) abilities: Abilities,
     policy: PolicyFile,
     users: Users,
@@ -46,6 +49,7 @@ pub(super) struct Launched {
     pub(super) account: Rc<Account>,
     /// Name of its cgroup.
     pub(super) group: Option<String>,
+    pub(super) mailbox: Option<Mailbox>,
 }
 
 /// Why a launch came to nothing.
@@ -76,6 +80,7 @@ impl Launcher {
     pub(super) fn new(
         options: &Options,
         base: Option<Base>,
+        mailboxes: Option<Mailboxes>,
         files: (u64, u64),
     ) -> anyhow::Result<Self> {
         let capabilities = Capabilities::of_this_process();
@@ -95,6 +100,7 @@ impl Launcher {
             .is_ok_and(|score| score.starts_with('-'));
         Ok(Self {
             base,
+            mailboxes,
             abilities,
             policy: PolicyFile::new(options.policy.clone()),
             users: options.users,
@@ -151,7 +157,9 @@ impl Launcher {
         };
         let piped = |error| short("output pipe", &error);
         self.enforceable(&launch.limits).map_err(failed)?;
-        let env = environment(launch, &account, self.lang.as_deref());
+        let mailbox = self.mailbox(launch, &account);
+        let socket = mailbox.as_ref().map(Mailbox::path);
+        let env = environment(launch, &account, self.lang.as_deref(), socket);
         let search = env
             .iter()
             .find(|(name, _)| name == "PATH")
@@ -192,8 +200,15 @@ impl Launcher {
             out,
             err,
             group,
+            mailbox,
             account: Rc::clone(&account),
         })
+    }
+
+    /// Makes the attempt's socket, where there can be one.
+    fn mailbox(&mut self, launch: &Launch, account: &Account) -> Option<Mailbox> {
+        let mailboxes = self.mailboxes.as_mut()?;
+        mailboxes.make(&cgroup::name(launch.key), account.uid)
     }
 
     /// Makes the attempt's cgroup, where there are any: its name and directory.
@@ -343,52 +358,6 @@ fn nameless(uid: u32) -> Account {
         groups: Vec::new(),
         home: "/".to_owned(),
         shell: "/bin/sh".to_owned(),
-    }
-}
-
-/// Capability sets of this process.
-#[derive(Debug, Clone, Copy, Default)]
-struct Capabilities {
-    effective: u64,
-    bounding: u64,
-}
-
-impl Capabilities {
-    const SETGID: u32 = 6;
-    const SETUID: u32 = 7;
-    const SETPCAP: u32 = 8;
-
-    fn of_this_process() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let set = |name: &str| {
-            status
-                .lines()
-                .find_map(|line| u64::from_str_radix(line.strip_prefix(name)?.trim(), 16).ok())
-                .unwrap_or_default()
-        };
-        Self {
-            effective: set("CapEff:"),
-            bounding: set("CapBnd:"),
-        }
-    }
-
-    const fn has(self, capability: u32) -> bool {
-        self.effective & (1 << capability) != 0
-    }
-
-    const fn can_switch(self) -> bool {
-        self.has(Self::SETUID) && self.has(Self::SETGID)
-    }
-
-    /// What a child can take out of its bounding set. Without the right to, the
-    /// set stays as the unit file cut it, and no new privileges come through
-    /// it, because the child forbids itself those.
-    const fn droppable(self) -> u64 {
-        if self.has(Self::SETPCAP) {
-            self.bounding
-        } else {
-            0
-        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::model::time::Time;
 
 pub mod alive;
 mod begin;
+mod capabilities;
 mod capture;
 mod cgroup;
 mod child;
@@ -27,6 +28,8 @@ mod environment;
 mod held;
 mod launch;
 mod link;
+mod mailbox;
+mod notices;
 mod place;
 mod policy;
 mod poll;

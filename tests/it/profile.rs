@@ -379,6 +379,8 @@ fn verdict(turned: &Turned) -> Verdict {
         | Effect::Launch(_)
         | Effect::Terminate(_)
         | Effect::Kill(_)
+        | Effect::Freeze(_)
+        | Effect::Thaw(_)
         | Effect::Acknowledge(_)
         | Effect::Seek { .. } => None,
     });
@@ -403,6 +405,8 @@ fn with_a_profile_task(dir: &Path) -> (Engine<Sqlite>, AttemptKey) {
         Effect::Attach
         | Effect::Terminate(_)
         | Effect::Kill(_)
+        | Effect::Freeze(_)
+        | Effect::Thaw(_)
         | Effect::Acknowledge(_)
         | Effect::Seek { .. }
         | Effect::Met { .. } => None,
