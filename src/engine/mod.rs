@@ -200,9 +200,13 @@ impl<S: Store> Engine<S> {
             | Event::Skip { .. }
             | Event::Claim
             | Event::Cancel
-            | Event::Retry
+            | Event::Retry { .. }
             | Event::Pause
-            | Event::Resume => None,
+            | Event::Resume
+            | Event::Beat { .. }
+            | Event::Extend { .. }
+            | Event::GiveUp
+            | Event::ClockSet { .. } => None,
         };
         let step = match step(task, event, now) {
             Ok(step) => step,
@@ -248,6 +252,8 @@ impl<S: Store> Engine<S> {
             attempt: task.attempt,
             kind,
             actor,
+            owner: task.owner,
+            data: None,
         })
     }
 
