@@ -3,10 +3,12 @@
 mod api;
 mod bed;
 mod cli;
+mod clocks;
 mod config;
 mod daemon;
 mod freeze;
 mod handover;
+mod migrate;
 mod notify;
 mod notify_socket;
 mod packaging;
