@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::mark;
 use super::users::Account;
 use crate::model::attempt::{AttemptKey, Launch};
 
@@ -17,13 +18,23 @@ const PATH_ROOT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Most directories of a search path that are tried.
 const PATH_MAX: usize = 256;
 
+/// What the runner adds to a task's environment, where it has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Given<'a> {
+    /// The runner's own language.
+    pub(super) lang: Option<&'a str>,
+    /// The attempt's socket.
+    pub(super) socket: Option<&'a Path>,
+    /// The mark that all tasks of this runner bear.
+    pub(super) mark: Option<&'a str>,
+}
+
 /// The whole environment of a task: an allow-list, what it asked for, and what
 /// it is. Later entries replace earlier ones.
 pub(super) fn environment(
     launch: &Launch,
     account: &Account,
-    lang: Option<&str>,
-    socket: Option<&Path>,
+    given: Given<'_>,
 ) -> Vec<(String, String)> {
     let path = if account.uid == 0 { PATH_ROOT } else { PATH };
     let home = if account.home.is_empty() {
@@ -38,7 +49,7 @@ pub(super) fn environment(
     };
     let task = launch.key.task.to_string();
     let attempt = launch.key.number.to_string();
-    let socket = socket.and_then(Path::to_str);
+    let socket = given.socket.and_then(Path::to_str);
     let base = [
         ("PATH", path),
         ("HOME", home),
@@ -58,9 +69,10 @@ pub(super) fn environment(
     let mut places = HashMap::new();
     let all = base
         .into_iter()
-        .chain(lang.map(|lang| ("LANG", lang)))
+        .chain(given.lang.map(|lang| ("LANG", lang)))
         .chain(asked)
         .chain(own)
+        .chain(given.mark.map(|mark| (mark::VARIABLE, mark)))
         .chain(socket.map(|socket| (SOCKET_VARIABLE, socket)));
     for (name, value) in all {
         let at = *places.entry(name.to_owned()).or_insert(env.len());
@@ -89,10 +101,16 @@ pub(super) fn marks(key: AttemptKey) -> [String; 2] {
     ]
 }
 
+/// Programs to try for a name in an environment.
+pub(super) fn programs(program: &str, env: &[(String, String)]) -> Vec<String> {
+    let path = env.iter().find(|(name, _)| name == "PATH");
+    candidates(program, path.map_or("", |(_, value)| value.as_str()))
+}
+
 /// Programs to try for a name: itself if it has a slash, else one in each
 /// directory of the search path. Empty entries, which mean the working
 /// directory to a shell, are passed over.
-pub(super) fn candidates(program: &str, path: &str) -> Vec<String> {
+fn candidates(program: &str, path: &str) -> Vec<String> {
     if program.contains('/') {
         return vec![program.to_owned()];
     }
@@ -154,12 +172,16 @@ mod tests {
             ("A", "2"),
             (TASK_VARIABLE, "forged"),
             (SOCKET_VARIABLE, "forged"),
+            (mark::VARIABLE, "forged"),
         ]);
         let env = pairs(&environment(
             &asked,
             &nobody(),
-            Some("C.UTF-8"),
-            Some(Path::new("/x/notify")),
+            Given {
+                lang: Some("C.UTF-8"),
+                socket: Some(Path::new("/x/notify")),
+                mark: Some("0f"),
+            },
         ));
         assert_eq!(
             env,
@@ -173,6 +195,7 @@ mod tests {
                 "A=2",
                 "TASKDAEMON_TASK_ID=7",
                 "NOTIFY_SOCKET=/x/notify",
+                "TASKDAEMON_MARK=0f",
                 "TASKDAEMON_ATTEMPT=2",
             ]
         );

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fchmod};
 
 use super::capabilities::Capabilities;
 use super::cgroup::{self, Base};
-use super::environment::{candidates, environment, pairs};
+use super::environment::{Given, environment, pairs, programs};
 use super::mailbox::{Mailbox, Mailboxes};
 use super::policy::PolicyFile;
 use super::protocol::Abilities;
@@ -29,6 +29,8 @@ use crate::model::time::Time;
 pub(super) struct Launcher {
     pub(super) base: Option<Base>,
     pub(super) mailboxes: Option<Mailboxes>,
+    /// What tasks bear where no cgroup holds them.
+    pub(super) mark: Option<String>,
     pub(super) abilities: Abilities,
     policy: PolicyFile,
     users: Users,
@@ -101,6 +103,7 @@ impl Launcher {
         Ok(Self {
             base,
             mailboxes,
+            mark: None,
             abilities,
             policy: PolicyFile::new(options.policy.clone()),
             users: options.users,
@@ -158,13 +161,8 @@ impl Launcher {
         let piped = |error| short("output pipe", &error);
         self.enforceable(&launch.limits).map_err(failed)?;
         let mailbox = self.mailbox(launch, &account);
-        let socket = mailbox.as_ref().map(Mailbox::path);
-        let env = environment(launch, &account, self.lang.as_deref(), socket);
-        let search = env
-            .iter()
-            .find(|(name, _)| name == "PATH")
-            .map_or("", |(_, value)| value.as_str());
-        let paths = candidates(program, search);
+        let env = environment(launch, &account, self.given(mailbox.as_ref()));
+        let paths = programs(program, &env);
         let (out, out_end) = pipe(self.abilities.switch_user).map_err(piped)?;
         let (err, err_end) = pipe(self.abilities.switch_user).map_err(piped)?;
         let group = self
@@ -203,6 +201,15 @@ impl Launcher {
             mailbox,
             account: Rc::clone(&account),
         })
+    }
+
+    /// What is added to the environment of a task with this socket.
+    fn given<'a>(&'a self, mailbox: Option<&'a Mailbox>) -> Given<'a> {
+        Given {
+            lang: self.lang.as_deref(),
+            socket: mailbox.map(Mailbox::path),
+            mark: self.mark.as_deref(),
+        }
     }
 
     /// Makes the attempt's socket, where there can be one.

@@ -29,6 +29,7 @@ mod held;
 mod launch;
 mod link;
 mod mailbox;
+mod mark;
 mod notices;
 mod place;
 mod policy;

@@ -26,7 +26,7 @@ use super::launch::Launcher;
 use super::mailbox::Mailboxes;
 use super::notices::{self, Notices};
 use super::serve::{Door, Identity, Runner};
-use super::{Options, sys};
+use super::{Options, mark, sys};
 use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
 use crate::model::time::Time;
 
@@ -213,7 +213,10 @@ pub(super) fn resume(state: RawFd, clock: fn() -> Time) -> anyhow::Result<Runner
         Some(dir) => Some(Mailboxes::at(dir)),
         None => Mailboxes::find(&door),
     };
-    let launcher = Launcher::new(&saved.options, base, mailboxes, saved.files)?;
+    let mut launcher = Launcher::new(&saved.options, base, mailboxes, saved.files)?;
+    if launcher.base.is_none() {
+        launcher.mark = mark::of(&door);
+    }
     let identity = Identity {
         instance: saved.instance,
         boot: saved.boot,

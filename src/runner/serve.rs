@@ -18,7 +18,7 @@ use super::link::Link;
 use super::mailbox::Mailboxes;
 use super::poll::{Poll, Timer, Token};
 use super::protocol::FromRunner;
-use super::{Options, place, renew, start, sys};
+use super::{Options, mark, place, renew, start, sys};
 use crate::model::capture::Stream;
 use crate::model::time::Time;
 
@@ -86,7 +86,14 @@ impl Runner {
         sys::reset_dispositions();
         let files = start::raise_open_files()?;
         let mailboxes = Mailboxes::find(&door);
-        let launcher = Launcher::new(&options, base, mailboxes, files)?;
+        let mut launcher = Launcher::new(&options, base, mailboxes, files)?;
+        if launcher.base.is_none() {
+            launcher.mark = mark::of(&door);
+            launcher
+                .mark
+                .iter()
+                .for_each(|mark| mark::end_bearers(mark));
+        }
         let mut runner = Self::assemble(options, clock, launcher, identity, door)?;
         tracing::info!(
             instance = %runner.identity.instance,

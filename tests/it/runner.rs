@@ -732,6 +732,7 @@ fn a_task_sees_three_descriptors_and_an_allow_list() {
                 "TASKDAEMON_TASK_ID",
                 "TASKDAEMON_ATTEMPT",
                 "NOTIFY_SOCKET",
+                "TASKDAEMON_MARK",
             ];
             assert!(known.contains(&name), "{name}");
         }
@@ -1229,6 +1230,81 @@ fn alone_in_its_group_it_uses_it_and_ends_what_a_killed_one_left() {
     assert_ne!(daemon.hello.instance, first);
     assert_eq!(daemon.hello.held, []);
     wait_gone(task);
+}
+
+/// Starts another runner on a socket whose runner was killed.
+fn after_a_kill(mut running: Running) -> Running {
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    fs::remove_file(running.path()).unwrap();
+    let listener = UnixListener::bind(running.path()).unwrap();
+    running.child = start(&options(), listener.into());
+    running
+}
+
+#[test]
+fn without_cgroups_a_fresh_runner_ends_what_a_killed_ones_tasks_had_started() {
+    let (running, other) = (Running::start(&options()), Running::start(&options()));
+    let mut gate = Gate::new(&running, "gate");
+    let mut pids = Vec::new();
+    // A grandchild in a session of its own, one renewal apart, and one of
+    // another runner, which is a stranger here.
+    for (task, running) in [(1, &running), (2, &running), (3, &other)] {
+        let mut daemon = running.daemon();
+        let script = format!(
+            "setsid sh -c 'echo $$ > {}; exec sleep 300' & wait",
+            gate.show()
+        );
+        running.launch(&mut daemon, shell(task, &script));
+        pids.push(gate.pid());
+        daemon.send(&ToRunner::Renew);
+        daemon.hung_up();
+    }
+    running.daemon();
+    let stranger = pids.pop().unwrap();
+    let unmarked = Command::new("sleep").arg("300").env_clear().spawn();
+    let mut unmarked = unmarked.unwrap();
+    let running = after_a_kill(running);
+    let daemon = running.daemon();
+    assert_eq!(daemon.hello.held, []);
+    // Before the first word: nothing can be run beside it.
+    for pid in pids {
+        assert!(ended(pid), "process {pid} lives on");
+    }
+    assert!(!ended(stranger) && unmarked.try_wait().unwrap().is_none());
+    unmarked.kill().unwrap();
+    unmarked.wait().unwrap();
+}
+
+/// Whether a process is no more, or a zombie.
+fn ended(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn a_mark_that_others_could_know_is_not_used() {
+    let mut running = Running::start(&options());
+    let mut daemon = running.daemon();
+    let mark = |running: &Running, daemon: &mut Daemon, task| {
+        let script = "echo $TASKDAEMON_MARK";
+        assert_eq!(code(&running.run(daemon, shell(task, script))), 0);
+        running.output(task).text()
+    };
+    let first = mark(&running, &mut daemon, 1);
+    assert_eq!(first.len(), 33, "{first}");
+    let path = running.path().with_extension("mark");
+    assert_eq!(fs::read_to_string(&path).unwrap(), first.trim());
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs::set_permissions(&path, open).unwrap();
+    running = after_a_kill(running);
+    let mut daemon = running.daemon();
+    let second = mark(&running, &mut daemon, 1);
+    assert_ne!(first, second);
+    running = after_a_kill(running);
+    let mut daemon = running.daemon();
+    assert_eq!(mark(&running, &mut daemon, 1), second);
 }
 
 #[test]
