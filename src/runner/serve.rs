@@ -89,10 +89,9 @@ impl Runner {
         let mut launcher = Launcher::new(&options, base, mailboxes, files)?;
         if launcher.base.is_none() {
             launcher.mark = mark::of(&door);
-            launcher
-                .mark
-                .iter()
-                .for_each(|mark| mark::end_bearers(mark));
+            if let Some(mark) = &launcher.mark {
+                mark::end_bearers(mark);
+            }
         }
         let mut runner = Self::assemble(options, clock, launcher, identity, door)?;
         tracing::info!(
