@@ -160,7 +160,8 @@ impl Launcher {
         };
         let piped = |error| short("output pipe", &error);
         self.enforceable(&launch.limits).map_err(failed)?;
-        let mailbox = self.mailbox(launch, &account);
+        let mailboxes = self.mailboxes.as_mut();
+        let mailbox = mailboxes.and_then(|all| all.make(account.uid));
         let env = environment(launch, &account, self.given(mailbox.as_ref()));
         let paths = programs(program, &env);
         let (out, out_end) = pipe(self.abilities.switch_user).map_err(piped)?;
@@ -210,12 +211,6 @@ impl Launcher {
             socket: mailbox.map(Mailbox::path),
             mark: self.mark.as_deref(),
         }
-    }
-
-    /// Makes the attempt's socket, where there can be one.
-    fn mailbox(&mut self, launch: &Launch, account: &Account) -> Option<Mailbox> {
-        let mailboxes = self.mailboxes.as_mut()?;
-        mailboxes.make(&cgroup::name(launch.key), account.uid)
     }
 
     /// Makes the attempt's cgroup, where there are any: its name and directory.

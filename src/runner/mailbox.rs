@@ -26,6 +26,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Uid, getuid, setfsuid};
 
 use super::serve::Door;
+use super::start::random_name;
 use super::sys::{self, Datagram};
 use crate::model::attempt::Started;
 
@@ -78,20 +79,23 @@ impl Mailboxes {
         &self.dir
     }
 
-    /// Makes a user's socket under a name that no other attempt has. Where it
-    /// cannot be made the task does without, and this is said once.
-    pub(super) fn make(&mut self, name: &str, uid: u32) -> Option<Mailbox> {
-        let dir = self.dir.join(name);
-        match make(&dir, uid) {
+    /// Makes a user's socket. Where it cannot be made the task does without,
+    /// and this is said once.
+    pub(super) fn make(&mut self, uid: u32) -> Option<Mailbox> {
+        // A name that nobody can guess: who does not know it cannot get in
+        // while the user may.
+        let made = random_name()
+            .map_err(|error| io::Error::other(format!("{error:#}")))
+            .and_then(|name| make(&self.dir.join(name), uid));
+        match made {
             Ok(mailbox) => Some(mailbox),
             Err(error) => {
-                fs::remove_dir(&dir).ok();
                 if !self.complained {
                     self.complained = true;
                     tracing::warn!(
-                        "cannot make {} for uid {uid}: {error}; tasks like this one cannot say how \
-                         they are doing",
-                        dir.join(NAME).display()
+                        "cannot make a socket in {} for uid {uid}: {error}; tasks like this one \
+                         cannot say how they are doing",
+                        self.dir.display()
                     );
                 }
                 None
@@ -155,10 +159,15 @@ fn clear(dir: &Path) {
 
 /// Makes a directory and in it a user's own socket.
 fn make(dir: &Path, uid: u32) -> io::Result<Mailbox> {
-    if fs::symlink_metadata(dir).is_ok() {
-        clear(dir);
-    }
     DirBuilder::new().mode(0o700).create(dir)?;
+    let made = fill(dir, uid);
+    if made.is_err() {
+        fs::remove_dir(dir).ok();
+    }
+    made
+}
+
+fn fill(dir: &Path, uid: u32) -> io::Result<Mailbox> {
     let path = dir.join(NAME);
     let own = getuid();
     let socket = if uid == own.as_raw() {
