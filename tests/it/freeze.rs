@@ -11,11 +11,16 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, SyncSender};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
+use taskdaemon::engine::command::Command;
+use taskdaemon::engine::effect::{Effect, Order};
 use taskdaemon::model::attempt::Exit;
+use taskdaemon::run;
 use taskdaemon::runner::client::Connection;
 use taskdaemon::runner::protocol::{FromRunner, Hello, ToRunner};
 use taskdaemon::runner::{CgroupMode, Options};
@@ -251,4 +256,95 @@ fn a_daemon_too_old_for_notices_hears_none() {
             other => unreachable!("{other:?}"),
         }
     }
+}
+
+/// The daemon's side of running, and the two ends the engine has of it.
+struct Room {
+    effects: SyncSender<Vec<Effect>>,
+    commands: mpsc::Receiver<Command>,
+}
+
+impl Room {
+    fn start(running: &Running) -> Self {
+        let (effects, work) = mpsc::sync_channel(8);
+        let (reports, commands) = mpsc::sync_channel(8);
+        let options = run::options::Options {
+            runner_socket: running.path(),
+            report_socket: running.dir.path().join("report.sock"),
+            start_runner: run::options::StartRunner::Never,
+            ..run::options::Options::default()
+        };
+        let output = running.dir.path().to_owned();
+        run::start(options, output, work, reports).unwrap();
+        Self { effects, commands }
+    }
+
+    fn tell(&self, effect: Effect) {
+        self.effects.send(vec![effect]).unwrap();
+    }
+
+    fn hear<T>(&self, wanted: impl Fn(Command) -> Option<T>) -> T {
+        loop {
+            let command = self.commands.recv_timeout(DEADLINE).unwrap();
+            if let Some(found) = wanted(command) {
+                return found;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_engines_word_freezes_and_thaws_and_what_a_task_says_comes_back() {
+    if !cgroups() {
+        return;
+    }
+    let running = Running::start(&Options {
+        cgroup: CgroupMode::Require,
+        ..options()
+    });
+    let room = Room::start(&running);
+    let can = room.hear(|command| match command {
+        Command::RunnerUp(runner) => Some(runner.abilities),
+        _ => None,
+    });
+    assert!(can.freeze);
+    let mut go = Gate::new(&running, "go");
+    let script = format!(
+        "systemd-notify --status=up; exec sh -c 'read x < {}'",
+        go.show()
+    );
+    let spec = serde_json::from_value(serde_json::json!({
+        "argv": ["sh", "-c", script], "cwd": "/",
+    }));
+    let key = key(1);
+    room.tell(Effect::Attach);
+    room.tell(Effect::Launch(Box::new(Order {
+        key,
+        owner: nix::unistd::getuid().as_raw(),
+        task_key: None,
+        spec: Arc::new(spec.unwrap()),
+        stdin: None,
+    })));
+    let group = room.hear(|command| match command {
+        Command::Started { key: of, started } if of == key => started.cgroup,
+        _ => None,
+    });
+    let group = Group::of(&group);
+    let status = room.hear(|command| match command {
+        Command::Notified {
+            key: of, notice, ..
+        } if of == key => notice.status,
+        _ => None,
+    });
+    assert_eq!(status, "up");
+    room.tell(Effect::Freeze(key));
+    group.wait(true);
+    room.tell(Effect::Thaw(key));
+    group.wait(false);
+    go.file.write_all(b"\n").unwrap();
+    let ended = room.hear(|command| match command {
+        Command::Ended { key: of, ended, .. } if of == key => Some(ended),
+        _ => None,
+    });
+    assert_eq!(code(&ended), 0);
 }
