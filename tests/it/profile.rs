@@ -56,6 +56,7 @@ impl Manager {
             ..Options::default()
         };
         let options = serde_json::to_string(&options).expect("options");
+        let temporary = bed.path("");
         let enter = group.map_or_else(String::new, |group| {
             format!("echo $$ > {}/cgroup.procs &&", group.display())
         });
@@ -88,6 +89,8 @@ impl Manager {
                         "runner",
                     ])
                     .args(["--options", &options])
+                    // As a sandbox's own: gone with it.
+                    .env("TMPDIR", &temporary)
                     .stdin(Stdio::from(OwnedFd::from(stream)))
                     .stdout(Stdio::null())
                     .stderr(Stdio::null())
