@@ -2,8 +2,10 @@
 
 mod api;
 mod bed;
+mod calendar;
 mod cli;
 mod config;
+mod cron;
 mod daemon;
 mod handover;
 mod notify;

@@ -245,12 +245,13 @@ impl FromStr for Cron {
         let words = super::words(text)?;
         let ((_, first), rest) = words.split_first().ok_or(BadWhen::Empty)?;
         if first.starts_with('@') {
-            if !rest.is_empty() {
-                let why = "nothing can follow this word";
-                let found = (*first).to_owned();
-                return Err(BadWhen::Word { found, why });
-            }
             let mut cron: Self = meaning(first)?.parse()?;
+            if let Some((_, more)) = rest.first() {
+                return Err(BadWhen::Word {
+                    found: (*more).to_owned(),
+                    why: "nothing can follow a word with `@`",
+                });
+            }
             cron.text = (*first).to_owned();
             return Ok(cron);
         }

@@ -73,8 +73,11 @@ pub(super) fn next(grid: &Grid, change: Change, zone: &Zone, after: Time) -> Opt
         if change.makes_up(old, new) && local <= new {
             return Some(Time::from_micros(end.timestamp().as_microsecond()));
         }
-        // Nothing matches before `local`, so whole years may be left out.
-        start = end.timestamp().max(at.checked_sub(CLOSE).ok()?);
+        start = end.timestamp();
+        if new >= from {
+            // Nothing matches from there to `local`: whole years may be left out.
+            start = start.max(at.checked_sub(CLOSE).ok()?);
+        }
     }
 }
 
