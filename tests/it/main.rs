@@ -2,9 +2,11 @@
 
 mod api;
 mod bed;
+mod calendar;
 mod cli;
 mod clocks;
 mod config;
+mod cron;
 mod daemon;
 mod handover;
 mod migrate;
