@@ -14,6 +14,7 @@ mod notify;
 mod packaging;
 mod profile;
 mod runner;
+mod schedules;
 mod signals;
 mod sim;
 mod store;
