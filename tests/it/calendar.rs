@@ -353,7 +353,8 @@ fn generated(dice: &mut Dice) -> String {
 }
 
 /// What systemd-analyze says of expressions: the normalized form, and the
-/// next times in whole seconds. None where it is missing.
+/// next times in whole seconds. Of an expression that it gives up at it says
+/// nothing. None where it is missing.
 fn ask(
     expressions: &[String],
     base: &str,
@@ -373,10 +374,14 @@ fn ask(
             .ok()?;
         let text = String::from_utf8(output.stdout).expect("text");
         let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{told}");
+        // It searches a thousand steps at most, and then says this.
+        let gave_up =
+            |text: &&String| told.contains(&format!("'{text}': Resource deadlock avoided"));
+        let left_out = some.iter().filter(gave_up).count();
+        assert_eq!(told.lines().count(), left_out, "{told}");
         let mut sections = text.split("Normalized form: ").skip(1);
-        for expression in some {
-            let mut lines = sections.next().expect("an answer to each").lines();
+        for expression in some.iter().filter(|text| !gave_up(text)) {
+            let mut lines = sections.next().expect(&told).lines();
             let normal = lines.next().expect("a form").to_owned();
             let elapse = |line: &str| {
                 let (what, time) = line.trim().split_once(": ")?;
@@ -388,8 +393,8 @@ fn ask(
                 };
                 is.then(|| format!("{day}T{hour}Z"))
             };
-            let times = lines.filter_map(elapse).collect();
-            answers.insert(expression.clone(), (normal, times));
+            let answer = (normal, lines.filter_map(elapse).collect());
+            answers.insert(expression.clone(), answer);
         }
     }
     Some(answers)
@@ -407,7 +412,7 @@ fn calendar_expressions_are_what_systemd_says() {
         }
     }
     let count = 12;
-    let mut compared = 0;
+    let (mut compared, mut gave_up) = (0, 0);
     for (zone, bases) in [
         ("UTC", ["2026-01-01T00:00:00Z", "2027-12-30T23:59:59Z"]),
         (
@@ -428,7 +433,10 @@ fn calendar_expressions_are_what_systemd_says() {
                 return;
             };
             for text in &texts {
-                let (normal, theirs) = &answers[text];
+                let Some((normal, theirs)) = answers.get(text) else {
+                    gave_up += 1;
+                    continue;
+                };
                 assert_eq!(when(text).to_string(), *normal, "{text}");
                 assert_eq!(when(normal), when(text), "{text}");
                 let ours = times(text, "UTC", base, count);
@@ -439,8 +447,12 @@ fn calendar_expressions_are_what_systemd_says() {
             }
         }
     }
-    println!("{} expressions in 3 zones, {compared} times", texts.len());
-    assert!(compared > 10_000, "{compared}");
+    let asked = texts.len() * 6;
+    println!("{asked} questions, {compared} times; it gave up at {gave_up}");
+    assert!(
+        compared > 10_000 && gave_up * 50 < asked,
+        "{compared} {gave_up}"
+    );
 }
 
 #[test]
