@@ -98,16 +98,16 @@ fn bi_40_malformed_calendar_expressions_are_refused() {
 
 #[test]
 fn bi_41_a_calendar_of_no_date_is_refused_and_one_of_the_past_has_no_next() {
-    for text in [
-        "*-02-30",
-        "*-04-31",
-        "2025-02-29",
-        "Mon 2026-11-24",
-        "*-02~28..28 2:00 UTC",
-    ] {
-        let never = matches!(refused_or_read(text), Err(BadWhen::NeverFires { .. }));
-        assert_eq!(never, !text.contains('~'), "{text}");
+    for text in ["*-02-30", "*-04-31", "2025-02-29", "Mon 2026-11-24"] {
+        let error = refused(text);
+        assert!(
+            matches!(error, BadWhen::NeverFires { .. }),
+            "{text}: {error}"
+        );
     }
+    // The 28th from the end is the first of a short February.
+    let after = "2026-01-01T00:00:00Z";
+    assert_eq!(times("*-02~28", "UTC", after, 1), ["2026-02-01T00:00:00Z"]);
     let past = when("2020-*-*");
     assert_eq!(past.next(&zone("UTC"), at("2026-01-01T00:00:00Z")), None);
     // A single time that the clock leaves out.
@@ -117,10 +117,6 @@ fn bi_41_a_calendar_of_no_date_is_refused_and_one_of_the_past_has_no_next() {
         None
     );
     assert!(gap.next(&zone("UTC"), at("2026-01-01T00:00:00Z")).is_some());
-}
-
-fn refused_or_read(text: &str) -> Result<When, BadWhen> {
-    text.parse()
 }
 
 #[test]
@@ -353,7 +349,8 @@ fn generated(dice: &mut Dice) -> String {
 }
 
 /// What systemd-analyze says of expressions: the normalized form, and the
-/// next times in whole seconds. None where it is missing.
+/// next times in whole seconds. Of an expression that it gives up at it says
+/// nothing. None where it is missing.
 fn ask(
     expressions: &[String],
     base: &str,
@@ -373,10 +370,14 @@ fn ask(
             .ok()?;
         let text = String::from_utf8(output.stdout).expect("text");
         let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{told}");
+        // It searches a thousand steps at most, and then says this.
+        let gave_up =
+            |text: &&String| told.contains(&format!("'{text}': Resource deadlock avoided"));
+        let left_out = some.iter().filter(gave_up).count();
+        assert_eq!(told.lines().count(), left_out, "{told}");
         let mut sections = text.split("Normalized form: ").skip(1);
-        for expression in some {
-            let mut lines = sections.next().expect("an answer to each").lines();
+        for expression in some.iter().filter(|text| !gave_up(text)) {
+            let mut lines = sections.next().expect(&told).lines();
             let normal = lines.next().expect("a form").to_owned();
             let elapse = |line: &str| {
                 let (what, time) = line.trim().split_once(": ")?;
@@ -388,8 +389,8 @@ fn ask(
                 };
                 is.then(|| format!("{day}T{hour}Z"))
             };
-            let times = lines.filter_map(elapse).collect();
-            answers.insert(expression.clone(), (normal, times));
+            let answer = (normal, lines.filter_map(elapse).collect());
+            answers.insert(expression.clone(), answer);
         }
     }
     Some(answers)
@@ -401,13 +402,13 @@ fn calendar_expressions_are_what_systemd_says() {
     let mut texts: Vec<_> = WRITTEN.iter().map(|text| (*text).to_owned()).collect();
     while texts.len() < WRITTEN.len() + 220 {
         let text = generated(&mut dice);
-        if !matches!(refused_or_read(&text), Err(BadWhen::NeverFires { .. })) {
+        if !matches!(text.parse::<When>(), Err(BadWhen::NeverFires { .. })) {
             when(&text);
             texts.push(text);
         }
     }
     let count = 12;
-    let mut compared = 0;
+    let (mut compared, mut gave_up) = (0, 0);
     for (zone, bases) in [
         ("UTC", ["2026-01-01T00:00:00Z", "2027-12-30T23:59:59Z"]),
         (
@@ -428,7 +429,10 @@ fn calendar_expressions_are_what_systemd_says() {
                 return;
             };
             for text in &texts {
-                let (normal, theirs) = &answers[text];
+                let Some((normal, theirs)) = answers.get(text) else {
+                    gave_up += 1;
+                    continue;
+                };
                 assert_eq!(when(text).to_string(), *normal, "{text}");
                 assert_eq!(when(normal), when(text), "{text}");
                 let ours = times(text, "UTC", base, count);
@@ -439,8 +443,12 @@ fn calendar_expressions_are_what_systemd_says() {
             }
         }
     }
-    println!("{} expressions in 3 zones, {compared} times", texts.len());
-    assert!(compared > 10_000, "{compared}");
+    let asked = texts.len() * 6;
+    println!("{asked} questions, {compared} times; it gave up at {gave_up}");
+    assert!(
+        compared > 10_000 && gave_up * 50 < asked,
+        "{compared} {gave_up}"
+    );
 }
 
 #[test]
@@ -493,7 +501,7 @@ proptest! {
     #[test]
     fn the_canonical_text_of_a_calendar_is_its_own(seed in any::<u64>(), day in 0_i64..20_000) {
         let text = generated(&mut Dice(seed));
-        let Ok(read) = refused_or_read(&text) else { return Ok(()) };
+        let Ok(read) = text.parse::<When>() else { return Ok(()) };
         let canonical = read.to_string();
         prop_assert_eq!(&when(&canonical), &read);
         prop_assert_eq!(when(&canonical).to_string(), canonical.clone());

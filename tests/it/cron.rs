@@ -699,7 +699,7 @@ fn ask(arguments: &[&str], question: &serde_json::Value) -> Option<Vec<serde_jso
     Some(lines.lines().map(read).collect())
 }
 
-/// Zones, and starts of four days each: changes of the clock, ends of months and years.
+/// Zones, and starts of sixty hours each: changes of the clock, ends of months and years.
 const WINDOWS: [(&str, [&str; 3]); 5] = [
     (
         "Europe/Berlin",
@@ -750,7 +750,7 @@ fn cron_is_what_debians_rules_say() {
     for (zone, starts) in WINDOWS {
         for start in starts {
             let start = minute(start);
-            windows.push((zone, start, start + 4 * 24 * 60));
+            windows.push((zone, start, start + 60 * 60));
         }
     }
     let expressions = expressions(500);
