@@ -17,11 +17,10 @@ use crate::engine::schedules::{Called, Change};
 use crate::model::id::ScheduleId;
 use crate::model::quantity::format_duration;
 use crate::model::schedule::due::{MOST, Missed, Overlap};
-use crate::model::schedule::plan::{NewSchedule, Rule, Schedule, Template};
+use crate::model::schedule::plan::{NewSchedule, Rule, Schedule, Shown, Template};
 use crate::model::schedule::zone::Zone;
 use crate::model::spec::NewTask;
 use crate::model::time::Time;
-use crate::store::schedules::Shown;
 
 use super::asked::Submit;
 use super::dto::TaskInfo;

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
 use crate::model::reason::Reason;
-use crate::model::schedule::plan::Schedule;
+use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
-use crate::store::schedules::{Schedules as _, Shown};
+use crate::store::schedules::Schedules as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, QueueUse, Store};
 

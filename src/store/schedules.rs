@@ -1,22 +1,11 @@
 //! What is kept of schedules.
 
 use crate::model::id::{ScheduleId, Tick};
-use crate::model::schedule::plan::{NewSchedule, Schedule};
+use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
 use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::Error;
-
-/// Which schedules a listing shows, in the order of their numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// Only schedules of this owner.
-    pub owner: Option<u32>,
-    /// Only schedules with a higher number.
-    pub after: Option<ScheduleId>,
-    /// At most so many.
-    pub limit: u32,
-}
 
 /// Schedules and the tasks they made. The changes belong to the transaction
 /// that is open: a nominal time's task and the cursor that says so are kept

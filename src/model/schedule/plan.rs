@@ -156,3 +156,14 @@ impl Schedule {
         }
     }
 }
+
+/// Which schedules a listing shows, in the order of their numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Only schedules of this owner.
+    pub owner: Option<u32>,
+    /// Only schedules with a higher number.
+    pub after: Option<ScheduleId>,
+    /// At most so many.
+    pub limit: u32,
+}

@@ -4,12 +4,12 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params};
 
 use crate::model::id::{ScheduleId, Tick};
-use crate::model::schedule::plan::{NewSchedule, Schedule};
+use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
 use crate::model::task::Task;
 use crate::model::time::Time;
 use crate::store::Error;
 use crate::store::rows::{self, Columns, task_columns};
-use crate::store::schedules::{Schedules, Shown};
+use crate::store::schedules::Schedules;
 
 use super::{Sqlite, failed, json};
 
