@@ -15,6 +15,7 @@ use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
 
 use super::options::Options;
+use super::schedules;
 
 /// Where the answer to a command goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -51,6 +52,20 @@ pub enum Error {
         /// The field and what is wrong with it.
         invalid: Invalid,
     },
+    /// No such schedule, or none that this caller may know of.
+    #[error("there is no schedule {0}; `taskdaemon schedule list` shows those there are")]
+    NoSchedule(schedules::Called),
+    /// The name is taken.
+    #[error("there is a schedule `{0}` already; remove it, or replace it with `--replace`")]
+    ScheduleExists(String),
+    /// The owner has as many as a user may have.
+    #[error("you have {0} schedules, which is as many as one user may have; remove some")]
+    TooManySchedules(u64),
+    /// The schedule's rule is not to run a task beside another.
+    #[error(
+        "a task of schedule `{0}` is not over, and its overlap rule is `skip`; wait, or cancel it"
+    )]
+    StillRunning(String),
     /// The task's state does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -183,6 +198,8 @@ pub enum Command {
         /// The task when it is over.
         reply: Reply<View>,
     },
+    /// Make or change a schedule.
+    Schedule(schedules::Ask),
     /// Answer at the end of this turn: shows that the engine makes progress.
     Ping {
         /// When the engine's turn began.

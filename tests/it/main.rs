@@ -2,9 +2,11 @@
 
 mod api;
 mod bed;
+mod calendar;
 mod cli;
 mod clocks;
 mod config;
+mod cron;
 mod daemon;
 mod freeze;
 mod handover;
@@ -14,6 +16,7 @@ mod notify_socket;
 mod packaging;
 mod profile;
 mod runner;
+mod schedules;
 mod signals;
 mod sim;
 mod store;
