@@ -33,6 +33,7 @@ mod peer;
 mod pieces;
 pub mod problem;
 mod query;
+pub mod queues;
 pub mod schedules;
 pub mod serve;
 mod stream;
@@ -154,6 +155,12 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(tasks::retry))
         .route("/v1/tasks/{id}/log", get(log::log))
+        .route("/v1/queues", get(queues::list))
+        .route(
+            "/v1/queues/{queue}",
+            get(queues::show).patch(queues::set).delete(queues::remove),
+        )
+        .route("/v1/queues/{queue}/{verb}", post(queues::change))
         .route("/v1/schedules", post(schedules::add).get(schedules::list))
         .route(
             "/v1/schedules/{schedule}",

@@ -197,6 +197,16 @@ impl From<Error> for Problem {
             Error::ScheduleExists(_) => (StatusCode::CONFLICT, "schedule_exists", None),
             Error::TooManySchedules(_) => (StatusCode::CONFLICT, "too_many_schedules", None),
             Error::StillRunning(_) => (StatusCode::CONFLICT, "still_running", None),
+            Error::NoQueue(_) => (StatusCode::NOT_FOUND, "queue_not_found", None),
+            Error::Draining(_) => (StatusCode::CONFLICT, "queue_draining", None),
+            Error::QueueInUse { .. } => (StatusCode::CONFLICT, "queue_in_use", None),
+            Error::AdminOnly(_) => (StatusCode::FORBIDDEN, "not_permitted", None),
+            Error::Quota { .. } => (StatusCode::CONFLICT, "quota", None),
+            Error::TooFast { wait, .. } => {
+                let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
+                let after = Some(seconds.saturating_add(1));
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limited", after)
+            }
             Error::Refused(refusal) => (StatusCode::CONFLICT, refusal_code(refusal), None),
             Error::KeyReused { .. } => (StatusCode::CONFLICT, "key_reused", None),
             Error::Unenforceable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unenforceable", None),

@@ -18,6 +18,7 @@ use crate::client::{self, Client};
 mod demo;
 mod logs;
 mod process;
+mod queues;
 mod schedules;
 mod status;
 mod submit;
@@ -59,6 +60,9 @@ enum Verb {
     Cancel(tasks::IdArgs),
     /// Run a task again that is over
     Retry(tasks::IdArgs),
+    /// Look at queues, and set their limits
+    #[command(subcommand)]
+    Queue(queues::Verb),
     /// Make tasks at set times
     #[command(subcommand)]
     Schedule(schedules::Verb),
@@ -201,6 +205,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Wait(args) => online(tasks::wait(&args, setting)),
         Verb::Cancel(args) => online(tasks::change(&args, "cancel", setting)),
         Verb::Retry(args) => online(tasks::change(&args, "retry", setting)),
+        Verb::Queue(verb) => online(queues::queue(verb, setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Status => online(status::status(setting)),
         Verb::Health => online(status::health(setting)),

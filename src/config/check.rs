@@ -192,6 +192,16 @@ fn engine(config: &Config) -> Result<(), Found> {
                 .suggest("leave it out for no limit"),
         );
     }
+    if engine.user_running == Some(0) {
+        return Err(
+            Found::new("engine.user_running", "0 would let no task start")
+                .suggest("leave it out for no limit"),
+        );
+    }
+    if engine.user_waiting == Some(0) {
+        return Err(Found::new("engine.user_waiting", "0 would let no task in")
+            .suggest("leave it out for no limit"));
+    }
     within("engine.backlog", engine.backlog, 1, 1_000_000_000)?;
     within("engine.commands", engine.commands, 1, 1_000_000)
 }

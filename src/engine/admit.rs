@@ -1,82 +1,186 @@
 //! Which ready tasks may start now.
 //!
-//! Slots in use are counted in the database in the same transaction as the
-//! claim, so no counter can drift. Of every queue with room the best tasks are
-//! looked at, and the best of all of them start.
+//! Everything is counted from rows in the claim's own transaction, so no
+//! counter can drift. Looked at are, of each queue with room, the first task of
+//! each user: the cost grows with users and starts, not with the backlog. Whose
+//! turn it is, [`crate::model::admit`] says.
 
+use std::collections::BTreeMap;
+
+use crate::model::admit::{self, Head, Live, Scarce, Shares};
 use crate::model::attempt::{Attempt, AttemptKey, Usage, profile_runner};
-use crate::model::task::{Event, Task};
+use crate::model::queue::Queue;
+use crate::model::task::{Event, State, Task};
 use crate::model::time::Time;
-use crate::store::{self, QueueUse, Store};
+use crate::store::{self, Store};
 
 use super::Engine;
-use super::options::Options;
 
-/// How many more attempts a queue may have, seen alone.
-#[must_use]
-pub(super) fn queue_room(queue: &QueueUse, options: &Options) -> u32 {
-    if queue.paused {
-        return 0;
-    }
-    let limit = queue
-        .concurrency
-        .or(options.queue_concurrency)
-        .unwrap_or(u32::MAX);
-    limit.saturating_sub(queue.used)
+/// Groups settled in one turn after a group limit was changed.
+const GROUPS: u32 = 200;
+
+/// A queue that has ready tasks, and room for some of them.
+struct Lane {
+    queue: Queue,
+    room: u32,
 }
 
+/// Such queues, by their row.
+type Lanes = BTreeMap<i64, Lane>;
+
 impl<S: Store> Engine<S> {
+    /// Starts what may start, and learns when a rate allows more.
     pub(super) fn admit(&mut self, now: Time) -> Result<(), store::Error> {
+        self.next_start = None;
+        self.regroup(now)?;
         let Some(runner) = self.runner.clone() else {
             return Ok(());
         };
-        let queues = self.store.queues()?;
-        let used: u32 = queues.iter().map(|queue| queue.used).sum();
-        let free = self.options.slots.saturating_sub(used);
-        for task in self.best(&queues, free)? {
-            let next = AttemptKey {
-                task: task.id,
-                number: task.attempt + 1,
+        let mut shares: Shares = self.store.live_by_owner()?.into_iter().collect();
+        let free = self.options.slots.saturating_sub(shares.all());
+        if free == 0 {
+            return Ok(());
+        }
+        let mut lanes = self.lanes(&shares, now)?;
+        let scarce = self.scarce(&lanes, free);
+        let mut heads = Vec::new();
+        for queue in lanes.keys() {
+            heads.extend(self.store.heads(*queue)?);
+        }
+        let most = self.options.user_running.unwrap_or(u32::MAX);
+        while shares.all() < self.options.slots {
+            heads.retain(|head: &Head| {
+                let lane = lanes.get(&head.queue);
+                shares.of_owner(head.owner) < most && lane.is_some_and(|lane| lane.room > 0)
+            });
+            let Some(index) = admit::next(&heads, &shares, &self.served, scarce) else {
+                break;
             };
-            if self.strangers.contains(&next) {
+            let head = heads.swap_remove(index);
+            heads.extend(self.store.next_head(&head)?);
+            let Some(lane) = lanes.get_mut(&head.queue) else {
+                continue;
+            };
+            if !self.claim(&head, &lane.queue, &runner.instance, now)? {
                 continue;
             }
-            // Ready by the query's own condition; should it not be, it is left
-            // where it is.
-            let Ok(task) = self.advance(task, Event::Claim, None, now)? else {
-                continue;
-            };
-            let profile = task.spec.profile.as_deref().map(profile_runner);
-            self.store.begin_attempt(&Attempt {
-                key: task.attempt_key(),
-                runner: profile.unwrap_or_else(|| runner.instance.clone()),
-                // As this process sees it, which is what `recover` compares
-                // with: the runner may be shown another one, in a container
-                // or behind other walls.
-                boot: self.boot.clone(),
-                claimed: now,
-                started: None,
-                ended: None,
-                outcome: None,
-                usage: Usage::default(),
-            })?;
+            lane.room -= 1;
+            lane.queue.start(now);
+            self.served.note(head.queue, head.owner);
+            shares.add(Live {
+                queue: head.queue,
+                owner: head.owner,
+                count: 1,
+            });
+        }
+        self.keep_rates(&lanes, now)
+    }
+
+    /// Keeps what was taken from the rates of queues.
+    fn keep_rates(&mut self, lanes: &Lanes, now: Time) -> Result<(), store::Error> {
+        for lane in lanes.values().filter(|lane| lane.queue.rate.is_some()) {
+            self.store.save_queue(&lane.queue)?;
+            self.start_again_at(lane.queue.used_up(now));
         }
         Ok(())
     }
 
-    fn best(&mut self, queues: &[QueueUse], free: u32) -> Result<Vec<Task>, store::Error> {
-        if free == 0 {
-            return Ok(Vec::new());
-        }
-        let mut ready = Vec::new();
-        for queue in queues {
-            let room = queue_room(queue, &self.options).min(free);
-            if room > 0 {
-                ready.extend(self.store.ready(queue.id, room)?);
+    /// Queues with ready tasks and room for some.
+    fn lanes(&mut self, shares: &Shares, now: Time) -> Result<Lanes, store::Error> {
+        let mut lanes = Lanes::new();
+        for queue in self.store.ready_queues()? {
+            let live = shares.of_queue(queue.id);
+            let room = queue.room(live, self.options.queue_concurrency);
+            if queue.paused || room == 0 {
+                continue;
             }
+            if let Some(until) = queue.used_up(now) {
+                self.start_again_at(Some(until));
+                continue;
+            }
+            let room = room.min(queue.starts(now));
+            lanes.insert(queue.id, Lane { queue, room });
         }
-        ready.sort_by_key(|task| (task.rank(), task.id));
-        ready.truncate(usize::try_from(free).unwrap_or(usize::MAX));
-        Ok(ready)
+        Ok(lanes)
+    }
+
+    /// Where users stand against each other: for slots, when more tasks could
+    /// start than there are free ones.
+    fn scarce(&self, lanes: &Lanes, free: u32) -> Scarce {
+        let could = |lane: &Lane| {
+            let ready = self.store.count_of_queue(lane.queue.id, State::Queued);
+            ready.min(lane.room.into())
+        };
+        if lanes.values().map(could).sum::<u64>() > free.into() {
+            Scarce::Slots
+        } else {
+            Scarce::Room
+        }
+    }
+
+    fn start_again_at(&mut self, until: Option<Time>) {
+        self.next_start = [self.next_start, until].into_iter().flatten().min();
+    }
+
+    /// Lets groups follow a new group limit, some in each turn.
+    fn regroup(&mut self, now: Time) -> Result<(), store::Error> {
+        if self.regrouping {
+            self.regrouping = self.store.regroup(GROUPS)?;
+            self.start_again_at(self.regrouping.then_some(now));
+        }
+        Ok(())
+    }
+
+    /// Starts a task; not when its number is taken or its group is full.
+    fn claim(
+        &mut self,
+        head: &Head,
+        queue: &Queue,
+        runner: &str,
+        now: Time,
+    ) -> Result<bool, store::Error> {
+        let Some(task) = self.store.task(head.task)? else {
+            return Ok(false);
+        };
+        let next = AttemptKey {
+            task: task.id,
+            number: task.attempt + 1,
+        };
+        if self.strangers.contains(&next) || self.is_crowded(&task, queue)? {
+            return Ok(false);
+        }
+        // Ready by the query's own condition; should it not be, it is left
+        // where it is.
+        let Ok(task) = self.advance(task, Event::Claim, None, now)? else {
+            return Ok(false);
+        };
+        let profile = task.spec.profile.as_deref().map(profile_runner);
+        self.store.begin_attempt(&Attempt {
+            key: task.attempt_key(),
+            runner: profile.unwrap_or_else(|| runner.to_owned()),
+            // As this process sees it, which is what `recover` compares
+            // with: the runner may be shown another one, in a container
+            // or behind other walls.
+            boot: self.boot.clone(),
+            claimed: now,
+            started: None,
+            ended: None,
+            outcome: None,
+            usage: Usage::default(),
+        })?;
+        Ok(true)
+    }
+
+    /// Whether as many of its group are live as may be, though the task is
+    /// open: so it can be while groups follow a lower group limit.
+    fn is_crowded(&mut self, task: &Task, queue: &Queue) -> Result<bool, store::Error> {
+        let Some(group) = &task.group else {
+            return Ok(false);
+        };
+        let crowded = self.store.live_of_group(queue.id, group)? >= queue.group_limit();
+        if crowded {
+            self.store.settle_group(queue.id, group)?;
+        }
+        Ok(crowded)
     }
 }

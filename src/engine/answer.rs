@@ -2,6 +2,7 @@
 
 use crate::model::task::Task;
 use crate::model::time::Time;
+use crate::store::queues::Lane;
 
 use super::command::{Error, Reply, Submitted, View};
 use super::schedules::Changed;
@@ -17,6 +18,8 @@ pub(super) enum Answer {
     View(Reply<View>, Result<Box<View>, Error>),
     /// To whoever asked about a schedule.
     Schedule(Reply<Changed>, Result<Box<Changed>, Error>),
+    /// To whoever changed a queue.
+    Queue(Reply<Lane>, Result<Box<Lane>, Error>),
     /// To a ping.
     Pong(Reply<Time>, Time),
     /// To a shutdown.
@@ -31,6 +34,7 @@ impl Answer {
             Self::Task(reply, result) => drop(reply.send(result.map(|task| *task))),
             Self::View(reply, result) => drop(reply.send(result.map(|view| *view))),
             Self::Schedule(reply, result) => drop(reply.send(result.map(|changed| *changed))),
+            Self::Queue(reply, result) => drop(reply.send(result.map(|lane| *lane))),
             Self::Pong(reply, at) => drop(reply.send(Ok(at))),
             Self::Done(reply) => drop(reply.send(Ok(()))),
         }
@@ -44,6 +48,7 @@ impl Answer {
             // Nothing was asked to change, so nothing is unknown: ask again.
             Self::View(reply, _) => drop(reply.send(Err(Error::Stopping))),
             Self::Schedule(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Queue(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Pong(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Done(reply) => drop(reply.send(Err(Error::Unknown))),
         }

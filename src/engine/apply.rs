@@ -29,6 +29,7 @@ impl<S: Store> Engine<S> {
             }
             Command::Wait { caller, id, reply } => self.wait(caller, id, reply),
             Command::Schedule(ask) => self.about_schedule(ask, now),
+            Command::Queue(ask) => self.about_queue(ask),
             Command::Ping { reply } => {
                 self.answers.push(Answer::Pong(reply, now));
                 Ok(())
@@ -76,7 +77,7 @@ impl<S: Store> Engine<S> {
     ) -> Result<(), store::Error> {
         let result = match self.known(tasks)? {
             Err(error) => Err(error),
-            Ok(known) => match self.room(tasks, known.len()) {
+            Ok(known) => match self.may_enter(tasks, &known, now)? {
                 Err(error) => Err(error),
                 Ok(()) => Ok(self.accept(tasks, &known, now)?),
             },
@@ -113,6 +114,23 @@ impl<S: Store> Engine<S> {
             );
         }
         Ok(Ok(known))
+    }
+
+    /// Whether the host, the queues and the user's quota have room for a submit.
+    fn may_enter(
+        &mut self,
+        tasks: &[NewTask],
+        known: &HashMap<usize, Submitted>,
+        now: Time,
+    ) -> Result<Result<(), Error>, store::Error> {
+        let new = |(index, _): &(usize, &NewTask)| !known.contains_key(index);
+        let new = tasks.iter().enumerate().filter(new);
+        if let Err(error) = self.open_to(new.map(|(_, task)| task.queue.as_str()))? {
+            return Ok(Err(error));
+        }
+        let new = u64::try_from(tasks.len() - known.len()).unwrap_or(u64::MAX);
+        let room = self.room(tasks, known.len());
+        Ok(room.and_then(|()| self.quota(tasks, new, now)))
     }
 
     fn room(&self, tasks: &[NewTask], known: usize) -> Result<(), Error> {

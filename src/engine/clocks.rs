@@ -31,6 +31,9 @@ impl<S: Store> Engine<S> {
                 let _step = self.advance(task, Event::ClockSet { by }, None, now)?;
             }
             self.fall_back(now)?;
+            // Rates are told by the clock.
+            self.submits.forget();
+            self.hungry = true;
         }
         self.store.keep_lead(&boot, lead)
     }

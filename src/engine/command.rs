@@ -3,19 +3,22 @@
 //! Each command that changes state carries its reply, which is sent after the
 //! change is on disk and never before.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
 use crate::model::check::Invalid;
 use crate::model::id::TaskId;
 use crate::model::notice::Notice;
+use crate::model::rate::Rate;
 use crate::model::reason::Reason;
 use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
 
 use super::options::Options;
-use super::schedules;
+use super::{queues, schedules};
 
 /// Where the answer to a command goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -66,6 +69,44 @@ pub enum Error {
         "a task of schedule `{0}` is not over, and its overlap rule is `skip`; wait, or cancel it"
     )]
     StillRunning(String),
+    /// No such queue.
+    #[error("there is no queue `{0}`; `taskdaemon queue list` shows those there are")]
+    NoQueue(String),
+    /// The queue takes no new tasks.
+    #[error("queue `{0}` is draining and takes no new tasks; an admin can `resume` it")]
+    Draining(String),
+    /// The queue has tasks that are not over.
+    #[error(
+        "queue `{name}` has {tasks} unfinished tasks; wait until they are over, or cancel them"
+    )]
+    QueueInUse {
+        /// Its name.
+        name: String,
+        /// How many.
+        tasks: u64,
+    },
+    /// The caller is no admin.
+    #[error("only an admin may {0}")]
+    AdminOnly(&'static str),
+    /// The user has as many tasks waiting as one may have.
+    #[error(
+        "you have {waiting} tasks waiting, and one user may have {most}; \
+         wait until some have started, or cancel some"
+    )]
+    Quota {
+        /// How many there are.
+        waiting: u64,
+        /// How many there may be.
+        most: u64,
+    },
+    /// The user hands in more often than one may.
+    #[error("you submit more often than {rate}; put several tasks into one submit, or wait")]
+    TooFast {
+        /// How often one may.
+        rate: Rate,
+        /// Until the next is let in.
+        wait: Duration,
+    },
     /// The task's state does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -200,6 +241,8 @@ pub enum Command {
     },
     /// Make or change a schedule.
     Schedule(schedules::Ask),
+    /// Change a queue.
+    Queue(queues::Ask),
     /// Answer at the end of this turn: shows that the engine makes progress.
     Ping {
         /// When the engine's turn began.

@@ -14,8 +14,10 @@ use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
 use crate::model::spec::NewTask;
 use crate::model::task::Task;
 use crate::model::time::Time;
+use crate::store::queues::Lane;
 
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
+use super::queues;
 use super::reader::{Query, ScheduleView};
 use super::schedules::{self, Called, Changed};
 use super::snapshot::Snapshot;
@@ -166,6 +168,42 @@ impl Handle {
     /// See [`Error`].
     pub async fn schedules(&self, shown: Shown) -> Result<Vec<Schedule>, Error> {
         self.read(|reply| Query::Schedules { shown, reply }).await
+    }
+
+    /// Changes a queue.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn change_queue(
+        &self,
+        caller: Caller,
+        name: String,
+        change: queues::Change,
+    ) -> Result<Lane, Error> {
+        if let queues::Change::Set(limits) = &change {
+            let invalid = |invalid| Error::Invalid {
+                index: None,
+                invalid,
+            };
+            limits.check(&name).map_err(invalid)?;
+        }
+        self.ask(|reply| {
+            Command::Queue(queues::Ask {
+                caller,
+                name,
+                change,
+                reply,
+            })
+        })
+        .await
+    }
+
+    /// Every queue, by name.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn queues(&self) -> Result<Vec<Lane>, Error> {
+        self.read(|reply| Query::Queues { reply }).await
     }
 
     /// The engine's own figures, as of its last turn.

@@ -17,6 +17,8 @@ pub mod handle;
 mod news;
 pub mod options;
 mod profile;
+pub mod queues;
+mod quota;
 pub mod reader;
 mod runner;
 pub mod schedules;
@@ -25,6 +27,7 @@ pub mod snapshot;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::model::admit::Served;
 use crate::model::attempt::AttemptKey;
 use crate::model::event::{Event as Row, Kind};
 use crate::model::id::TaskId;
@@ -38,6 +41,7 @@ use command::{Command, Reply, RunnerUp, View};
 use effect::{Effect, Order};
 use news::News;
 use options::Options;
+use quota::Submits;
 use snapshot::{Phase, Snapshot};
 
 /// Timers handled between two looks at the database.
@@ -71,6 +75,12 @@ pub struct Engine<S> {
     turned: Turned,
     /// Whether something may have become startable since the last look.
     hungry: bool,
+    /// When a rate next lets something start that waits for it.
+    next_start: Option<Time>,
+    /// Whether groups have still to follow a new group limit.
+    regrouping: bool,
+    served: Served,
+    submits: Submits,
     /// The next nominal time of all schedules.
     next_tick: Option<Time>,
     snapshot: Snapshot,
@@ -92,6 +102,10 @@ impl<S: Store> Engine<S> {
             news: Vec::new(),
             turned: Turned::default(),
             hungry: true,
+            next_start: None,
+            regrouping: true,
+            served: Served::default(),
+            submits: Submits::default(),
             next_tick: None,
             snapshot: Snapshot::default(),
         }
@@ -167,12 +181,13 @@ impl<S: Store> Engine<S> {
         if !self.turned.over && self.next_tick.is_some_and(|at| at <= now) {
             self.tick(now)?;
         }
-        if self.hungry && !self.turned.over {
+        let is_due = self.next_start.is_some_and(|at| at <= now);
+        if (self.hungry || is_due) && !self.turned.over {
             self.admit(now)?;
             self.hungry = false;
         }
         self.tell_waiters()?;
-        let next = [self.store.next_wake()?, self.next_tick];
+        let next = [self.store.next_wake()?, self.next_tick, self.next_start];
         self.turned.next = next.into_iter().flatten().min();
         self.store.commit()
     }
@@ -305,6 +320,7 @@ impl<S: Store> Engine<S> {
         self.snapshot.used = u32::try_from(used).unwrap_or(u32::MAX);
         self.snapshot.slots = self.options.slots;
         self.snapshot.queue_concurrency = self.options.queue_concurrency;
+        self.snapshot.user_running = self.options.user_running;
         self.snapshot.runner.clone_from(&self.runner);
         self.snapshot.turned = now;
     }

@@ -37,6 +37,13 @@ pub(super) enum News {
         /// How many, as far as they were counted.
         times: u64,
     },
+    /// A schedule made no task, since its queue takes none.
+    Drained {
+        /// Name of the schedule.
+        schedule: String,
+        /// Name of the queue.
+        queue: String,
+    },
     /// A schedule made no task, since one of its tasks was not over.
     LeftOut {
         /// Name of the schedule.
@@ -69,6 +76,11 @@ impl News {
                 schedule,
                 times,
                 "schedule {schedule}: {times} times passed while it could not fire, and are left out"
+            ),
+            Self::Drained { schedule, queue } => tracing::info!(
+                schedule,
+                queue,
+                "schedule {schedule}: made no task, since queue {queue} is draining"
             ),
             Self::LeftOut { schedule, task } => tracing::info!(
                 schedule,

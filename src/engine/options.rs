@@ -2,6 +2,7 @@
 //!
 //! Plain values; `config` reads and checks them, the engine obeys them.
 
+use crate::model::rate::Rate;
 use crate::model::setting::Kind::{Live, Restart};
 use crate::model::setting::settings;
 
@@ -15,6 +16,13 @@ settings! {
         queue_concurrency: Option<u32> = None, Live, "4";
         /// Most unfinished tasks; a submit beyond it is refused.
         backlog: u64 = 10_000_000, Live;
+        /// Most tasks of one user that wait, for whatever it be; a submit beyond it is refused.
+        /// Absent: only `backlog` counts. Like the next two it is for everyone, admins too.
+        user_waiting: Option<u64> = None, Live, "100_000";
+        /// Attempts of one user running at once. Absent: users share the slots.
+        user_running: Option<u32> = None, Live, "8";
+        /// Most submits of one user, each of one task or many. Absent: no limit.
+        user_submits: Option<Rate> = None, Live, "\"600/1m\"";
         /// Most schedules of one user.
         user_schedules: u64 = 10_000, Live;
         /// Most commands waiting for the engine; beyond it clients are told to try again.

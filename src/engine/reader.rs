@@ -7,12 +7,14 @@ use tokio::sync::watch;
 
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
+use crate::model::queue::Queue;
 use crate::model::reason::Reason;
 use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
+use crate::store::queues::{Crowd, Lane, Queues as _};
 use crate::store::schedules::Schedules as _;
 use crate::store::sqlite::Sqlite;
-use crate::store::{self, QueueUse, Store};
+use crate::store::{self, Store};
 
 use super::command::{Caller, Error, Reply, View};
 use super::schedules::Called;
@@ -61,6 +63,11 @@ pub enum Query {
         /// The schedules, in the order of their numbers.
         reply: Reply<Vec<Schedule>>,
     },
+    /// Every queue.
+    Queues {
+        /// The queues, by name.
+        reply: Reply<Vec<Lane>>,
+    },
     /// A page of tasks.
     List {
         /// Which.
@@ -99,6 +106,7 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
             Query::Schedules { shown, reply } => {
                 drop(reply.send(reader.store.schedules(shown).map_err(storage)));
             }
+            Query::Queues { reply } => drop(reply.send(reader.store.lanes().map_err(storage))),
             Query::List { filter, reply } => drop(reply.send(reader.list(&filter))),
         }
     }
@@ -125,8 +133,8 @@ impl Reader {
             .filter(|task| caller.may_touch(task.owner))
             .ok_or(Error::NotFound(id))?;
         let attempts = self.store.attempts(id).map_err(storage)?;
-        let queues = self.store.queues().map_err(storage)?;
-        let reason = explain(&task, &queues, &self.snapshot.borrow());
+        let crowd = self.store.crowd(std::slice::from_ref(&task));
+        let reason = explain(&task, &crowd.map_err(storage)?, &self.snapshot.borrow());
         Ok(View {
             task,
             attempts,
@@ -149,10 +157,10 @@ impl Reader {
 
     fn list(&mut self, filter: &Filter) -> Result<Vec<View>, Error> {
         let tasks = self.store.list(filter).map_err(storage)?;
-        let queues = self.store.queues().map_err(storage)?;
+        let crowd = self.store.crowd(&tasks).map_err(storage)?;
         let snapshot = self.snapshot.borrow();
         let view = |task| {
-            let reason = explain(&task, &queues, &snapshot);
+            let reason = explain(&task, &crowd, &snapshot);
             View {
                 task,
                 attempts: Vec::new(),
@@ -165,11 +173,11 @@ impl Reader {
 
 /// Why a task is not over: every state but the last ones has a reason.
 #[must_use]
-pub fn explain(task: &Task, queues: &[QueueUse], snapshot: &Snapshot) -> Option<Reason> {
+pub fn explain(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Option<Reason> {
     match task.state {
         State::Blocked => Some(Reason::Dependency),
         State::Scheduled => Some(why_scheduled(task)),
-        State::Queued => Some(why_queued(task, queues, snapshot)),
+        State::Queued => Some(why_queued(task, crowd, snapshot)),
         State::Running => Some(Reason::Itself { until: task.wake }),
         State::Paused => Some(Reason::Resume),
         State::Stopping => Some(Reason::Stopping { until: task.wake }),
@@ -193,30 +201,52 @@ fn why_scheduled(task: &Task) -> Reason {
     }
 }
 
-fn why_queued(task: &Task, queues: &[QueueUse], snapshot: &Snapshot) -> Reason {
+/// What stands in the way of a ready task, the thing that lasts longest first.
+fn why_queued(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Reason {
     if snapshot.phase == Phase::Stopping {
         return Reason::Shutdown;
     }
     if snapshot.runner.is_none() {
         return Reason::NoRunner;
     }
-    if let Some(queue) = queues.iter().find(|queue| queue.name == task.queue) {
-        if queue.paused {
-            return Reason::QueuePaused {
-                queue: queue.name.clone(),
-            };
-        }
-        let limit = queue.concurrency.or(snapshot.queue_concurrency);
-        if let Some(total) = limit.filter(|total| queue.used >= *total) {
-            return Reason::QueueSlot {
-                queue: queue.name.clone(),
-                used: queue.used,
-                total,
-            };
-        }
+    let queue = crowd.queues.iter().find(|queue| queue.name == task.queue);
+    if let Some(reason) = queue.and_then(|queue| why_in(queue, task, crowd, snapshot)) {
+        return reason;
+    }
+    let live = crowd.shares.of_owner(task.owner);
+    if let Some(limit) = snapshot.user_running.filter(|limit| live >= *limit) {
+        let owner = task.owner;
+        return Reason::UserSlot { owner, limit };
     }
     Reason::Slot {
         used: snapshot.used,
         total: snapshot.slots,
     }
+}
+
+/// What of its queue stands in a task's way.
+fn why_in(queue: &Queue, task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Option<Reason> {
+    let name = || queue.name.clone();
+    if queue.paused {
+        return Some(Reason::QueuePaused { queue: name() });
+    }
+    if crowd.shut.contains(&task.id) {
+        return Some(Reason::Group {
+            group: task.group.clone().unwrap_or_default(),
+            limit: queue.group_limit(),
+        });
+    }
+    if let Some(until) = queue.used_up(snapshot.turned) {
+        let queue = name();
+        return Some(Reason::Rate { queue, until });
+    }
+    let used = crowd.shares.of_queue(queue.id);
+    let limit = queue.concurrency.or(snapshot.queue_concurrency);
+    limit
+        .filter(|total| used >= *total)
+        .map(|total| Reason::QueueSlot {
+            queue: name(),
+            used,
+            total,
+        })
 }

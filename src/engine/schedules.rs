@@ -151,6 +151,14 @@ impl<S: Store> Engine<S> {
         if self.store.has_tick(tick)? {
             return Ok(None);
         }
+        let queue = std::iter::once(schedule.task.queue.as_str());
+        if self.open_to(queue)?.is_err() {
+            self.news.push(News::Drained {
+                schedule: schedule.name.clone(),
+                queue: schedule.task.queue.clone(),
+            });
+            return Ok(None);
+        }
         let before = match schedule.rule.overlap {
             Overlap::Allow => Vec::new(),
             Overlap::Skip | Overlap::Queue | Overlap::Replace => {
@@ -310,6 +318,10 @@ impl<S: Store> Engine<S> {
             Change::Resume => {}
             Change::Remove => self.store.remove_schedule(schedule.id)?,
             Change::Trigger => {
+                let queue = std::iter::once(schedule.task.queue.as_str());
+                if let Err(error) = self.open_to(queue)? {
+                    return Ok(Err(error));
+                }
                 task = self.fire(&schedule, now, now)?;
                 if task.is_none() {
                     return Ok(Err(Error::StillRunning(schedule.name)));

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub slots: u32,
     /// Attempts at once in a queue that has no limit of its own.
     pub queue_concurrency: Option<u32>,
+    /// Attempts at once of one user.
+    pub user_running: Option<u32>,
     /// Slots in use.
     pub used: u32,
     /// The connected runner.

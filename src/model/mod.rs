@@ -6,6 +6,7 @@
 //! system is decided on this floor.
 
 pub mod accept;
+pub mod admit;
 pub mod attempt;
 pub mod capture;
 pub mod check;
@@ -16,6 +17,8 @@ pub mod id;
 pub mod live;
 pub mod notice;
 pub mod quantity;
+pub mod queue;
+pub mod rate;
 pub mod reason;
 pub mod retry;
 pub mod schedule;

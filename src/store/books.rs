@@ -144,7 +144,14 @@ impl Books {
 
     /// Tasks of a queue in a state.
     pub(super) fn of_queue(&self, queue: i64, state: State) -> u64 {
-        self.sum(state, |line| line.queue == queue)
+        let what = rows::state_number(state);
+        let first = |queue| Line {
+            what,
+            queue,
+            owner: 0,
+        };
+        let lines = self.lines.range(first(queue)..first(queue + 1));
+        lines.map(|(_, number)| number.unsigned_abs()).sum()
     }
 
     fn sum(&self, state: State, counts: impl Fn(&Line) -> bool) -> u64 {

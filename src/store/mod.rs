@@ -13,6 +13,7 @@ pub mod lock;
 pub mod migrate;
 mod open;
 pub mod options;
+pub mod queues;
 mod rows;
 pub mod schedules;
 pub mod sqlite;
@@ -97,28 +98,13 @@ pub struct KeyHolder {
     pub body_hash: [u8; 32],
 }
 
-/// A queue and how full it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueUse {
-    /// The queue's row.
-    pub id: i64,
-    /// Its name.
-    pub name: String,
-    /// Its own limit, where it has one.
-    pub concurrency: Option<u32>,
-    /// Whether it starts nothing.
-    pub paused: bool,
-    /// Tasks of it with a live attempt.
-    pub used: u32,
-}
-
 /// Where tasks, attempts and events are kept.
 ///
 /// Between [`begin`](Self::begin) and [`commit`](Self::commit) every change is
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store: clocks::Clocks + schedules::Schedules {
+pub trait Store: clocks::Clocks + queues::Queues + schedules::Schedules {
     /// Opens a transaction.
     ///
     /// # Errors
@@ -132,7 +118,7 @@ pub trait Store: clocks::Clocks + schedules::Schedules {
     fn commit(&mut self) -> Result<(), Error>;
 
     /// Stores a new task: blocked, or ready or to be ready as the model says at
-    /// `now`.
+    /// `now`. Its group key is settled, see [`queues::Queues`].
     ///
     /// # Errors
     /// The database refused.
@@ -151,7 +137,8 @@ pub trait Store: clocks::Clocks + schedules::Schedules {
     fn task(&mut self, id: TaskId) -> Result<Option<Task>, Error>;
 
     /// Saves what changes in a task's life. `before` is the state and attempt
-    /// it was read with, and fences the change.
+    /// it was read with, and fences the change. Its group key is settled, see
+    /// [`queues::Queues`].
     ///
     /// # Errors
     /// [`Error::Fenced`], or the database refused.
@@ -162,18 +149,6 @@ pub trait Store: clocks::Clocks + schedules::Schedules {
     /// # Errors
     /// The database refused.
     fn input(&mut self, id: TaskId) -> Result<Option<Vec<u8>>, Error>;
-
-    /// Every queue with its live tasks, counted now.
-    ///
-    /// # Errors
-    /// The database refused.
-    fn queues(&mut self) -> Result<Vec<QueueUse>, Error>;
-
-    /// The first ready tasks of a queue, best first: by rank and id.
-    ///
-    /// # Errors
-    /// The database refused, or a row is damaged.
-    fn ready(&mut self, queue: i64, limit: u32) -> Result<Vec<Task>, Error>;
 
     /// Tasks whose `wake` is not after `now`, earliest first.
     ///

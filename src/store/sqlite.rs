@@ -2,6 +2,7 @@
 //! How it is opened and set up is in `open.rs`, how rows are read in `rows.rs`.
 
 mod clocks;
+mod queues;
 mod schedules;
 
 use std::collections::HashMap;
@@ -19,8 +20,9 @@ use crate::model::task::{State, Task};
 use crate::model::time::Time;
 
 use super::books::Books;
+use super::queues::Queues as _;
 use super::rows::{self, attempt_columns, task_columns};
-use super::{Error, KeyHolder, QueueUse, Store};
+use super::{Error, KeyHolder, Store};
 
 /// A connection to the embedded database.
 #[derive(Debug)]
@@ -62,9 +64,12 @@ impl Sqlite {
         if let Some(id) = self.queues.get(name) {
             return Ok(*id);
         }
-        self.statement("INSERT INTO queue (name) VALUES (?1) ON CONFLICT (name) DO NOTHING")?
-            .execute([name])
-            .map_err(failed("make a queue"))?;
+        self.statement(
+            "INSERT INTO queue (name) VALUES (?1) \
+             ON CONFLICT (name) DO UPDATE SET gone = 0 WHERE gone = 1",
+        )?
+        .execute([name])
+        .map_err(failed("make a queue"))?;
         let id = self
             .statement("SELECT id FROM queue WHERE name = ?1")?
             .query_row([name], |row| row.get(0))
@@ -106,9 +111,9 @@ impl Store for Sqlite {
         let hash = new.key.as_ref().map(|_| new.body_hash);
         self.statement(
             "INSERT INTO task (id, state, queue, priority, owner, created, due, wake, name, labels, \
-             key, body_hash, spec, rank, delay, group_key, unique_key, deadline, schedule, nominal) \
+             key, body_hash, spec, rank, delay, group_key, open, unique_key, deadline, schedule, nominal) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
-             ?18, ?19, ?20)",
+             ?18, ?19, ?20, ?21)",
         )?
         .execute(params![
             task.id.0,
@@ -127,6 +132,7 @@ impl Store for Sqlite {
             task.rank(),
             task.delay.map(rows::delay_number),
             task.group,
+            task.group.is_none(),
             task.unique,
             task.deadline.map(Time::micros),
             task.tick.map(|tick| tick.schedule.0),
@@ -139,6 +145,13 @@ impl Store for Sqlite {
                 .map_err(failed("store standard input"))?;
         }
         self.books.count(queue, task.owner, None, Some(task.state));
+        if let Some(group) = task
+            .group
+            .as_deref()
+            .filter(|_| task.state == State::Queued)
+        {
+            self.settle_group(queue, group)?;
+        }
         Ok(task)
     }
 
@@ -208,6 +221,15 @@ impl Store for Sqlite {
             let queue = self.queue(&after.queue)?;
             self.books
                 .count(queue, after.owner, Some(before.0), Some(after.state));
+            // A claim leaves the group as it is: the task stays open.
+            let claim = before.0 == State::Queued && after.state.is_live();
+            let held = |state: State| state == State::Queued || state.is_live();
+            if let Some(group) = &after.group
+                && (held(before.0) || held(after.state))
+                && !claim
+            {
+                self.settle_group(queue, group)?;
+            }
         }
         Ok(())
     }
@@ -217,35 +239,6 @@ impl Store for Sqlite {
             .query_row([id.0], |row| row.get(0))
             .optional()
             .map_err(failed("read standard input"))
-    }
-
-    fn queues(&mut self) -> Result<Vec<QueueUse>, Error> {
-        // The states are spelled out so that the partial index can be used.
-        let sql = "SELECT q.id, q.name, q.concurrency, q.paused, \
-             (SELECT count(*) FROM task AS t WHERE t.queue = q.id AND t.state IN (3, 4, 5)) \
-             FROM queue AS q ORDER BY q.id";
-        self.rows(sql, [], |row| {
-            let read = || -> rusqlite::Result<QueueUse> {
-                Ok(QueueUse {
-                    id: row.get(0)?,
-                    name: row.get(1)?,
-                    concurrency: row.get(2)?,
-                    paused: row.get(3)?,
-                    used: row.get(4)?,
-                })
-            };
-            read().map_err(failed("read a queue"))
-        })
-    }
-
-    fn ready(&mut self, queue: i64, limit: u32) -> Result<Vec<Task>, Error> {
-        let sql = concat!(
-            "SELECT ",
-            task_columns!(),
-            " FROM task AS t JOIN queue AS q ON q.id = t.queue \
-             WHERE t.state = 2 AND t.open = 1 AND t.queue = ?1 ORDER BY t.rank, t.id LIMIT ?2"
-        );
-        self.rows(sql, params![queue, limit], rows::task)
     }
 
     fn awake(&mut self, now: Time, limit: u32) -> Result<Vec<Task>, Error> {

@@ -10,6 +10,7 @@ use taskdaemon::model::task::{Delay, State};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
 use taskdaemon::store::migrate::APPLICATION_ID;
+use taskdaemon::store::queues::Queues as _;
 use taskdaemon::store::sqlite::Sqlite;
 
 use crate::store::{new_task, options};
@@ -46,9 +47,11 @@ fn a_file_of_version_1_keeps_its_tasks_clocks_counts_and_numbers() {
     version_1(dir.path());
     let mut store = Sqlite::open(dir.path(), &options()).expect("open");
     let task = |store: &mut Sqlite, id| store.task(TaskId(id)).expect("read").expect("there");
-    let ready = store.ready(1, 10).expect("ready");
-    assert_eq!(ready.len(), 1);
-    assert_eq!(ready[0].rank(), 2_000_000_000 - 4 * 300_000_000);
+    let heads = store.heads(1).expect("heads");
+    let places: Vec<_> = heads.iter().map(|head| (head.rank, head.task.0)).collect();
+    assert_eq!(places, [(2_000_000_000 - 4 * 300_000_000, 1)]);
+    let queue = store.queue_named("default").expect("read").expect("there");
+    assert_eq!((queue.concurrency, queue.group_limit()), (Some(3), 1));
     assert_eq!(task(&mut store, 2).delay, Some(Delay::Backoff));
     assert_eq!(task(&mut store, 2).wake, Some(Time::from_micros(5_000)));
     let running = task(&mut store, 3);

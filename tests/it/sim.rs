@@ -7,33 +7,41 @@
 //! outside and are the only judge. The seed is printed on failure;
 //! `TASKDAEMON_SIM_SEED=N` replays one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use taskdaemon::engine::command::{Abilities, Caller, Command, RunnerUp};
+use taskdaemon::engine::command::{Abilities, Caller, Command, Error, RunnerUp, Submitted};
 use taskdaemon::engine::effect::{Effect, Verdict};
 use taskdaemon::engine::options::Options;
+use taskdaemon::engine::queues::{Ask, Change};
 use taskdaemon::engine::reader::explain;
 use taskdaemon::engine::{Engine, Turned};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
 use taskdaemon::model::filter::Filter;
 use taskdaemon::model::id::TaskId;
+use taskdaemon::model::queue::{Limits, Queue};
+use taskdaemon::model::rate::Rate;
 use taskdaemon::model::retry::Retry;
-use taskdaemon::model::task::State;
+use taskdaemon::model::task::{State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
+use taskdaemon::store::queues::{Lane, Queues as _};
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
 
 use crate::store::{new_task, options};
 
-const SLOTS: u32 = 3;
+const SLOTS: u32 = 4;
+/// Attempts at once of one user.
+const OF_USER: u32 = 3;
+/// Attempts at once in a queue that says nothing else.
+const OF_QUEUE: u32 = 2;
 const CALLER: Caller = Caller {
     uid: 1000,
-    admin: false,
+    admin: true,
 };
 
 /// A runner as the engine sees it: what it holds, and what has ended.
@@ -64,6 +72,10 @@ struct World {
     steady: bool,
     /// Attempts whose end was reported once and may be reported again, late.
     old: Vec<AttemptKey>,
+    /// Queues as they were answered to be.
+    queues: BTreeMap<String, Queue>,
+    /// Attempts that were live after the turn before.
+    live: HashSet<AttemptKey>,
 }
 
 impl World {
@@ -83,6 +95,8 @@ impl World {
             launched: HashMap::new(),
             keys: 0,
             old: Vec::new(),
+            queues: BTreeMap::new(),
+            live: HashSet::new(),
             steady: false,
         }
     }
@@ -99,7 +113,8 @@ impl World {
         let store = Sqlite::open(dir, &options()).expect("open");
         let limits = Options {
             slots: SLOTS,
-            queue_concurrency: Some(2),
+            queue_concurrency: Some(OF_QUEUE),
+            user_running: Some(OF_USER),
             ..Options::default()
         };
         let mut engine = Engine::new(store, limits, format!("boot-{}", self.boot));
@@ -314,8 +329,9 @@ impl World {
     fn commands(&mut self, answers: &mut Vec<Asked>) -> Vec<Command> {
         let mut commands = Vec::new();
         for _ in 0..self.below(4) {
-            match self.below(8) {
+            match self.below(9) {
                 0..=3 => commands.push(self.submit(answers)),
+                8 => commands.push(self.change_queue(answers)),
                 4 => {
                     let (reply, answer) = oneshot::channel();
                     let id = self.some_task();
@@ -385,7 +401,11 @@ impl World {
         let (reply, answer) = oneshot::channel();
         let mut new = new_task("true");
         new.queue = format!("q{}", self.below(3));
+        new.owner += self.below(2);
         new.priority = i32::try_from(self.below(3)).expect("small");
+        if self.chance(2) {
+            new.group = Some(format!("g{}", self.below(2)));
+        }
         new.spec.retry = Retry {
             max_attempts: 1 + self.below(3),
             ..Retry::default()
@@ -416,10 +436,61 @@ impl World {
                 ..new_task("true")
             };
         }
-        answers.push(Asked::Submit(answer));
+        answers.push(Asked::Submit(new.queue.clone(), new.key.is_some(), answer));
         Command::Submit {
             tasks: vec![new],
             reply,
+        }
+    }
+
+    fn change_queue(&mut self, answers: &mut Vec<Asked>) -> Command {
+        let (reply, answer) = oneshot::channel();
+        let mut some = |most: u32| (self.below(4) > 0).then(|| 1 + self.below(most));
+        let (concurrency, group_limit, starts) = (some(4), some(3), some(3));
+        let period = Duration::from_millis(1 + u64::from(self.below(3_000)));
+        let change = match self.below(8) {
+            0 => Change::Pause,
+            1 => Change::Drain,
+            2 => Change::Remove,
+            3 | 4 => Change::Resume,
+            5 => Change::Set(Limits {
+                rate: Some(starts.and_then(|count| Rate::new(count, period))),
+                ..Limits::default()
+            }),
+            6 => Change::Set(Limits {
+                group_limit: Some(group_limit),
+                ..Limits::default()
+            }),
+            _ => Change::Set(Limits {
+                concurrency: Some(concurrency),
+                ..Limits::default()
+            }),
+        };
+        let name = format!("q{}", self.below(3));
+        answers.push(Asked::Queue(name.clone(), change, answer));
+        ask(name, change, reply)
+    }
+
+    /// What was answered about a queue is how it is.
+    fn changed(&mut self, name: String, change: Change, answer: Result<Lane, Error>) {
+        match answer {
+            Ok(_) if change == Change::Remove => drop(self.queues.remove(&name)),
+            Ok(lane) => drop(self.queues.insert(name, lane.queue)),
+            Err(Error::NoQueue(_) | Error::QueueInUse { .. }) => {}
+            Err(error) => panic!("{name}: {change:?}: {error}"),
+        }
+    }
+
+    fn submitted(&mut self, queue: &str, repeated: bool, answer: Result<Vec<Submitted>, Error>) {
+        let queue = self.queues.get(queue).cloned().unwrap_or_default();
+        match answer {
+            Ok(submitted) => {
+                assert!(repeated || !queue.draining, "taken by a draining queue");
+                let ids = submitted.iter().map(|one| one.id);
+                self.acknowledged.extend(ids);
+            }
+            Err(Error::Draining(_)) => assert!(queue.draining, "{queue:?}"),
+            Err(error) => panic!("a good task was refused: {error}"),
         }
     }
 
@@ -449,31 +520,110 @@ fn lost(key: AttemptKey, at: Time) -> Command {
     }
 }
 
+type Answer<T> = oneshot::Receiver<Result<T, Error>>;
+
 enum Asked {
-    Submit(
-        oneshot::Receiver<
-            Result<Vec<taskdaemon::engine::command::Submitted>, taskdaemon::engine::command::Error>,
-        >,
-    ),
-    Other(
-        oneshot::Receiver<
-            Result<taskdaemon::model::task::Task, taskdaemon::engine::command::Error>,
-        >,
-    ),
+    /// To which queue, and whether it may have been a repetition.
+    Submit(String, bool, Answer<Vec<Submitted>>),
+    Queue(String, Change, Answer<Lane>),
+    Other(Answer<Task>),
+}
+
+fn ask(name: String, change: Change, reply: oneshot::Sender<Result<Lane, Error>>) -> Command {
+    Command::Queue(Ask {
+        caller: CALLER,
+        name,
+        change,
+        reply,
+    })
+}
+
+/// What may be at once: of queues, groups, users and the host, each with how
+/// many are live and how many may be.
+fn limits(world: &World, live: &[&Task]) -> BTreeMap<String, (u32, u32)> {
+    let mut found = BTreeMap::new();
+    let mut count = |what: String, most: u32| {
+        let (now, _) = found.entry(what).or_insert((0, most));
+        *now += 1;
+    };
+    for task in live {
+        let queue = world.queues.get(&task.queue).cloned().unwrap_or_default();
+        let most = queue.concurrency.unwrap_or(OF_QUEUE);
+        count("host".to_owned(), SLOTS);
+        count(format!("user {}", task.owner), OF_USER);
+        count(format!("queue {}", task.queue), most);
+        if let Some(group) = &task.group {
+            count(
+                format!("group {group} of {}", task.queue),
+                queue.group_limit(),
+            );
+        }
+    }
+    found
+}
+
+/// Whenever an attempt began, nothing that it counts for had too many; and
+/// lowering a limit ended none.
+fn check_limits(world: &mut World, all: &[Task]) {
+    let live: Vec<&Task> = all.iter().filter(|task| task.state.is_live()).collect();
+    let begun = live
+        .iter()
+        .filter(|task| !world.live.contains(&task.attempt_key()));
+    let begun: Vec<&Task> = begun.copied().collect();
+    let touched = limits(world, &begun);
+    for (what, (now, most)) in limits(world, &live) {
+        assert!(
+            !touched.contains_key(&what) || now <= most,
+            "{what}: {now} of {most}"
+        );
+    }
+    for task in begun {
+        let queue = world.queues.get(&task.queue).cloned().unwrap_or_default();
+        assert!(!queue.paused, "task {} began in a paused queue", task.id);
+    }
+    world.live = live.iter().map(|task| task.attempt_key()).collect();
+}
+
+/// Of a group's ready tasks, the first are open, as many as may run.
+fn check_groups(world: &World, all: &[Task], shut: &HashSet<TaskId>) {
+    let mut groups: BTreeMap<(&String, &String), Vec<&Task>> = BTreeMap::new();
+    for task in all {
+        if let Some(group) = &task.group {
+            groups.entry((&task.queue, group)).or_default().push(task);
+        }
+    }
+    for ((queue, group), tasks) in groups {
+        let limit = world.queues.get(queue).map_or(1, Queue::group_limit);
+        let live = tasks.iter().filter(|task| task.state.is_live()).count();
+        let room = usize::try_from(limit).expect("small").saturating_sub(live);
+        let mut ready: Vec<_> = tasks
+            .into_iter()
+            .filter(|task| task.state == State::Queued)
+            .collect();
+        ready.sort_by_key(|task| (task.rank(), task.id));
+        for (place, task) in ready.iter().enumerate() {
+            let is_shut = shut.contains(&task.id);
+            assert_eq!(
+                is_shut,
+                place >= room,
+                "{group} of {queue}: {place} of {room}"
+            );
+        }
+    }
 }
 
 /// Everything acknowledged is there, attempts have no gaps, nothing waits
 /// without a reason, and no more runs than may.
-fn check(world: &World, engine: &mut Engine<Sqlite>) {
+fn check(world: &mut World, engine: &mut Engine<Sqlite>) {
     let snapshot = engine.snapshot().clone();
     let store = engine.store();
-    let queues = store.queues().expect("read");
     let all = store
         .list(&Filter {
             limit: u32::MAX,
             ..Filter::default()
         })
         .expect("read");
+    let crowd = store.crowd(&all).expect("read");
     let present: BTreeSet<_> = all.iter().map(|task| task.id).collect();
     let lost: Vec<_> = world.acknowledged.difference(&present).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
@@ -503,15 +653,15 @@ fn check(world: &World, engine: &mut Engine<Sqlite>) {
             task.id
         );
         assert_eq!(
-            explain(task, &queues, &snapshot).is_none(),
+            explain(task, &crowd, &snapshot).is_none(),
             task.state.is_terminal()
         );
         assert_eq!(task.ended.is_some(), task.state.is_terminal());
         assert!(task.tries <= task.spec.retry.max_attempts);
     }
     assert_eq!(store.tally(), tally, "the tally is what is there");
-    assert!(queues.iter().map(|queue| queue.used).sum::<u32>() <= SLOTS);
-    assert!(queues.iter().all(|queue| queue.used <= 2), "{queues:?}");
+    check_limits(world, &all);
+    check_groups(world, &all, &crowd.shut);
 }
 
 /// Launches repeated to one runner are ignored by it; a new runner never gets
@@ -530,12 +680,13 @@ fn run(seed: u64, turns: u32) {
         let turned = engine.turn(commands, world.now).expect("turn");
         for answer in asked {
             match answer {
-                Asked::Submit(mut answer) => {
-                    let submitted = answer.try_recv().expect("answered in its turn");
-                    let submitted = submitted.expect("a good task is accepted");
-                    world
-                        .acknowledged
-                        .extend(submitted.iter().map(|one| one.id));
+                Asked::Submit(queue, repeated, mut answer) => {
+                    let answer = answer.try_recv().expect("answered in its turn");
+                    world.submitted(&queue, repeated, answer);
+                }
+                Asked::Queue(name, change, mut answer) => {
+                    let answer = answer.try_recv().expect("answered in its turn");
+                    world.changed(name, change, answer);
                 }
                 Asked::Other(mut answer) => drop(answer.try_recv().expect("answered in its turn")),
             }
@@ -551,7 +702,7 @@ fn run(seed: u64, turns: u32) {
         } else {
             world.carry_out(turned);
         }
-        check(&world, &mut engine);
+        check(&mut world, &mut engine);
     }
     let twice: Vec<_> = world
         .launched
@@ -575,6 +726,13 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
     world.steady = true;
     world.connected = true;
     let mut commands = vec![Command::RunnerDown, world.introduction()];
+    for name in ["q0", "q1", "q2"] {
+        let (reply, _) = oneshot::channel();
+        commands.push(ask(name.to_owned(), Change::Resume, reply));
+        if let Some(queue) = world.queues.get_mut(name) {
+            (queue.paused, queue.draining) = (false, false);
+        }
+    }
     commands.extend(world.reports());
     let turned = engine.turn(commands, world.now).expect("turn");
     world.carry_out(turned);

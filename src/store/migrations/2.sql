@@ -7,6 +7,10 @@ ALTER TABLE queue ADD COLUMN rate_us     INTEGER;
 -- Until when the rate is used up: the token bucket's one number (`model/rate.rs`).
 ALTER TABLE queue ADD COLUMN rate_until  INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE queue ADD COLUMN group_limit INTEGER;
+-- After a change of the group limit: the last group key that obeys it already.
+ALTER TABLE queue ADD COLUMN regroup     TEXT;
+-- Removed, and kept for the tasks that are over; the next one brings it back.
+ALTER TABLE queue ADD COLUMN gone        INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE queue ADD COLUMN hooks       TEXT;
 
 -- `rank` is the start order with ageing in it (`Task::rank`), lowest first.
@@ -34,6 +38,9 @@ UPDATE task SET time_limit = wake WHERE state = 3;
 DROP INDEX task_ready;
 -- The claim: the first entry of a queue and owner is the next of theirs.
 CREATE INDEX task_ready ON task (queue, owner, rank, id) WHERE state = 2 AND open = 1;
+-- Slots in use, counted and not kept: by queue and by owner.
+DROP INDEX task_live;
+CREATE INDEX task_live ON task (queue, owner) WHERE state IN (3, 4, 5);
 -- Who is next, or in front, of a group key.
 CREATE INDEX task_group ON task (queue, group_key, open, rank, id)
     WHERE group_key IS NOT NULL AND state IN (2, 3, 4, 5);

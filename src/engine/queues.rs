@@ -1,0 +1,117 @@
+//! Queues: what is asked of them, and who may.
+//!
+//! A queue is there from its first task on, or from when its limits were set.
+//! All changes count from the next start on; none ends what runs.
+
+use crate::model::queue::{Limits, Queue};
+use crate::model::task::State;
+use crate::store::queues::Lane;
+use crate::store::{self, Store};
+
+use super::Engine;
+use super::answer::Answer;
+use super::command::{Caller, Error, Reply};
+
+/// What can be asked of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Have other limits. Makes the queue where there is none.
+    Set(Limits),
+    /// Start nothing.
+    Pause,
+    /// Start tasks and take new ones.
+    Resume,
+    /// Take nothing new, and run what is there.
+    Drain,
+    /// Be forgotten, limits and all.
+    Remove,
+}
+
+/// What enters the engine about a queue.
+#[derive(Debug)]
+pub struct Ask {
+    /// Who asks.
+    pub caller: Caller,
+    /// Name of the queue.
+    pub name: String,
+    /// What is to change.
+    pub change: Change,
+    /// The queue afterwards.
+    pub reply: Reply<Lane>,
+}
+
+impl<S: Store> Engine<S> {
+    pub(super) fn about_queue(&mut self, ask: Ask) -> Result<(), store::Error> {
+        let result = if ask.caller.admin {
+            self.change_queue(ask.name, ask.change)?
+        } else {
+            Err(Error::AdminOnly("change a queue"))
+        };
+        self.hungry |= result.is_ok();
+        self.answers
+            .push(Answer::Queue(ask.reply, result.map(Box::new)));
+        Ok(())
+    }
+
+    fn change_queue(
+        &mut self,
+        name: String,
+        change: Change,
+    ) -> Result<Result<Lane, Error>, store::Error> {
+        let found = match self.store.queue_named(&name)? {
+            None if matches!(change, Change::Set(_)) => Some(self.store.make_queue(&name)?),
+            found => found,
+        };
+        let Some(mut queue) = found else {
+            return Ok(Err(Error::NoQueue(name)));
+        };
+        match change {
+            Change::Set(limits) => {
+                self.regrouping |= limits.group_limit.is_some();
+                limits.set(&mut queue);
+            }
+            Change::Pause => queue.paused = true,
+            Change::Drain => queue.draining = true,
+            Change::Resume => (queue.paused, queue.draining) = (false, false),
+            Change::Remove => return self.remove_queue(queue),
+        }
+        self.store.save_queue(&queue)?;
+        Ok(Ok(self.lane(queue)))
+    }
+
+    fn remove_queue(&mut self, queue: Queue) -> Result<Result<Lane, Error>, store::Error> {
+        let lane = self.lane(queue);
+        let unfinished = State::ALL.iter().zip(lane.counts);
+        let unfinished = unfinished.filter(|(state, _)| !state.is_terminal());
+        let tasks: u64 = unfinished.map(|(_, count)| count).sum();
+        if tasks > 0 {
+            let name = lane.queue.name;
+            return Ok(Err(Error::QueueInUse { name, tasks }));
+        }
+        self.store.remove_queue(&lane.queue)?;
+        Ok(Ok(lane))
+    }
+
+    fn lane(&self, queue: Queue) -> Lane {
+        let count = |state| self.store.count_of_queue(queue.id, state);
+        Lane {
+            counts: State::ALL.map(count),
+            queue,
+        }
+    }
+
+    /// Refuses new tasks where one of these queues takes none.
+    pub(super) fn open_to<'t>(
+        &mut self,
+        queues: impl Iterator<Item = &'t str>,
+    ) -> Result<Result<(), Error>, store::Error> {
+        let mut last = "";
+        for name in queues {
+            if name != last && self.store.is_draining(name)? {
+                return Ok(Err(Error::Draining(name.to_owned())));
+            }
+            last = name;
+        }
+        Ok(Ok(()))
+    }
+}
