@@ -24,10 +24,6 @@ use super::{Shared, body, head, json};
 /// not there stays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(
-    clippy::option_option,
-    reason = "absent, null and a value are three different wishes"
-)]
 pub struct AskedLimits {
     /// Attempts at once.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
@@ -41,10 +37,6 @@ pub struct AskedLimits {
 }
 
 /// What is there was given, be it `null`.
-#[expect(
-    clippy::option_option,
-    reason = "absent, null and a value are three different wishes"
-)]
 fn given<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,

@@ -88,11 +88,14 @@ impl<S: Store> Engine<S> {
     /// Queues with ready tasks and room for some.
     fn lanes(&mut self, shares: &Shares, now: Time) -> Result<Lanes, store::Error> {
         let mut lanes = Lanes::new();
-        for queue in self.store.ready_queues()? {
+        for mut queue in self.store.ready_queues()? {
             let live = shares.of_queue(queue.id);
             let room = queue.room(live, self.options.queue_concurrency);
             if queue.paused || room == 0 {
                 continue;
+            }
+            if queue.mend(now) {
+                self.store.save_queue(&queue)?;
             }
             if let Some(until) = queue.used_up(now) {
                 self.start_again_at(Some(until));

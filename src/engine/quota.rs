@@ -26,6 +26,8 @@ impl Submits {
             self.0.retain(|_, until| *until > now);
         }
         let until = self.0.entry(owner).or_default();
+        // The rate may have been another one before a reload.
+        *until = rate.mend(*until, now);
         if rate.free(*until, now) == 0 {
             return Err(rate.next(*until, now));
         }

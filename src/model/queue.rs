@@ -61,6 +61,15 @@ impl Queue {
         (next > now).then_some(next)
     }
 
+    /// Mends its rate's bucket; whether that changed anything.
+    pub fn mend(&mut self, now: Time) -> bool {
+        let until = self.rate_until;
+        if let Some(rate) = self.rate {
+            self.rate_until = rate.mend(until, now);
+        }
+        self.rate_until != until
+    }
+
     /// Counts a start.
     pub fn start(&mut self, now: Time) {
         if let Some(rate) = self.rate {

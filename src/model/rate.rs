@@ -76,6 +76,13 @@ impl Rate {
         until.micros().clamp(now.micros(), empty)
     }
 
+    /// The bucket as it can be: one that was emptied by a clock since set back,
+    /// or at a slower rate, is empty now and fills from now on.
+    #[must_use]
+    pub fn mend(self, until: Time, now: Time) -> Time {
+        until.min(Time::from_micros(now.micros().saturating_add(self.depth())))
+    }
+
     /// How many may start now, of a bucket that is full again at `until`.
     #[must_use]
     pub fn free(self, until: Time, now: Time) -> u32 {
@@ -171,6 +178,9 @@ mod tests {
         let now = at(0);
         assert_eq!(rate.free(until, now), 0);
         assert_eq!(rate.next(until, now), at(6_000_000));
+        let mended = rate.mend(until, now);
+        assert_eq!(rate.free(mended, at(6_000_000)), 1);
+        assert_eq!(rate.mend(mended, at(6_000_000)), mended);
     }
 
     #[test]

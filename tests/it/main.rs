@@ -1,5 +1,6 @@
 //! Integration tests: one binary, one file per room.
 
+mod admission;
 mod api;
 mod bed;
 mod calendar;
@@ -15,10 +16,12 @@ mod notify;
 mod notify_socket;
 mod packaging;
 mod profile;
+mod queues;
 mod runner;
 mod schedules;
 mod signals;
 mod sim;
 mod store;
+mod store_queues;
 mod telemetry;
 mod tidy;

@@ -19,6 +19,7 @@ mod http;
 mod latency;
 mod load;
 mod process;
+#[expect(dead_code, reason = "other benchmarks have goals of other kinds")]
 mod report;
 mod start;
 mod submit;
@@ -77,7 +78,7 @@ fn main() -> anyhow::Result<()> {
         .with_context(|| format!("cannot make a directory in {}", args.dir.display()))?;
     disk::spread(base.path());
     let wanted = |part| args.only.is_empty() || args.only.contains(&part);
-    let mut report = Report::new(args.rounds);
+    let mut report = Report::new("spine", ["taskdaemon", "yardstick"], args.rounds);
     for round in 1..=args.rounds {
         eprintln!("round {round} of {}", args.rounds);
         let dir = base.path().join(round.to_string());

@@ -11,6 +11,8 @@ pub(crate) enum Goal {
     None,
     /// At least so much of the yardstick.
     Ratio(f64),
+    /// No more than so much of the yardstick.
+    RatioAtMost(f64),
     /// No more than this.
     AtMost(f64),
 }
@@ -38,14 +40,22 @@ struct Shown<'r> {
 /// All figures, in the order in which they were first measured.
 #[derive(Debug)]
 pub(crate) struct Report {
+    /// Name of the benchmark.
+    name: &'static str,
+    /// Headings of what is measured, and of what it is measured by.
+    heads: [&'static str; 2],
     rounds: u32,
     rows: Vec<Row>,
 }
 
 impl Report {
-    pub(crate) const fn new(rounds: u32) -> Self {
-        let rows = Vec::new();
-        Self { rounds, rows }
+    pub(crate) const fn new(name: &'static str, heads: [&'static str; 2], rounds: u32) -> Self {
+        Self {
+            name,
+            heads,
+            rounds,
+            rows: Vec::new(),
+        }
     }
 
     /// What the machine can do.
@@ -97,7 +107,7 @@ impl Report {
         );
         println!(
             "{:<44} {:>12} {:>12} {:>4}  {:>6}  {:<10} verdict",
-            "", "taskdaemon", "yardstick", "", "ratio", "goal"
+            "", self.heads[0], self.heads[1], "", "ratio", "goal"
         );
         let mut missed = 0;
         for shown in self.rows.iter().map(Row::shown) {
@@ -128,7 +138,7 @@ impl Report {
     pub(crate) fn json(&self) -> anyhow::Result<String> {
         let rows: Vec<_> = self.rows.iter().map(Row::shown).collect();
         let value = serde_json::json!({
-            "benchmark": "spine",
+            "benchmark": self.name,
             "version": taskdaemon::VERSION,
             "cores": cores(),
             "kernel": kernel(),
@@ -151,6 +161,7 @@ impl Row {
         let met = match self.goal {
             Goal::None => None,
             Goal::Ratio(least) => ratio.map(|ratio| ratio >= least),
+            Goal::RatioAtMost(most) => ratio.map(|ratio| ratio <= most),
             Goal::AtMost(most) => median.map(|median| median <= most),
         };
         Shown {
@@ -168,6 +179,7 @@ impl Goal {
         match self {
             Self::None => String::new(),
             Self::Ratio(least) => format!("≥ {least:.2} ×"),
+            Self::RatioAtMost(most) => format!("≤ {most:.2} ×"),
             Self::AtMost(most) => format!("≤ {most}"),
         }
     }
