@@ -12,10 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::engine::command::{Caller, Error};
 use crate::engine::queues::Change;
 use crate::model::check::queue_name;
-use crate::model::queue::Limits;
+use crate::model::queue::{Lane, Limits};
 use crate::model::rate::Rate;
 use crate::model::task::State as TaskState;
-use crate::store::queues::Lane;
 
 use super::problem::{self, Problem};
 use super::{Shared, body, head, json};

@@ -1,8 +1,8 @@
 //! Answers held back until the commit that makes them true.
 
+use crate::model::queue::Lane;
 use crate::model::task::Task;
 use crate::model::time::Time;
-use crate::store::queues::Lane;
 
 use super::command::{Error, Reply, Submitted, View};
 use super::schedules::Changed;

@@ -10,11 +10,11 @@ use crate::clock;
 use crate::model::check::Invalid;
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
+use crate::model::queue::Lane;
 use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
 use crate::model::spec::NewTask;
 use crate::model::task::Task;
 use crate::model::time::Time;
-use crate::store::queues::Lane;
 
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
 use super::queues;

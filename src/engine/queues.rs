@@ -3,9 +3,8 @@
 //! A queue is there from its first task on, or from when its limits were set.
 //! All changes count from the next start on; none ends what runs.
 
-use crate::model::queue::{Limits, Queue};
+use crate::model::queue::{Lane, Limits, Queue};
 use crate::model::task::State;
-use crate::store::queues::Lane;
 use crate::store::{self, Store};
 
 use super::Engine;

@@ -7,11 +7,11 @@ use tokio::sync::watch;
 
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
-use crate::model::queue::Queue;
+use crate::model::queue::{Lane, Queue};
 use crate::model::reason::Reason;
 use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
-use crate::store::queues::{Crowd, Lane, Queues as _};
+use crate::store::queues::{Crowd, Queues as _};
 use crate::store::schedules::Schedules as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, Store};

@@ -2,6 +2,7 @@
 
 use super::check::{Invalid, queue_name};
 use super::rate::Rate;
+use super::task::State;
 use super::time::Time;
 
 /// Tasks of one group key that run at once in a queue that says nothing else.
@@ -76,6 +77,15 @@ impl Queue {
             self.rate_until = rate.take(self.rate_until, now);
         }
     }
+}
+
+/// A queue with its tasks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lane {
+    /// It.
+    pub queue: Queue,
+    /// Its tasks in each state, in the order of [`State::ALL`].
+    pub counts: [u64; State::ALL.len()],
 }
 
 /// New limits of a queue. What is `None` stays; what is `Some(None)` is no

@@ -4,19 +4,10 @@ use std::collections::HashSet;
 
 use crate::model::admit::{Head, Live, Shares};
 use crate::model::id::TaskId;
-use crate::model::queue::Queue;
-use crate::model::task::{State, Task};
+use crate::model::queue::{Lane, Queue};
+use crate::model::task::Task;
 
 use super::Error;
-
-/// A queue with its unfinished tasks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lane {
-    /// It.
-    pub queue: Queue,
-    /// Its tasks in each state, in the order of [`State::ALL`].
-    pub counts: [u64; State::ALL.len()],
-}
 
 /// What tasks may have to wait for, as it is at one moment.
 #[derive(Debug, Clone, Default)]

@@ -12,13 +12,13 @@ use taskdaemon::engine::{Engine, Turned};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
 use taskdaemon::model::filter::Filter;
 use taskdaemon::model::id::TaskId;
-use taskdaemon::model::queue::Limits;
+use taskdaemon::model::queue::{Lane, Limits};
 use taskdaemon::model::reason::Reason;
 use taskdaemon::model::spec::NewTask;
 use taskdaemon::model::task::{AGEING, State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
-use taskdaemon::store::queues::{Lane, Queues as _};
+use taskdaemon::store::queues::Queues as _;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
 

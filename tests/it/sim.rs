@@ -22,13 +22,13 @@ use taskdaemon::engine::{Engine, Turned};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
 use taskdaemon::model::filter::Filter;
 use taskdaemon::model::id::TaskId;
-use taskdaemon::model::queue::{Limits, Queue};
+use taskdaemon::model::queue::{Lane, Limits, Queue};
 use taskdaemon::model::rate::Rate;
 use taskdaemon::model::retry::Retry;
 use taskdaemon::model::task::{State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
-use taskdaemon::store::queues::{Lane, Queues as _};
+use taskdaemon::store::queues::Queues as _;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
 

@@ -10,11 +10,11 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use crate::model::admit::{Head, Live};
 use crate::model::id::TaskId;
-use crate::model::queue::{GROUP_LIMIT, Queue};
+use crate::model::queue::{GROUP_LIMIT, Lane, Queue};
 use crate::model::rate::Rate;
 use crate::model::task::{State, Task};
 use crate::store::Error;
-use crate::store::queues::{Crowd, Lane, Queues};
+use crate::store::queues::{Crowd, Queues};
 use crate::store::rows::{self, Columns};
 
 use super::{Sqlite, failed};
