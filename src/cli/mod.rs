@@ -57,6 +57,10 @@ enum Verb {
     Wait(tasks::IdArgs),
     /// Cancel a task
     Cancel(tasks::IdArgs),
+    /// Freeze a running task; its clocks stand still
+    Pause(tasks::IdArgs),
+    /// Let a paused task go on
+    Resume(tasks::IdArgs),
     /// Run a task again that is over
     Retry(tasks::IdArgs),
     /// Make tasks at set times
@@ -200,6 +204,8 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Logs(args) => online(logs::logs(&args, setting)),
         Verb::Wait(args) => online(tasks::wait(&args, setting)),
         Verb::Cancel(args) => online(tasks::change(&args, "cancel", setting)),
+        Verb::Pause(args) => online(tasks::change(&args, "pause", setting)),
+        Verb::Resume(args) => online(tasks::change(&args, "resume", setting)),
         Verb::Retry(args) => online(tasks::change(&args, "retry", setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Status => online(status::status(setting)),

@@ -16,6 +16,7 @@ use crate::model::time::Time;
 
 use super::options::Options;
 use super::schedules;
+use super::signs::Sign;
 
 /// Where the answer to a command goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -121,6 +122,8 @@ pub struct View {
     pub attempts: Vec<Attempt>,
     /// What it waits for; absent when it is over.
     pub reason: Option<Reason>,
+    /// What its live attempt says of itself.
+    pub sign: Option<Sign>,
 }
 
 /// A runner as it introduces itself.
@@ -182,6 +185,24 @@ pub enum Command {
     },
     /// Run a task again that is over.
     Retry {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// The task afterwards.
+        reply: Reply<Task>,
+    },
+    /// Freeze a running task.
+    Pause {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// The task afterwards.
+        reply: Reply<Task>,
+    },
+    /// Thaw a paused task.
+    Resume {
         /// Who asks.
         caller: Caller,
         /// Which.

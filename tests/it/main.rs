@@ -18,6 +18,7 @@ mod profile;
 mod runner;
 mod schedules;
 mod signals;
+mod signs;
 mod sim;
 mod store;
 mod telemetry;

@@ -26,6 +26,7 @@ mod install;
 mod leave;
 mod load;
 mod notices;
+mod pause;
 mod profile;
 mod renew;
 mod security;
