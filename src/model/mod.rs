@@ -12,6 +12,7 @@ pub mod check;
 pub mod event;
 pub mod filter;
 pub mod id;
+pub mod live;
 pub mod quantity;
 pub mod reason;
 pub mod retry;
