@@ -26,6 +26,7 @@ mod install;
 mod kill;
 mod leave;
 mod load;
+mod notices;
 mod profile;
 mod renew;
 mod security;
