@@ -1,4 +1,5 @@
-//! The wire: what a task looks like in JSON, coming in and going out.
+//! The wire: what a task looks like in JSON, going out; `asked.rs` has it
+//! coming in.
 //!
 //! Names are the same in HTTP, on the command line and in files. Written by
 //! hand, so that changing the model never changes the wire by accident.
@@ -13,120 +14,10 @@ use crate::model::quantity::{ByteSize, format_duration};
 use crate::model::spec::OnInterrupt;
 use crate::model::task::Task;
 
-use super::json::{object, objects};
-use super::number::{Cores, Factor, Pairs, Span, Stamp};
-
-/// A task to submit, or a list of them under `tasks`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Submit {
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// Variables.
-    #[serde(skip_serializing_if = "is_default")]
-    pub env: Pairs,
-    /// Working directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-    /// User to run as.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// File mode creation mask, in octal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub umask: Option<String>,
-    /// Standard input, as text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stdin: Option<String>,
-    /// Standard input, as bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stdin_base64: Option<String>,
-    /// Queue.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue: Option<String>,
-    /// Name for people.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Higher starts first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<i32>,
-    /// Labels.
-    #[serde(skip_serializing_if = "is_default")]
-    pub labels: Pairs,
-    /// Not to be started before this time, in RFC 3339 form.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_at: Option<String>,
-    /// Not to be started before so much time has passed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub delay: Option<Span>,
-    /// Idempotency key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    /// Time limit of one attempt.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
-    /// Time between the request to end and the kill.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub grace: Option<Span>,
-    /// Longest wait in the queue.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue_ttl: Option<Span>,
-    /// Memory limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<ByteSize>,
-    /// CPU limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<Cores>,
-    /// Limit on processes and threads.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pids: Option<u32>,
-    /// Bytes of output kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_cap: Option<ByteSize>,
-    /// Sandbox profile.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub profile: Option<String>,
-    /// What follows an interruption.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub on_interrupt: Option<OnInterrupt>,
-    /// What follows a failed attempt.
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub retry: Option<RetryRule>,
-    /// Several tasks, instead of everything above.
-    #[serde(deserialize_with = "objects", skip_serializing_if = "Option::is_none")]
-    pub tasks: Option<Vec<Self>>,
-}
-
-/// What follows a failed attempt.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetryRule {
-    /// Attempts in all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_attempts: Option<u32>,
-    /// Longest first wait.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backoff: Option<Span>,
-    /// Growth of the wait from try to try.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub factor: Option<Factor>,
-    /// Longest wait of all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backoff_max: Option<Span>,
-}
+use super::number::{Pairs, Stamp};
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-/// The answer to one submitted task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accepted {
-    /// Its number.
-    pub id: i64,
-    /// Where it stands.
-    pub state: String,
-    /// False when this is an earlier task with the same key.
-    pub created: bool,
 }
 
 /// How something ended.
@@ -240,6 +131,12 @@ pub struct TaskInfo {
     pub owner: u32,
     /// Its idempotency key.
     pub key: Option<String>,
+    /// Its group key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// When it must be over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Stamp>,
     /// What it runs, and how.
     #[serde(flatten)]
     pub run: RunInfo,
@@ -280,6 +177,9 @@ pub struct RunInfo {
     /// Longest wait in the queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_ttl: Option<String>,
+    /// Longest silence of an attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<String>,
     /// Memory limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
@@ -329,6 +229,8 @@ impl TaskInfo {
             labels: Pairs(task.labels.clone()),
             owner: task.owner,
             key: task.key.clone(),
+            group: task.group.clone(),
+            deadline: task.deadline.map(Stamp),
             run: RunInfo::of_task(task),
             created_at: Stamp(task.created),
             due_at: Stamp(task.due),
@@ -374,6 +276,7 @@ impl RunInfo {
             timeout: span(spec.timeout_ms),
             grace: span(spec.grace_ms),
             queue_ttl: span(spec.queue_ttl_ms),
+            heartbeat: span(spec.heartbeat_ms),
             memory: size(spec.limits.memory),
             cpu: spec.limits.cpu_milli.map(|milli| f64::from(milli) / 1000.0),
             pids: spec.limits.pids,

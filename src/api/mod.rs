@@ -18,6 +18,7 @@ use crate::engine::handle::Handle;
 use crate::model::time::Time;
 
 pub mod admin;
+pub mod asked;
 mod body;
 mod conn;
 pub mod dto;

@@ -44,6 +44,28 @@ pub struct Cores(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Factor(pub u32);
 
+/// A word, or a whole number, as the text that it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word(pub String);
+
+impl Serialize for Word {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.parse::<u64>() {
+            Ok(number) => serializer.serialize_u64(number),
+            Err(_) => serializer.serialize_str(&self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Decimal {
+            expected: "a word or a whole number",
+            read: |text| Ok(Self(text.to_owned())),
+        })
+    }
+}
+
 /// A decimal number as a whole number of parts, never rounded.
 fn parts(text: &str, decimals: usize) -> Option<u32> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));

@@ -18,12 +18,12 @@ use crate::clock;
 use crate::engine::command::{Caller, Error, Submitted};
 use crate::model::attempt::Limits;
 use crate::model::quantity::ByteSize;
-use crate::model::retry::Retry;
+use crate::model::retry::{Failure, Retry};
 use crate::model::spec::{DEFAULT_QUEUE, NewTask, Spec};
 use crate::model::time::Time;
 
-use super::dto::{Accepted, RetryRule, Submit};
-use super::number::{Span, parse_time};
+use super::asked::{Accepted, RetryRule, Submit};
+use super::number::{Span, Word, parse_time};
 use super::problem::Problem;
 use super::{Shared, body, head, json, problem};
 
@@ -173,6 +173,9 @@ fn batch(
 fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
     let body_hash = hash(&asked);
     let run_at = run_at(&asked, now)?;
+    let deadline = asked.deadline.as_deref();
+    let deadline = deadline.map(|text| moment("deadline", text)).transpose()?;
+    let retry = asked.retry.map_or_else(|| Ok(Retry::default()), retry)?;
     let stdin = match (asked.stdin, asked.stdin_base64) {
         (Some(_), Some(_)) => {
             let detail = "cannot be combined with stdin_base64";
@@ -197,7 +200,12 @@ fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
         name: asked.name,
         labels: asked.labels.0,
         run_at,
+        deadline,
         key: asked.key,
+        group: asked.group,
+        unique: None,
+        after: Vec::new(),
+        tick: None,
         body_hash,
         stdin,
         spec: Spec {
@@ -215,8 +223,9 @@ fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
             timeout_ms: asked.timeout.map(Span::millis),
             grace_ms: asked.grace.map(Span::millis),
             queue_ttl_ms: asked.queue_ttl.map(Span::millis),
+            heartbeat_ms: asked.heartbeat.map(Span::millis),
             output_cap: asked.output_cap.map(ByteSize::bytes),
-            retry: asked.retry.map(retry).unwrap_or_default(),
+            retry,
             on_interrupt: asked.on_interrupt.unwrap_or_default(),
         },
     })
@@ -234,13 +243,18 @@ fn hash(asked: &Submit) -> [u8; 32] {
 fn run_at(asked: &Submit, now: Time) -> Result<Option<Time>, Problem> {
     match (&asked.run_at, asked.delay) {
         (Some(_), Some(_)) => Err(Problem::invalid("delay", "cannot be combined with run_at")),
-        (Some(text), None) => parse_time(text).map(Some).ok_or_else(|| {
-            let detail = "is not a time with an offset, such as 2026-01-31T09:00:00+01:00";
-            Problem::invalid("run_at", detail)
-        }),
+        (Some(text), None) => moment("run_at", text).map(Some),
         (None, Some(delay)) => Ok(Some(now.after(delay.0))),
         (None, None) => Ok(None),
     }
+}
+
+/// A time as the API takes it.
+fn moment(field: &'static str, text: &str) -> Result<Time, Problem> {
+    parse_time(text).ok_or_else(|| {
+        let detail = "is not a time with an offset, such as 2026-01-31T09:00:00+01:00";
+        Problem::invalid(field, detail)
+    })
 }
 
 fn umask(text: &str) -> Result<u32, Problem> {
@@ -251,10 +265,10 @@ fn umask(text: &str) -> Result<u32, Problem> {
         .ok_or_else(|| Problem::invalid("umask", "must be octal digits, such as \"022\""))
 }
 
-fn retry(rule: RetryRule) -> Retry {
+fn retry(rule: RetryRule) -> Result<Retry, Problem> {
     let default = Retry::default();
     let base_ms = rule.backoff.map_or(default.base_ms, Span::millis);
-    Retry {
+    Ok(Retry {
         max_attempts: rule.max_attempts.unwrap_or(default.max_attempts),
         base_ms,
         factor_percent: rule
@@ -264,7 +278,18 @@ fn retry(rule: RetryRule) -> Retry {
         cap_ms: rule
             .backoff_max
             .map_or_else(|| default.cap_ms.max(base_ms), Span::millis),
-    }
+        retry_on: failures("retry.retry_on", &rule.retry_on)?,
+        no_retry_on: failures("retry.no_retry_on", &rule.no_retry_on)?,
+    })
+}
+
+fn failures(field: &'static str, words: &[Word]) -> Result<Vec<Failure>, Problem> {
+    let read = |word: &Word| {
+        word.0
+            .parse()
+            .map_err(|why: String| Problem::invalid(field, why))
+    };
+    words.iter().map(read).collect()
 }
 
 impl Problem {

@@ -13,7 +13,8 @@ use std::time::Duration;
 use tokio::signal::ctrl_c;
 use tokio::sync::Notify;
 
-use crate::api::dto::{Accepted, RetryRule, Submit, TaskInfo};
+use crate::api::asked::{Accepted, RetryRule, Submit};
+use crate::api::dto::TaskInfo;
 use crate::api::number::{Pairs, Span};
 use crate::client::Client;
 use crate::client::follow::{Event, Wish};

@@ -13,12 +13,14 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::api::dto::{Accepted, RetryRule, Submit};
-use crate::api::number::{Cores, Pairs, Span};
+use crate::api::asked::{Accepted, RetryRule, Submit};
+use crate::api::number::{Cores, Pairs, Span, Word};
 use crate::client::follow::{Event, Wish};
 use crate::client::{self, Client};
+use crate::clock;
 use crate::model::check::STDIN_MAX;
 use crate::model::quantity::ByteSize;
+use crate::model::retry::Failure as Failed;
 use crate::model::spec::OnInterrupt;
 
 use super::text::Sink;
@@ -42,6 +44,12 @@ pub(super) struct Args {
     /// Not before so much time has passed: 90s, 1h30m
     #[arg(long = "in", value_name = "DURATION", allow_hyphen_values = true)]
     delay: Option<Span>,
+    /// Must be over by this time, or after so much time: 2026-01-31T18:00, 2h
+    #[arg(long, value_name = "TIME")]
+    deadline: Option<String>,
+    /// Group key: of those with the same one in a queue only so many run at once
+    #[arg(long, value_name = "KEY")]
+    group: Option<String>,
     /// Idempotency key: the same key never makes a second task
     #[arg(long)]
     key: Option<String>,
@@ -66,6 +74,9 @@ pub(super) struct Args {
     /// Longest wait in the queue
     #[arg(long, value_name = "DURATION")]
     queue_ttl: Option<Span>,
+    /// Longest silence on its notify socket (WATCHDOG=1) before it counts as stuck
+    #[arg(long, value_name = "DURATION")]
+    heartbeat: Option<Span>,
     /// Memory limit: 512MiB
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
@@ -89,6 +100,12 @@ pub(super) struct Args {
     /// Longest wait before the first retry; it doubles from there
     #[arg(long, value_name = "DURATION", requires = "retries")]
     backoff: Option<Span>,
+    /// Exit codes and classes to try again: 75,timeout [default: all but oom]
+    #[arg(long, value_name = "LIST", requires = "retries", value_delimiter = ',')]
+    retry_on: Vec<Failed>,
+    /// Exit codes and classes not to try again: 2,spawn
+    #[arg(long, value_name = "LIST", requires = "retries", value_delimiter = ',')]
+    no_retry_on: Vec<Failed>,
     /// When the runner or the host dies under it: retry, or hold (failed until `retry`)
     #[arg(long, value_name = "WHAT", value_parser = on_interrupt)]
     on_interrupt: Option<OnInterrupt>,
@@ -202,6 +219,8 @@ fn order(args: &Args) -> Result<Submit, Failure> {
     let retry = args.retries.map(|retries| RetryRule {
         max_attempts: Some(retries.saturating_add(1)),
         backoff: args.backoff,
+        retry_on: words(&args.retry_on),
+        no_retry_on: words(&args.no_retry_on),
         ..RetryRule::default()
     });
     Ok(Submit {
@@ -216,8 +235,11 @@ fn order(args: &Args) -> Result<Submit, Failure> {
         name: args.name.clone(),
         priority: args.priority,
         labels: pairs(&args.label, "--label")?,
-        run_at: args.at.as_deref().map(time).transpose()?,
+        run_at: args.at.as_deref().map(|at| time("--at", at)).transpose()?,
         delay: args.delay,
+        deadline: args.deadline.as_deref().map(deadline).transpose()?,
+        group: args.group.clone(),
+        heartbeat: args.heartbeat,
         key: Some(match &args.key {
             Some(key) => key.clone(),
             // Ours, so that a lost reply can be asked for again.
@@ -280,7 +302,7 @@ fn input() -> Result<(Option<String>, Option<String>), Failure> {
 }
 
 /// A time with an offset, or one of this host's time zone.
-fn time(text: &str) -> Result<String, Failure> {
+fn time(flag: &str, text: &str) -> Result<String, Failure> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time.to_string());
     }
@@ -290,7 +312,23 @@ fn time(text: &str) -> Result<String, Failure> {
     match local {
         Ok(time) => Ok(time.timestamp().to_string()),
         Err(_) => Err(Failure::Usage(format!(
-            "--at {text}: write 2026-01-31T09:00, or 2026-01-31T09:00:00+01:00"
+            "{flag} {text}: write 2026-01-31T09:00, or 2026-01-31T09:00:00+01:00"
         ))),
     }
+}
+
+/// A time, or how long from now.
+fn deadline(text: &str) -> Result<String, Failure> {
+    let Ok(span) = text.parse::<Span>() else {
+        return time("--deadline", text);
+    };
+    let micros = clock::now().after(span.0).micros();
+    Timestamp::from_microsecond(micros)
+        .map(|time| time.to_string())
+        .map_err(|_| Failure::Usage(format!("--deadline {text}: is too far away")))
+}
+
+fn words(failures: &[Failed]) -> Vec<Word> {
+    let word = |failed: &Failed| Word(failed.to_string());
+    failures.iter().map(word).collect()
 }

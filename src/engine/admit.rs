@@ -4,8 +4,6 @@
 //! claim, so no counter can drift. Of every queue with room the best tasks are
 //! looked at, and the best of all of them start.
 
-use std::cmp::Reverse;
-
 use crate::model::attempt::{Attempt, AttemptKey, Usage, profile_runner};
 use crate::model::task::{Event, Task};
 use crate::model::time::Time;
@@ -77,7 +75,7 @@ impl<S: Store> Engine<S> {
                 ready.extend(self.store.ready(queue.id, room)?);
             }
         }
-        ready.sort_by_key(|task| (Reverse(task.priority), task.due, task.id));
+        ready.sort_by_key(|task| (task.rank(), task.id));
         ready.truncate(usize::try_from(free).unwrap_or(usize::MAX));
         Ok(ready)
     }

@@ -24,7 +24,8 @@ impl<S: Store> Engine<S> {
                 self.ask(caller, id, (Kind::CancelAsked, Event::Cancel), reply, now)
             }
             Command::Retry { caller, id, reply } => {
-                self.ask(caller, id, (Kind::RetryAsked, Event::Retry), reply, now)
+                let event = Event::Retry { blocked: false };
+                self.ask(caller, id, (Kind::RetryAsked, event), reply, now)
             }
             Command::Wait { caller, id, reply } => self.wait(caller, id, reply),
             Command::Ping { reply } => {
@@ -36,6 +37,7 @@ impl<S: Store> Engine<S> {
                 self.hungry = true;
                 Ok(())
             }
+            Command::ClockLead { lead } => self.clock_lead(lead, now),
             Command::RunnerUp(runner) => self.runner_up(runner, now),
             Command::RunnerDown => {
                 self.runner = None;
@@ -154,7 +156,7 @@ impl<S: Store> Engine<S> {
                 all.push(earlier.clone());
                 continue;
             }
-            let task = self.store.insert(new, now)?;
+            let task = self.store.insert(new, false, now)?;
             self.record(&task, Kind::Submitted, Some(new.owner), now)?;
             self.hungry |= task.state == State::Queued;
             all.push(Submitted {

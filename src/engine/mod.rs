@@ -10,6 +10,7 @@ pub mod actor;
 mod admit;
 mod answer;
 mod apply;
+pub mod clocks;
 pub mod command;
 pub mod effect;
 pub mod handle;
@@ -200,9 +201,13 @@ impl<S: Store> Engine<S> {
             | Event::Skip { .. }
             | Event::Claim
             | Event::Cancel
-            | Event::Retry
+            | Event::Retry { .. }
             | Event::Pause
-            | Event::Resume => None,
+            | Event::Resume
+            | Event::Beat { .. }
+            | Event::Extend { .. }
+            | Event::GiveUp
+            | Event::ClockSet { .. } => None,
         };
         let step = match step(task, event, now) {
             Ok(step) => step,
@@ -248,6 +253,8 @@ impl<S: Store> Engine<S> {
             attempt: task.attempt,
             kind,
             actor,
+            owner: task.owner,
+            data: None,
         })
     }
 

@@ -89,6 +89,8 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
         | Class::Oom
         | Class::Timeout
         | Class::Spawn
+        | Class::Skipped
+        | Class::Expired
         | Class::Provider => tracing::info!(
             task,
             attempt,

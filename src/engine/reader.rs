@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
 use crate::model::reason::Reason;
-use crate::model::task::{State, Task};
+use crate::model::task::{Delay, State, Task};
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, QueueUse, Store};
 
@@ -116,12 +116,7 @@ impl Reader {
 pub fn explain(task: &Task, queues: &[QueueUse], snapshot: &Snapshot) -> Option<Reason> {
     match task.state {
         State::Blocked => Some(Reason::Dependency),
-        State::Scheduled if task.tries > 0 => Some(Reason::Backoff {
-            until: task.due,
-            tries: task.tries,
-            most: task.spec.retry.max_attempts,
-        }),
-        State::Scheduled => Some(Reason::StartTime { until: task.due }),
+        State::Scheduled => Some(why_scheduled(task)),
         State::Queued => Some(why_queued(task, queues, snapshot)),
         State::Running => Some(Reason::Itself { until: task.wake }),
         State::Paused => Some(Reason::Resume),
@@ -129,6 +124,20 @@ pub fn explain(task: &Task, queues: &[QueueUse], snapshot: &Snapshot) -> Option<
         State::Succeeded | State::Failed | State::Cancelled | State::Skipped | State::Expired => {
             None
         }
+    }
+}
+
+fn why_scheduled(task: &Task) -> Reason {
+    let until = task.due;
+    match task.delay {
+        Some(Delay::Backoff) => Reason::Backoff {
+            until,
+            tries: task.tries,
+            most: task.spec.retry.max_attempts,
+        },
+        Some(Delay::TurnedAway) => Reason::TurnedAway { until },
+        Some(Delay::Scarce) => Reason::Scarce { until },
+        Some(Delay::Start) | None => Reason::StartTime { until },
     }
 }
 

@@ -195,6 +195,10 @@ pub enum Class {
     Interrupted,
     /// Cancelled by a person or a program.
     Cancelled,
+    /// A task it depends on did not end as it has to.
+    Skipped,
+    /// Not started in time.
+    Expired,
     /// The LLM provider refused it.
     Provider,
     /// Interrupted too often; quarantined.
@@ -203,7 +207,7 @@ pub enum Class {
 
 impl Class {
     /// Every class, in storage order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Success,
         Self::Exit,
         Self::Signal,
@@ -213,6 +217,8 @@ impl Class {
         Self::Lost,
         Self::Interrupted,
         Self::Cancelled,
+        Self::Skipped,
+        Self::Expired,
         Self::Provider,
         Self::Poison,
     ];
@@ -230,6 +236,8 @@ impl Class {
             Self::Lost => "lost",
             Self::Interrupted => "interrupted",
             Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+            Self::Expired => "expired",
             Self::Provider => "provider",
             Self::Poison => "poison",
         }

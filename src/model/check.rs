@@ -23,6 +23,12 @@ pub const ARGS_MAX: usize = 1_536 * 1024;
 pub const STDIN_MAX: usize = 1024 * 1024;
 /// Farthest a start time or a duration may reach: ten years.
 pub const HORIZON: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Shortest heartbeat, in milliseconds: signs of life are passed on about once
+/// a second.
+pub const HEARTBEAT_MIN: u64 = 1_000;
+/// Failures that a retry rule may name.
+const FAILURES_MAX: usize = 300;
+
 /// A field that cannot be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
@@ -63,8 +69,22 @@ impl NewTask {
         {
             return Err(Invalid::new("run_at", "must lie within ten years from now"));
         }
-        if let Some(key) = &self.key {
-            short_text("key", key, 255)?;
+        if self
+            .deadline
+            .is_some_and(|at| at > now.after(HORIZON) || at <= now)
+        {
+            let reason = "must lie in the future, within ten years from now";
+            return Err(Invalid::new("deadline", reason));
+        }
+        let unique = self.unique.as_ref().map(|unique| &unique.key);
+        for (field, text) in [
+            ("key", self.key.as_ref()),
+            ("group", self.group.as_ref()),
+            ("unique", unique),
+        ] {
+            if let Some(text) = text {
+                short_text(field, text, 255)?;
+            }
         }
         if self
             .stdin
@@ -112,6 +132,10 @@ impl Spec {
         duration("timeout", self.timeout_ms)?;
         duration("grace", self.grace_ms)?;
         duration("queue_ttl", self.queue_ttl_ms)?;
+        duration("heartbeat", self.heartbeat_ms)?;
+        if self.heartbeat_ms.is_some_and(|ms| ms < HEARTBEAT_MIN) {
+            return Err(Invalid::new("heartbeat", "must be at least one second"));
+        }
         limits(&self.limits)?;
         if self
             .output_cap
@@ -324,6 +348,14 @@ fn retry(retry: &Retry) -> Check {
         ));
     }
     duration("retry.cap_ms", Some(retry.cap_ms))?;
+    for (field, failures) in [
+        ("retry.retry_on", &retry.retry_on),
+        ("retry.no_retry_on", &retry.no_retry_on),
+    ] {
+        if failures.len() > FAILURES_MAX {
+            return Err(Invalid::new(field, "names more than 300 failures"));
+        }
+    }
     if retry.base_ms > retry.cap_ms {
         return Err(Invalid::new(
             "retry.base_ms",

@@ -32,7 +32,7 @@ impl Kind {
 }
 
 /// One row of the record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// When.
     pub at: Time,
@@ -44,4 +44,8 @@ pub struct Event {
     pub kind: Kind,
     /// Uid of who asked for it; absent when nobody did.
     pub actor: Option<u32>,
+    /// Uid of the task's owner, who may read of it.
+    pub owner: u32,
+    /// What the kind alone does not say, as a JSON object.
+    pub data: Option<String>,
 }

@@ -13,6 +13,7 @@ mod draw;
 pub mod event;
 pub mod filter;
 pub mod id;
+pub mod live;
 pub mod quantity;
 pub mod reason;
 pub mod retry;

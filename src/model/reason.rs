@@ -22,6 +22,37 @@ pub enum Reason {
         /// Attempts it has in all.
         most: u32,
     },
+    /// The end of a pause, because its runner turned an attempt away.
+    TurnedAway {
+        /// When it becomes ready.
+        until: Time,
+    },
+    /// The end of a pause, because the host was short of something.
+    Scarce {
+        /// When it becomes ready.
+        until: Time,
+    },
+    /// Others of its group key, of which only so many run at once.
+    Group {
+        /// The group key.
+        group: String,
+        /// How many may run at once.
+        limit: u32,
+    },
+    /// The next start that its queue's rate allows.
+    Rate {
+        /// The queue.
+        queue: String,
+        /// When that is.
+        until: Time,
+    },
+    /// Attempts of its owner, who has as many as one user may have.
+    UserSlot {
+        /// The owner's uid.
+        owner: u32,
+        /// Attempts a user may have.
+        limit: u32,
+    },
     /// A free slot on this host.
     Slot {
         /// Slots in use.
@@ -70,6 +101,11 @@ impl Reason {
         match self {
             Self::StartTime { .. } => "start_time",
             Self::Backoff { .. } => "backoff",
+            Self::TurnedAway { .. } => "turned_away",
+            Self::Scarce { .. } => "scarce",
+            Self::Group { .. } => "group",
+            Self::Rate { .. } => "rate",
+            Self::UserSlot { .. } => "user_slot",
             Self::Slot { .. } => "slot",
             Self::QueueSlot { .. } => "queue_slot",
             Self::QueuePaused { .. } => "queue_paused",
@@ -86,9 +122,15 @@ impl Reason {
     #[must_use]
     pub const fn until(&self) -> Option<Time> {
         match self {
-            Self::StartTime { until } | Self::Backoff { until, .. } => Some(*until),
+            Self::StartTime { until }
+            | Self::Backoff { until, .. }
+            | Self::TurnedAway { until }
+            | Self::Scarce { until }
+            | Self::Rate { until, .. } => Some(*until),
             Self::Stopping { until } | Self::Itself { until } => *until,
             Self::Slot { .. }
+            | Self::Group { .. }
+            | Self::UserSlot { .. }
             | Self::QueueSlot { .. }
             | Self::QueuePaused { .. }
             | Self::Dependency
@@ -108,6 +150,21 @@ impl fmt::Display for Reason {
                     f,
                     "waits to be tried again after {tries} of {most} attempts"
                 )
+            }
+            Self::TurnedAway { .. } => {
+                f.write_str("waits to be tried again: its runner was full or about to stop")
+            }
+            Self::Scarce { .. } => f.write_str(
+                "waits to be tried again: the host was short of processes, files or memory",
+            ),
+            Self::Group { group, limit } => {
+                write!(f, "waits for others of group `{group}`: {limit} at a time")
+            }
+            Self::Rate { queue, .. } => {
+                write!(f, "waits for queue `{queue}`: its rate is used up")
+            }
+            Self::UserSlot { owner, limit } => {
+                write!(f, "waits for other tasks of uid {owner}: {limit} at a time")
             }
             Self::Slot { used, total } => {
                 write!(f, "waits for a slot: {used} of {total} in use")

@@ -5,11 +5,13 @@
 //! together do not come back together). The draw is a pure function of task
 //! and try, so that a replayed history waits the same.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::attempt::Class;
+use super::attempt::{Class, Outcome};
 use super::draw::{draw, share};
 use super::id::TaskId;
 
@@ -25,6 +27,75 @@ pub struct Retry {
     pub factor_percent: u32,
     /// Longest possible wait, in milliseconds.
     pub cap_ms: u64,
+    /// Failures that are tried again; when empty, all that trying again may
+    /// help with (see [`Retry::allows`]).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retry_on: Vec<Failure>,
+    /// Failures that are not tried again, whatever `retry_on` says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub no_retry_on: Vec<Failure>,
+}
+
+/// A kind of failure that a rule names: a class, or one exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Failure {
+    /// This exit code.
+    Code(u8),
+    /// Everything of this class.
+    Class(Class),
+}
+
+impl Failure {
+    /// Classes that a rule can name.
+    pub const CLASSES: [Class; 7] = [
+        Class::Exit,
+        Class::Signal,
+        Class::Oom,
+        Class::Timeout,
+        Class::Spawn,
+        Class::Lost,
+        Class::Provider,
+    ];
+
+    fn covers(self, outcome: &Outcome) -> bool {
+        match self {
+            Self::Code(code) => {
+                outcome.class == Class::Exit && outcome.exit_code == Some(i32::from(code))
+            }
+            Self::Class(class) => outcome.class == class,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => code.fmt(f),
+            Self::Class(class) => f.write_str(class.word()),
+        }
+    }
+}
+
+impl FromStr for Failure {
+    type Err = String;
+
+    /// Reads `75` or `timeout`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let class = Class::from_word(text).filter(|class| Self::CLASSES.contains(class));
+        match (text.parse::<u8>(), class) {
+            (Ok(0), _) => Err("exit code 0 is no failure".to_owned()),
+            (Ok(code), _) => Ok(Self::Code(code)),
+            (_, Some(class)) => Ok(Self::Class(class)),
+            (Err(_), None) => {
+                let words = Self::CLASSES.map(Class::word).join(", ");
+                Err(format!(
+                    "`{}` must be an exit code from 1 to 255 or one of {words}",
+                    text.chars().take(40).collect::<String>().escape_debug()
+                ))
+            }
+        }
+    }
 }
 
 impl Default for Retry {
@@ -35,23 +106,35 @@ impl Default for Retry {
             base_ms: 1_000,
             factor_percent: 200,
             cap_ms: 600_000,
+            retry_on: Vec::new(),
+            no_retry_on: Vec::new(),
         }
     }
 }
 
 impl Retry {
     /// Whether an attempt that ended this way may be tried again when `tries`
-    /// attempts have been consumed.
+    /// attempts have been consumed. Where the rule does not say, an attempt
+    /// that ran out of memory is not, since the same limit would strike again.
     #[must_use]
-    pub const fn allows(&self, class: Class, tries: u32) -> bool {
-        let retryable = match class {
-            Class::Exit | Class::Signal | Class::Timeout | Class::Spawn | Class::Lost => true,
-            // The same limit would strike again.
-            Class::Oom => false,
-            Class::Provider => true,
-            Class::Success | Class::Interrupted | Class::Cancelled | Class::Poison => false,
+    pub fn allows(&self, outcome: &Outcome, tries: u32) -> bool {
+        let covered = |failures: &[Failure]| failures.iter().any(|one| one.covers(outcome));
+        let retryable = match outcome.class {
+            Class::Exit
+            | Class::Signal
+            | Class::Timeout
+            | Class::Spawn
+            | Class::Lost
+            | Class::Provider => self.retry_on.is_empty() || covered(&self.retry_on),
+            Class::Oom => covered(&self.retry_on),
+            Class::Success
+            | Class::Interrupted
+            | Class::Cancelled
+            | Class::Skipped
+            | Class::Expired
+            | Class::Poison => false,
         };
-        retryable && tries < self.max_attempts
+        retryable && !covered(&self.no_retry_on) && tries < self.max_attempts
     }
 
     /// The wait after `tries` consumed attempts.
@@ -83,6 +166,7 @@ mod tests {
             base_ms: 1_000,
             factor_percent: 200,
             cap_ms: 60_000,
+            ..Retry::default()
         };
         for id in 1..500 {
             let mut ceiling = 1_000;
@@ -117,14 +201,47 @@ mod tests {
         assert!(high > Duration::from_millis(980), "{high:?}");
     }
 
+    fn failed(class: Class, exit_code: Option<i32>) -> Outcome {
+        Outcome {
+            class,
+            exit_code,
+            signal: None,
+            message: String::new(),
+        }
+    }
+
     #[test]
     fn an_oom_kill_is_not_retried_at_the_same_limit() {
         let retry = Retry {
             max_attempts: 5,
             ..Retry::default()
         };
-        assert!(!retry.allows(Class::Oom, 1));
-        assert!(retry.allows(Class::Exit, 4));
-        assert!(!retry.allows(Class::Exit, 5));
+        assert!(!retry.allows(&failed(Class::Oom, None), 1));
+        assert!(retry.allows(&failed(Class::Exit, Some(1)), 4));
+        assert!(!retry.allows(&failed(Class::Exit, Some(1)), 5));
+    }
+
+    #[test]
+    fn rules_name_exit_codes_and_classes() {
+        let read = |words: &[&str]| words.iter().map(|word| word.parse().unwrap()).collect();
+        let retry = Retry {
+            max_attempts: 5,
+            retry_on: read(&["75", "oom", "signal"]),
+            no_retry_on: read(&["signal"]),
+            ..Retry::default()
+        };
+        let allows = |class, code| retry.allows(&failed(class, code), 1);
+        assert!(allows(Class::Exit, Some(75)));
+        assert!(!allows(Class::Exit, Some(1)));
+        assert!(allows(Class::Oom, None));
+        assert!(!allows(Class::Timeout, None));
+        assert!(
+            !allows(Class::Signal, None),
+            "no_retry_on has the last word"
+        );
+        assert!(!allows(Class::Timeout, Some(75)), "a time-out is no exit");
+        for bad in ["0", "256", "-1", "success", "cancelled", "", "EXIT"] {
+            assert!(bad.parse::<Failure>().is_err(), "{bad}");
+        }
     }
 }

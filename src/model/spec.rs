@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Limits;
+use super::id::{TaskId, Tick};
 use super::retry::Retry;
 use super::time::Time;
 
@@ -57,6 +58,10 @@ pub struct Spec {
     /// Longest wait in the queue before the task expires, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_ttl_ms: Option<u64>,
+    /// Longest silence of a running attempt, in milliseconds; it breaks it by
+    /// `WATCHDOG=1` on its notify socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_ms: Option<u64>,
     /// Bytes of output kept; the daemon's setting when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_cap: Option<u64>,
@@ -72,8 +77,60 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// A key that only one unfinished task of an owner may have, and what happens
+/// to a second one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unique {
+    /// The key.
+    pub key: String,
+    /// What happens when an unfinished task has it.
+    pub on_conflict: Conflict,
+}
+
+/// What becomes of a submit whose unique key an unfinished task has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conflict {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is answered with the task that has the key.
+    Return,
+    /// The task that has the key is cancelled, and the new one follows it.
+    Replace,
+}
+
+/// A task that has to be over before another one starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    /// Which.
+    pub parent: Parent,
+    /// How it has to have ended.
+    pub wants: Wants,
+}
+
+/// Names a task that another one waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// One that exists.
+    Task(TaskId),
+    /// One of the same request, by its place in it.
+    Member(usize),
+}
+
+/// How a task has to end for those that wait for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wants {
+    /// It has to succeed; when it does not, those that wait are skipped.
+    #[default]
+    Ok,
+    /// It has to be over, in whatever way.
+    Any,
+}
+
 /// A task as submitted, before it has a number.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewTask {
     /// Uid of the submitter.
     pub owner: u32,
@@ -87,8 +144,18 @@ pub struct NewTask {
     pub labels: BTreeMap<String, String>,
     /// Not to be started before.
     pub run_at: Option<Time>,
+    /// Must be over by then.
+    pub deadline: Option<Time>,
     /// Idempotency key, unique per owner.
     pub key: Option<String>,
+    /// Group key.
+    pub group: Option<String>,
+    /// Unique key while it is not over.
+    pub unique: Option<Unique>,
+    /// Tasks it waits for.
+    pub after: Vec<After>,
+    /// The firing of a schedule that it stands for.
+    pub tick: Option<Tick>,
     /// SHA-256 of the request, to tell a repeated submit from a reused key.
     pub body_hash: [u8; 32],
     /// Standard input of every attempt.

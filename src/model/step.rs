@@ -3,20 +3,18 @@
 //! [`step`] takes a task, an event and the time, and returns the task as it is
 //! afterwards together with what has to be done in the world, or refuses.
 //! It is total: every event in every state has an answer, and none panics.
+//! What concerns a live attempt alone is in [`super::live`].
 
 use std::time::Duration;
 
-use super::accept::{first_state, first_wake};
+use super::accept::{make_ready, next_wake};
 use super::attempt::{AttemptKey, Class, Ended, Exit, Outcome};
+use super::live::{beat, clock_set, extend, give_up, pause, resume, strike, terminate};
 use super::spec::OnInterrupt;
-use super::task::{Act, Event, Refusal, State, Step, StopCause, Task};
+use super::task::{Act, Delay, Event, Refusal, State, Step, StopCause, Task};
 use super::time::Time;
 use super::verdict::{judge, never_began};
 
-/// Time between the request to end and the kill, where the task names none.
-pub const GRACE: Duration = Duration::from_secs(10);
-/// Pause before a kill that did not end an attempt is repeated.
-pub const KILL_AGAIN: Duration = Duration::from_secs(5);
 /// Pause before a task is tried again whose attempt was turned away unstarted.
 pub const TURNED_AWAY: Duration = Duration::from_secs(1);
 /// Pause before an attempt for which the host was short of something is made
@@ -39,36 +37,25 @@ pub fn step(task: Task, event: Event, now: Time) -> Result<Step, Refusal> {
         Event::Claim => claim(task, now),
         Event::Ended { key, ended, .. } => end(task, key, &ended, now),
         Event::Cancel => cancel(task, now),
-        Event::Retry => retry(task, now),
+        Event::Retry { blocked } => retry(task, blocked, now),
         Event::Pause => pause(task, now),
         Event::Resume => resume(task, now),
+        Event::Beat { at } => Ok(beat(task, at)),
+        Event::Extend { until } => Ok(extend(task, until)),
+        Event::GiveUp => Ok(give_up(task, now)),
+        Event::ClockSet { by } => Ok(clock_set(task, by)),
     }
-}
-
-fn done(task: Task, acts: Vec<Act>) -> Step {
-    Step {
-        task,
-        verdict: None,
-        acts,
-    }
-}
-
-/// Puts a task into a waiting state, ready at `due`.
-fn queue(mut task: Task, due: Time, now: Time) -> Task {
-    task.state = first_state(Some(due), now);
-    task.due = due;
-    task.wake = first_wake(&task.spec, task.state, due);
-    task.stop = None;
-    task.left = None;
-    task
 }
 
 /// Puts a task to rest.
 fn finish(mut task: Task, state: State, outcome: Outcome, now: Time) -> Task {
     task.state = state;
     task.wake = None;
+    task.delay = None;
+    task.time_limit = None;
+    task.beat = None;
+    task.paused = None;
     task.stop = None;
-    task.left = None;
     task.ended = Some(now);
     task.outcome = Some(outcome);
     task
@@ -86,56 +73,46 @@ fn verdict(class: Class, message: impl Into<String>) -> Outcome {
 
 fn wake(mut task: Task, now: Time) -> Step {
     if task.wake.is_none_or(|at| at > now) {
-        return done(task, vec![]);
+        return Step::to(task, vec![]);
+    }
+    if task.state.is_live() {
+        return strike(task, now);
+    }
+    let expired = |task, why: &str| {
+        let outcome = verdict(Class::Expired, why);
+        Step::to(finish(task, State::Expired, outcome, now), vec![])
+    };
+    if !task.state.is_terminal() && task.deadline.is_some_and(|at| at <= now) {
+        return expired(task, "not over by its deadline");
     }
     match task.state {
-        State::Scheduled => {
+        State::Scheduled if task.due <= now => {
             let due = task.due;
-            done(queue(task, due, now), vec![])
+            Step::to(make_ready(task, due, Delay::Start, now), vec![])
         }
-        State::Queued => {
-            let outcome = verdict(Class::Cancelled, "not started within its queue time");
-            done(finish(task, State::Expired, outcome, now), vec![])
-        }
-        State::Running => terminate(task, StopCause::Timeout, now),
-        State::Stopping => {
-            task.wake = Some(now.after(KILL_AGAIN));
-            done(task, vec![Act::Kill])
-        }
+        State::Queued => expired(task, "not started within its queue time"),
         State::Blocked
+        | State::Scheduled
+        | State::Running
         | State::Paused
+        | State::Stopping
         | State::Succeeded
         | State::Failed
         | State::Cancelled
         | State::Skipped
         | State::Expired => {
-            task.wake = None;
-            done(task, vec![])
+            task.wake = next_wake(&task);
+            Step::to(task, vec![])
         }
     }
-}
-
-fn terminate(mut task: Task, cause: StopCause, now: Time) -> Step {
-    let grace = task.spec.grace_ms.map_or(GRACE, Duration::from_millis);
-    // A frozen process cannot act on a signal before it is thawed.
-    let acts = if task.state == State::Paused {
-        vec![Act::Terminate, Act::Thaw]
-    } else {
-        vec![Act::Terminate]
-    };
-    task.state = State::Stopping;
-    task.stop = Some(cause);
-    task.left = None;
-    task.wake = Some(now.after(grace));
-    done(task, acts)
 }
 
 fn unblock(task: Task, now: Time) -> Result<Step, Refusal> {
     if task.state == State::Blocked {
         let due = task.due.max(now);
-        return Ok(done(queue(task, due, now), vec![]));
+        return Ok(Step::to(make_ready(task, due, Delay::Start, now), vec![]));
     }
-    Err(unfit(
+    Err(Refusal::of(
         "unblock",
         &task,
         "only a blocked task can be unblocked",
@@ -144,20 +121,31 @@ fn unblock(task: Task, now: Time) -> Result<Step, Refusal> {
 
 fn skip(task: Task, why: String, now: Time) -> Result<Step, Refusal> {
     if task.state == State::Blocked {
-        let outcome = verdict(Class::Cancelled, why);
-        return Ok(done(finish(task, State::Skipped, outcome, now), vec![]));
+        let outcome = verdict(Class::Skipped, why);
+        return Ok(Step::to(finish(task, State::Skipped, outcome, now), vec![]));
     }
-    Err(unfit("skip", &task, "only a blocked task can be skipped"))
+    Err(Refusal::of(
+        "skip",
+        &task,
+        "only a blocked task can be skipped",
+    ))
 }
 
 fn claim(mut task: Task, now: Time) -> Result<Step, Refusal> {
     if task.state != State::Queued {
-        return Err(unfit("start", &task, "only a queued task can be started"));
+        return Err(Refusal::of(
+            "start",
+            &task,
+            "only a queued task can be started",
+        ));
     }
+    let after = |ms: u64| now.after(Duration::from_millis(ms));
     task.state = State::Running;
     task.attempt += 1;
-    task.wake = first_wake(&task.spec, State::Running, now);
-    Ok(done(task, vec![Act::Launch]))
+    task.time_limit = task.spec.timeout_ms.map(after);
+    task.beat = task.spec.heartbeat_ms.map(|_| now);
+    task.wake = next_wake(&task);
+    Ok(Step::to(task, vec![Act::Launch]))
 }
 
 fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Refusal> {
@@ -167,18 +155,23 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
     let outcome = judge(ended, task.stop);
     let mut task = task;
     task.outcome = Some(outcome.clone());
+    task.paused = None;
     let scarce = matches!(ended.exit, Exit::Spawn { scarce: true, .. });
     let task = match outcome.class {
         Class::Success => finish(task, State::Succeeded, outcome.clone(), now),
         Class::Cancelled => finish(task, State::Cancelled, outcome.clone(), now),
-        Class::Interrupted if never_began(ended) => queue(task, now.after(TURNED_AWAY), now),
-        Class::Spawn if scarce => queue(task, now.after(SCARCE), now),
+        Class::Interrupted if never_began(ended) => {
+            make_ready(task, now.after(TURNED_AWAY), Delay::TurnedAway, now)
+        }
+        Class::Spawn if scarce => make_ready(task, now.after(SCARCE), Delay::Scarce, now),
         Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
         Class::Exit
         | Class::Signal
         | Class::Oom
         | Class::Timeout
         | Class::Spawn
+        | Class::Skipped
+        | Class::Expired
         | Class::Provider
         | Class::Poison => failed(task, &outcome, now),
     };
@@ -189,14 +182,13 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
     })
 }
 
-/// Whether the runner turned the attempt away before anything of it ran. That
-/// says nothing of the task, so it counts neither as a try nor as an
-/// interruption, and there are no effects that `hold` would have to respect.
+/// Tries again if the task's rule says so and its deadline leaves time for it.
 fn failed(mut task: Task, outcome: &Outcome, now: Time) -> Task {
     task.tries += 1;
-    if task.spec.retry.allows(outcome.class, task.tries) {
-        let due = now.after(task.spec.retry.wait(task.id, task.tries));
-        return queue(task, due, now);
+    let due = now.after(task.spec.retry.wait(task.id, task.tries));
+    let in_time = task.deadline.is_none_or(|deadline| due < deadline);
+    if in_time && task.spec.retry.allows(outcome, task.tries) {
+        return make_ready(task, due, Delay::Backoff, now);
     }
     finish(task, State::Failed, outcome.clone(), now)
 }
@@ -217,21 +209,24 @@ fn interrupted(mut task: Task, outcome: &Outcome, now: Time) -> Task {
         );
         return finish(task, State::Failed, verdict(Class::Poison, message), now);
     }
-    queue(task, now, now)
+    make_ready(task, now, Delay::Start, now)
 }
 
 fn cancel(mut task: Task, now: Time) -> Result<Step, Refusal> {
     match task.state {
         State::Blocked | State::Scheduled | State::Queued => {
             let outcome = verdict(Class::Cancelled, "on request, before it started");
-            Ok(done(finish(task, State::Cancelled, outcome, now), vec![]))
+            Ok(Step::to(
+                finish(task, State::Cancelled, outcome, now),
+                vec![],
+            ))
         }
         State::Running | State::Paused => Ok(terminate(task, StopCause::Cancel, now)),
         State::Stopping => {
             task.stop = Some(StopCause::Cancel);
-            Ok(done(task, vec![]))
+            Ok(Step::to(task, vec![]))
         }
-        State::Cancelled => Ok(done(task, vec![])),
+        State::Cancelled => Ok(Step::to(task, vec![])),
         State::Succeeded | State::Failed | State::Skipped | State::Expired => Err(Refusal::Over {
             act: "cancel",
             task: task.id,
@@ -240,9 +235,9 @@ fn cancel(mut task: Task, now: Time) -> Result<Step, Refusal> {
     }
 }
 
-fn retry(mut task: Task, now: Time) -> Result<Step, Refusal> {
+fn retry(mut task: Task, blocked: bool, now: Time) -> Result<Step, Refusal> {
     if !task.state.is_terminal() {
-        return Err(unfit(
+        return Err(Refusal::of(
             "retry",
             &task,
             "cancel it first, or wait until it is over",
@@ -252,64 +247,13 @@ fn retry(mut task: Task, now: Time) -> Result<Step, Refusal> {
     task.interruptions.clear();
     task.ended = None;
     task.outcome = None;
-    Ok(done(queue(task, now, now), vec![]))
-}
-
-fn pause(mut task: Task, now: Time) -> Result<Step, Refusal> {
-    match task.state {
-        State::Running => {
-            task.left = task.wake.map(|at| at.since(now));
-            task.wake = None;
-            task.state = State::Paused;
-            Ok(done(task, vec![Act::Freeze]))
-        }
-        State::Paused => Ok(done(task, vec![])),
-        State::Blocked
-        | State::Scheduled
-        | State::Queued
-        | State::Stopping
-        | State::Succeeded
-        | State::Failed
-        | State::Cancelled
-        | State::Skipped
-        | State::Expired => Err(unfit("pause", &task, "only a running task can be paused")),
+    // It was for the first run; another one has been asked for since.
+    task.deadline = None;
+    if blocked {
+        task.state = State::Blocked;
+        return Ok(Step::to(task, vec![]));
     }
-}
-
-fn resume(mut task: Task, now: Time) -> Result<Step, Refusal> {
-    match task.state {
-        State::Paused => {
-            task.wake = task.left.take().map(|left| now.after(left));
-            task.state = State::Running;
-            Ok(done(task, vec![Act::Thaw]))
-        }
-        State::Running => Ok(done(task, vec![])),
-        State::Blocked
-        | State::Scheduled
-        | State::Queued
-        | State::Stopping
-        | State::Succeeded
-        | State::Failed
-        | State::Cancelled
-        | State::Skipped
-        | State::Expired => Err(unfit("resume", &task, "only a paused task can be resumed")),
-    }
-}
-
-const fn unfit(act: &'static str, task: &Task, hint: &'static str) -> Refusal {
-    if task.state.is_terminal() {
-        return Refusal::Over {
-            act,
-            task: task.id,
-            state: task.state,
-        };
-    }
-    Refusal::Unfit {
-        act,
-        task: task.id,
-        state: task.state,
-        hint,
-    }
+    Ok(Step::to(make_ready(task, now, Delay::Start, now), vec![]))
 }
 
 #[cfg(test)]
@@ -334,12 +278,19 @@ mod tests {
             name: None,
             labels: BTreeMap::new(),
             key: None,
+            group: None,
+            unique: None,
+            deadline: None,
+            tick: None,
             spec: Arc::new(spec),
             state: State::Queued,
             created: Time::default(),
             due: Time::default(),
+            delay: None,
             wake: None,
-            left: None,
+            time_limit: None,
+            beat: None,
+            paused: None,
             attempt: 0,
             tries: 0,
             interruptions: Vec::new(),
@@ -502,6 +453,87 @@ mod tests {
     }
 
     #[test]
+    fn silence_longer_than_the_heartbeat_ends_an_attempt() {
+        let spec = Spec {
+            heartbeat_ms: Some(10_000),
+            ..Spec::default()
+        };
+        let task = step(running(spec), Event::Beat { at: at(8) }, at(8))
+            .expect("beat")
+            .task;
+        assert_eq!(task.wake, Some(at(18)));
+        let silent = step(task, Event::Wake, at(18)).expect("wake").task;
+        assert_eq!(silent.stop, Some(StopCause::Silence));
+        let event = end_of(&silent, Exit::Signal { signal: 15 });
+        let over = step(silent, event, at(19)).expect("end");
+        let verdict = over.verdict.expect("a verdict");
+        assert_eq!(verdict.class, Class::Timeout);
+        assert!(verdict.message.contains("sign of life"), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_time_limit_can_be_extended_and_not_shortened() {
+        let spec = Spec {
+            timeout_ms: Some(10_000),
+            ..Spec::default()
+        };
+        let more = step(running(spec), Event::Extend { until: at(30) }, at(5)).expect("extend");
+        assert_eq!(more.task.wake, Some(at(30)));
+        let less = step(more.task, Event::Extend { until: at(7) }, at(6)).expect("extend");
+        assert_eq!(less.task.wake, Some(at(30)));
+    }
+
+    #[test]
+    fn a_deadline_holds_for_waits_and_attempts_together() {
+        let spec = Spec {
+            retry: Retry {
+                max_attempts: 5,
+                base_ms: 60_000,
+                cap_ms: 60_000,
+                ..Retry::default()
+            },
+            ..Spec::default()
+        };
+        let waiting = Task {
+            deadline: Some(at(10)),
+            wake: Some(at(10)),
+            ..task(spec)
+        };
+        let over = step(waiting.clone(), Event::Wake, at(10))
+            .expect("wake")
+            .task;
+        assert_eq!(over.state, State::Expired);
+        let running = step(waiting, Event::Claim, at(9)).expect("claim").task;
+        assert_eq!(running.wake, Some(at(10)));
+        let late = step(running, Event::Wake, at(10)).expect("wake").task;
+        let event = end_of(&late, Exit::Signal { signal: 15 });
+        let over = step(late, event, at(11)).expect("end").task;
+        assert_eq!(over.state, State::Failed, "there is no time for a retry");
+        let outcome = over.outcome.expect("an outcome");
+        assert!(outcome.message.contains("deadline"), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_moves_durations_and_not_times() {
+        let spec = Spec {
+            timeout_ms: Some(10_000),
+            ..Spec::default()
+        };
+        let hour = Event::ClockSet { by: 3_600_000_000 };
+        let live = step(running(spec), hour.clone(), at(3_605)).expect("set");
+        assert_eq!(live.task.wake, Some(at(3_610)));
+        let scheduled = Task {
+            state: State::Scheduled,
+            delay: Some(Delay::Start),
+            due: at(50),
+            wake: Some(at(50)),
+            ..task(Spec::default())
+        };
+        let still = step(scheduled.clone(), hour, at(3_605)).expect("set");
+        assert_eq!(still.task, scheduled);
+    }
+
+    #[test]
     fn a_report_about_another_attempt_is_fenced() {
         let task = running(Spec::default());
         let key = AttemptKey {
@@ -517,7 +549,7 @@ mod tests {
     }
 
     fn any_event() -> impl Strategy<Value = (u8, i64)> {
-        (0..14_u8, 0..30_i64)
+        (0..20_u8, 0..30_i64)
     }
 
     fn event(task: &Task, kind: u8) -> Event {
@@ -529,7 +561,7 @@ mod tests {
             },
             3 | 4 => Event::Claim,
             5 => Event::Cancel,
-            6 => Event::Retry,
+            6 => Event::Retry { blocked: false },
             7 => Event::Pause,
             8 => Event::Resume,
             9 => end_of(task, Exit::Code { code: 0 }),
@@ -542,7 +574,15 @@ mod tests {
                     scarce: task.attempt.is_multiple_of(2),
                 },
             ),
-            _ => end_of(task, Exit::Lost),
+            13 => end_of(task, Exit::Lost),
+            14 => Event::Beat {
+                at: task.created.after(Duration::from_secs(task.attempt.into())),
+            },
+            15 => Event::Extend { until: at(500) },
+            16 => Event::GiveUp,
+            17 => Event::ClockSet { by: 3_600_000_000 },
+            18 => Event::ClockSet { by: -3_600_000_000 },
+            _ => Event::Retry { blocked: true },
         }
     }
 
@@ -553,10 +593,13 @@ mod tests {
             max_attempts in 1..4_u32,
             timeout_ms in proptest::option::of(1..20_000_u64),
             queue_ttl_ms in proptest::option::of(1..20_000_u64),
+            heartbeat_ms in proptest::option::of(1..20_000_u64),
+            deadline in proptest::option::of(1..600_i64),
             events in proptest::collection::vec(any_event(), 0..60),
         ) {
             let retry = Retry { max_attempts, ..Retry::default() };
-            let mut task = task(Spec { retry, timeout_ms, queue_ttl_ms, ..Spec::default() });
+            let mut task = task(Spec { retry, timeout_ms, queue_ttl_ms, heartbeat_ms, ..Spec::default() });
+            task.deadline = deadline.map(at);
             if blocked {
                 task.state = State::Blocked;
             }
@@ -569,12 +612,15 @@ mod tests {
                     continue;
                 };
                 task = step.task;
-                prop_assert_eq!(step.verdict.is_some(), matches!(kind, 9..), "a verdict ends an attempt");
+                prop_assert_eq!(step.verdict.is_some(), matches!(kind, 9..14), "a verdict ends an attempt");
                 prop_assert!(task.attempt == before.attempt || task.attempt == before.attempt + 1);
                 prop_assert_eq!(task.attempt > before.attempt, step.acts.contains(&Act::Launch));
                 prop_assert_eq!(task.ended.is_some(), task.state.is_terminal());
                 prop_assert!(task.tries <= max_attempts);
                 prop_assert_eq!(task.stop.is_some(), task.state == State::Stopping);
+                prop_assert_eq!(task.paused.is_some(), task.state == State::Paused);
+                prop_assert_eq!(task.delay.is_some(), task.state == State::Scheduled);
+                prop_assert!(task.state.is_live() || task.time_limit.is_none() && task.beat.is_none());
                 if task.state == State::Scheduled || task.state == State::Stopping {
                     prop_assert!(task.wake.is_some(), "waits without a deadline");
                 }

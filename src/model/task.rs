@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{AttemptKey, Ended, Outcome, Started};
-use super::id::TaskId;
+use super::id::{TaskId, Tick};
 use super::spec::Spec;
 use super::time::Time;
 
@@ -118,7 +118,29 @@ pub enum StopCause {
     Cancel,
     /// The attempt is over its time limit.
     Timeout,
+    /// The task is over its deadline.
+    Deadline,
+    /// The attempt gave no sign of life for too long.
+    Silence,
 }
+
+/// Why a scheduled task is not ready yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delay {
+    /// Its start time has not come.
+    Start,
+    /// It waits after a failed attempt.
+    Backoff,
+    /// Its runner turned an attempt away: it was full, or about to stop.
+    TurnedAway,
+    /// The host was short of something that a start needs.
+    Scarce,
+}
+
+/// Waiting time that weighs as much as one point of priority, so that no task
+/// waits for ever behind ones of a higher priority.
+pub const AGEING: Duration = Duration::from_secs(300);
 
 /// A task: what was asked, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +159,15 @@ pub struct Task {
     pub labels: BTreeMap<String, String>,
     /// Idempotency key.
     pub key: Option<String>,
+    /// Group key: of those in a queue that have the same one, only so many
+    /// run at once.
+    pub group: Option<String>,
+    /// Unique key: no two tasks of an owner that are not over have the same.
+    pub unique: Option<String>,
+    /// When it must be over, attempts and waits together.
+    pub deadline: Option<Time>,
+    /// The schedule that made it, and for which nominal time.
+    pub tick: Option<Tick>,
     /// The command and its conditions.
     pub spec: Arc<Spec>,
     /// Where it stands.
@@ -145,10 +176,16 @@ pub struct Task {
     pub created: Time,
     /// When it became, or becomes, ready to start; start order within a priority.
     pub due: Time,
+    /// Why it is scheduled, while it is.
+    pub delay: Option<Delay>,
     /// When the clock next has something to say about it, if ever.
     pub wake: Option<Time>,
-    /// What was left of its time limit when it was paused.
-    pub left: Option<Duration>,
+    /// When the time limit of its live attempt strikes.
+    pub time_limit: Option<Time>,
+    /// The last sign of life of its live attempt, where it has to give any.
+    pub beat: Option<Time>,
+    /// Since when it is paused.
+    pub paused: Option<Time>,
     /// Number of its latest attempt; 0 before the first.
     pub attempt: u32,
     /// Attempts that count against its budget.
@@ -164,6 +201,17 @@ pub struct Task {
 }
 
 impl Task {
+    /// Its place in the start order among ready tasks, lowest first: when it
+    /// was due, less [`AGEING`] for each point of priority. That compares as
+    /// priority does when it grows with the waiting time, and never changes.
+    #[must_use]
+    pub fn rank(&self) -> i64 {
+        let point = i64::try_from(AGEING.as_micros()).unwrap_or(i64::MAX);
+        self.due
+            .micros()
+            .saturating_sub(i64::from(self.priority).saturating_mul(point))
+    }
+
     /// Names the latest attempt.
     #[must_use]
     pub const fn attempt_key(&self) -> AttemptKey {
@@ -200,11 +248,31 @@ pub enum Event {
     /// Someone cancels it.
     Cancel,
     /// Someone wants it run again.
-    Retry,
+    Retry {
+        /// Whether a task that it depends on is not over.
+        blocked: bool,
+    },
     /// Someone freezes it.
     Pause,
     /// Someone thaws it.
     Resume,
+    /// Its live attempt gave a sign of life.
+    Beat {
+        /// When.
+        at: Time,
+    },
+    /// Its live attempt asks for its time limit not to strike before.
+    Extend {
+        /// This time.
+        until: Time,
+    },
+    /// Its live attempt says itself that it has gone wrong.
+    GiveUp,
+    /// The clock was set; what is measured as a duration moves along.
+    ClockSet {
+        /// By so many microseconds, forth or back.
+        by: i64,
+    },
 }
 
 /// What has to be done in the world about a step, once it is committed.
@@ -235,6 +303,18 @@ pub struct Step {
     pub acts: Vec<Act>,
 }
 
+impl Step {
+    /// A step that ends no attempt.
+    #[must_use]
+    pub(super) const fn to(task: Task, acts: Vec<Act>) -> Self {
+        Self {
+            task,
+            verdict: None,
+            acts,
+        }
+    }
+}
+
 /// An event that this state does not allow. The task is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -263,4 +343,24 @@ pub enum Refusal {
         /// What to do instead.
         hint: &'static str,
     },
+}
+
+impl Refusal {
+    /// Why `act` cannot be done with a task as it stands; `hint` says what to
+    /// do instead while it is not over.
+    pub(super) const fn of(act: &'static str, task: &Task, hint: &'static str) -> Self {
+        if task.state.is_terminal() {
+            return Self::Over {
+                act,
+                task: task.id,
+                state: task.state,
+            };
+        }
+        Self::Unfit {
+            act,
+            task: task.id,
+            state: task.state,
+            hint,
+        }
+    }
 }

@@ -10,6 +10,11 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
     let (class, message) = match (stop, &ended.exit) {
         (Some(StopCause::Cancel), _) => (Class::Cancelled, "on request".to_owned()),
         (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
+        (Some(StopCause::Deadline), _) => (Class::Timeout, "over its deadline".to_owned()),
+        (Some(StopCause::Silence), _) => (
+            Class::Timeout,
+            "no sign of life within its heartbeat".to_owned(),
+        ),
         // Refused by a runner that was told to stop or has no room: no fault of
         // the task's.
         (None, Exit::Spawn { error, .. }) if ended.interrupted => {
@@ -38,6 +43,9 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
     }
 }
 
+/// Whether the runner turned the attempt away before anything of it ran. That
+/// says nothing of the task, so it counts neither as a try nor as an
+/// interruption, and there are no effects that `hold` would have to respect.
 pub(super) fn never_began(ended: &Ended) -> bool {
     matches!(ended.exit, Exit::Spawn { .. }) && ended.interrupted
 }

@@ -1,9 +1,11 @@
-//! What is counted instead of searched for: tasks in each state, and the
-//! numbers given out.
+//! What is counted instead of searched for: tasks in each state, by queue and
+//! owner, and the numbers given out.
 //!
-//! Both are rows that change in the transaction of what they count, so they
-//! are as true as the rest; and they are written once a transaction, however
-//! many tasks it changes.
+//! All are rows that change in the transaction of what they count, so they are
+//! as true as the rest; and they are written once a transaction, however many
+//! tasks it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, params};
 
@@ -16,67 +18,72 @@ use super::sqlite::failed;
 /// Tasks in each state, in the order of [`State::ALL`].
 pub(super) type Tally = [u64; State::ALL.len()];
 
-/// The books, now and as of the last commit.
-#[derive(Debug, Clone)]
-pub(super) struct Books {
-    now: Page,
-    kept: Page,
+/// `what` of the row with the number of the last task.
+const LAST_TASK: i64 = 100;
+/// `what` of the row with the number of the last event.
+const LAST_EVENT: i64 = 101;
+
+/// Names a row of the books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Line {
+    what: i64,
+    queue: i64,
+    owner: u32,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Page {
+impl Line {
+    const fn last(what: i64) -> Self {
+        Self {
+            what,
+            queue: 0,
+            owner: 0,
+        }
+    }
+}
+
+/// The books, with what has changed since the last commit.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Books {
+    lines: BTreeMap<Line, i64>,
+    changed: BTreeSet<Line>,
     tally: Tally,
-    task: i64,
-    event: i64,
 }
 
 impl Books {
     /// Reads what was written last.
     pub(super) fn open(connection: &Connection) -> Result<Self, Error> {
-        let read = || -> rusqlite::Result<Page> {
-            let mut page = Page::default();
-            let mut statement = connection.prepare("SELECT state, tasks FROM tally")?;
+        let read = || -> rusqlite::Result<Self> {
+            let mut books = Self::default();
+            let mut statement =
+                connection.prepare("SELECT what, queue, owner, number FROM book")?;
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
-                if let Some(count) = page.tally.get_mut(row.get::<_, usize>(0)?) {
-                    *count = row.get(1)?;
+                let line = Line {
+                    what: row.get(0)?,
+                    queue: row.get(1)?,
+                    owner: row.get(2)?,
+                };
+                let number: i64 = row.get(3)?;
+                if let Some(count) = books.state(line.what) {
+                    *count += number.unsigned_abs();
                 }
+                books.lines.insert(line, number);
             }
-            let given = "SELECT number FROM given WHERE what = ?1";
-            page.task = connection.query_row(given, ["task"], |row| row.get(0))?;
-            page.event = connection.query_row(given, ["event"], |row| row.get(0))?;
-            Ok(page)
+            Ok(books)
         };
-        let page = read().map_err(failed("read the books"))?;
-        Ok(Self {
-            now: page.clone(),
-            kept: page,
-        })
+        read().map_err(failed("read the books"))
     }
 
     /// Writes what has changed since the last commit.
     pub(super) fn save(&self, connection: &Connection) -> Result<(), Error> {
         let write = || -> rusqlite::Result<()> {
-            for (state, (now, kept)) in self.now.tally.iter().zip(&self.kept.tally).enumerate() {
-                if now != kept {
-                    connection
-                        .prepare_cached(
-                            "INSERT INTO tally (state, tasks) VALUES (?1, ?2) \
-                             ON CONFLICT (state) DO UPDATE SET tasks = excluded.tasks",
-                        )?
-                        .execute(params![state, now])?;
-                }
-            }
-            let given = [
-                ("task", self.now.task, self.kept.task),
-                ("event", self.now.event, self.kept.event),
-            ];
-            for (what, now, kept) in given {
-                if now != kept {
-                    connection
-                        .prepare_cached("UPDATE given SET number = ?2 WHERE what = ?1")?
-                        .execute(params![what, now])?;
-                }
+            let mut statement = connection.prepare_cached(
+                "INSERT INTO book (what, queue, owner, number) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (what, queue, owner) DO UPDATE SET number = excluded.number",
+            )?;
+            for line in &self.changed {
+                let number = self.lines.get(line).copied().unwrap_or_default();
+                statement.execute(params![line.what, line.queue, line.owner, number])?;
             }
             Ok(())
         };
@@ -85,38 +92,70 @@ impl Books {
 
     /// What was saved is on disk.
     pub(super) fn committed(&mut self) {
-        self.kept.clone_from(&self.now);
+        self.changed.clear();
     }
 
     /// A number no task has had.
-    pub(super) const fn next_task(&mut self) -> i64 {
-        self.now.task += 1;
-        self.now.task
+    pub(super) fn next_task(&mut self) -> i64 {
+        self.add(Line::last(LAST_TASK), 1)
     }
 
     /// A number no event has had.
-    pub(super) const fn next_event(&mut self) -> i64 {
-        self.now.event += 1;
-        self.now.event
+    pub(super) fn next_event(&mut self) -> i64 {
+        self.add(Line::last(LAST_EVENT), 1)
     }
 
-    /// One task has come to `to`, from `from` or from nowhere.
-    pub(super) fn count(&mut self, from: Option<State>, to: State) {
-        if let Some(from) = from.and_then(|state| self.now.tally.get_mut(place(state))) {
-            *from = from.saturating_sub(1);
-        }
-        if let Some(to) = self.now.tally.get_mut(place(to)) {
-            *to += 1;
+    /// The number of the last event.
+    pub(super) fn last_event(&self) -> i64 {
+        let line = Line::last(LAST_EVENT);
+        self.lines.get(&line).copied().unwrap_or_default()
+    }
+
+    /// One task of an owner in a queue has left `from` or come from nowhere,
+    /// and has come to `to` or is gone.
+    pub(super) fn count(&mut self, queue: i64, owner: u32, from: Option<State>, to: Option<State>) {
+        for (state, by) in [(from, -1), (to, 1)] {
+            let Some(what) = state.map(rows::state_number) else {
+                continue;
+            };
+            self.add(Line { what, queue, owner }, by);
+            if let Some(count) = self.state(what) {
+                *count = count.saturating_add_signed(by);
+            }
         }
     }
 
     /// Tasks in each state.
     pub(super) const fn tally(&self) -> Tally {
-        self.now.tally
+        self.tally
     }
-}
 
-/// A state's place in [`State::ALL`].
-fn place(state: State) -> usize {
-    usize::try_from(rows::state_number(state)).unwrap_or(usize::MAX)
+    /// Tasks of an owner in a state, in all queues.
+    pub(super) fn of_owner(&self, owner: u32, state: State) -> u64 {
+        self.sum(state, |line| line.owner == owner)
+    }
+
+    /// Tasks of a queue in a state.
+    pub(super) fn of_queue(&self, queue: i64, state: State) -> u64 {
+        self.sum(state, |line| line.queue == queue)
+    }
+
+    fn sum(&self, state: State, counts: impl Fn(&Line) -> bool) -> u64 {
+        let first = Line::last(rows::state_number(state));
+        let next = Line::last(first.what + 1);
+        let lines = self.lines.range(first..next);
+        let number = |(line, number): (&Line, &i64)| counts(line).then_some(*number);
+        lines.filter_map(number).map(i64::unsigned_abs).sum()
+    }
+
+    fn add(&mut self, line: Line, by: i64) -> i64 {
+        self.changed.insert(line);
+        let number = self.lines.entry(line).or_default();
+        *number += by;
+        *number
+    }
+
+    fn state(&mut self, what: i64) -> Option<&mut u64> {
+        self.tally.get_mut(usize::try_from(what).ok()?)
+    }
 }

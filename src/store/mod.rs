@@ -7,6 +7,7 @@
 
 pub mod ballast;
 mod books;
+pub mod clocks;
 mod list;
 pub mod lock;
 pub mod migrate;
@@ -116,7 +117,7 @@ pub struct QueueUse {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store {
+pub trait Store: clocks::Clocks {
     /// Opens a transaction.
     ///
     /// # Errors
@@ -129,11 +130,12 @@ pub trait Store {
     /// The outcome is unknown.
     fn commit(&mut self) -> Result<(), Error>;
 
-    /// Stores a new task, ready or to be ready as the model says at `now`.
+    /// Stores a new task: blocked, or ready or to be ready as the model says at
+    /// `now`.
     ///
     /// # Errors
     /// The database refused.
-    fn insert(&mut self, new: &NewTask, now: Time) -> Result<Task, Error>;
+    fn insert(&mut self, new: &NewTask, blocked: bool, now: Time) -> Result<Task, Error>;
 
     /// The task an owner gave this idempotency key.
     ///
@@ -166,7 +168,7 @@ pub trait Store {
     /// The database refused.
     fn queues(&mut self) -> Result<Vec<QueueUse>, Error>;
 
-    /// The first ready tasks of a queue, best first: by priority, due time, id.
+    /// The first ready tasks of a queue, best first: by rank and id.
     ///
     /// # Errors
     /// The database refused, or a row is damaged.
@@ -235,4 +237,13 @@ pub trait Store {
 
     /// Tasks in each state, in the order of [`State::ALL`].
     fn tally(&self) -> [u64; State::ALL.len()];
+
+    /// Tasks of an owner in one state.
+    fn count_of_owner(&self, owner: u32, state: State) -> u64;
+
+    /// Tasks of a queue in one state.
+    fn count_of_queue(&self, queue: i64, state: State) -> u64;
+
+    /// The number of the last event.
+    fn last_event(&self) -> i64;
 }

@@ -72,7 +72,7 @@ impl Sqlite {
         connection
             .pragma_update(None, "mmap_size", 0)
             .map_err(failed("set up the connection"))?;
-        connection.set_prepared_statement_cache_capacity(64);
+        connection.set_prepared_statement_cache_capacity(128);
         stable_plans(&connection).map_err(failed("set up the connection"))?;
         Self::with(connection, path)
     }
@@ -196,7 +196,7 @@ fn settle(connection: &Connection, options: &Options) -> rusqlite::Result<()> {
     )?;
     // Checkpoints at 16 MiB instead of 4: fewer, larger writes of hot pages.
     connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(128);
     stable_plans(connection)
 }
 

@@ -4,15 +4,14 @@
 //! is reported as damage with table and row, never guessed or skipped.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rusqlite::Row;
 use rusqlite::types::FromSql;
 use serde::de::DeserializeOwned;
 
 use crate::model::attempt::{Attempt, AttemptKey, Started, Usage};
-use crate::model::id::TaskId;
-use crate::model::task::{State, StopCause, Task};
+use crate::model::id::{ScheduleId, TaskId, Tick};
+use crate::model::task::{Delay, State, StopCause, Task};
 use crate::model::time::Time;
 
 use super::Error;
@@ -21,9 +20,10 @@ use super::Error;
 /// `task AS t JOIN queue AS q`.
 macro_rules! task_columns {
     () => {
-        "t.id, t.state, q.name, t.priority, t.owner, t.created, t.due, t.wake, t.left_us, \
-         t.attempt, t.tries, t.stop, t.ended, t.outcome, t.interruptions, t.name, t.labels, t.key, \
-         t.spec"
+        "t.id, t.state, q.name, t.priority, t.owner, t.created, t.due, t.delay, t.wake, \
+         t.time_limit, t.beat, t.paused, t.attempt, t.tries, t.stop, t.ended, t.outcome, \
+         t.interruptions, t.name, t.labels, t.key, t.group_key, t.unique_key, t.deadline, \
+         t.schedule, t.nominal, t.spec"
     };
 }
 pub(super) use task_columns;
@@ -66,6 +66,28 @@ pub(super) const fn stop_number(cause: StopCause) -> i64 {
     match cause {
         StopCause::Cancel => 0,
         StopCause::Timeout => 1,
+        StopCause::Deadline => 2,
+        StopCause::Silence => 3,
+    }
+}
+
+/// The number of a delay.
+pub(super) const fn delay_number(delay: Delay) -> i64 {
+    match delay {
+        Delay::Start => 0,
+        Delay::Backoff => 1,
+        Delay::TurnedAway => 2,
+        Delay::Scarce => 3,
+    }
+}
+
+const fn delay(number: i64) -> Option<Delay> {
+    match number {
+        0 => Some(Delay::Start),
+        1 => Some(Delay::Backoff),
+        2 => Some(Delay::TurnedAway),
+        3 => Some(Delay::Scarce),
+        _ => None,
     }
 }
 
@@ -73,6 +95,8 @@ const fn stop(number: i64) -> Option<StopCause> {
     match number {
         0 => Some(StopCause::Cancel),
         1 => Some(StopCause::Timeout),
+        2 => Some(StopCause::Deadline),
+        3 => Some(StopCause::Silence),
         _ => None,
     }
 }
@@ -120,6 +144,24 @@ impl<'r> Columns<'r> {
             .map_err(|error| self.damaged(format!("column {}: {error}", self.next)))
     }
 
+    /// A word that is stored as a number.
+    fn coded<T>(&mut self, what: &str, word: fn(i64) -> Option<T>) -> Result<Option<T>, Error> {
+        let Some(number) = self.get::<Option<i64>>()? else {
+            return Ok(None);
+        };
+        let damaged = || self.damaged(format!("{what} {number}"));
+        word(number).ok_or_else(damaged).map(Some)
+    }
+
+    fn tick(&mut self) -> Result<Option<Tick>, Error> {
+        let schedule: Option<i64> = self.get()?;
+        let nominal = self.maybe_time()?;
+        Ok(schedule.zip(nominal).map(|(schedule, nominal)| Tick {
+            schedule: ScheduleId(schedule),
+            nominal,
+        }))
+    }
+
     fn time(&mut self) -> Result<Time, Error> {
         Ok(Time::from_micros(self.get()?))
     }
@@ -142,22 +184,24 @@ pub(super) fn task(row: &Row<'_>) -> Result<Task, Error> {
         owner: from.get()?,
         created: from.time()?,
         due: from.time()?,
+        delay: from.coded("delay", delay)?,
         wake: from.maybe_time()?,
-        left: from.get::<Option<u64>>()?.map(Duration::from_micros),
+        time_limit: from.maybe_time()?,
+        beat: from.maybe_time()?,
+        paused: from.maybe_time()?,
         attempt: from.get()?,
         tries: from.get()?,
-        stop: match from.get::<Option<i64>>()? {
-            None => None,
-            Some(number) => {
-                Some(stop(number).ok_or_else(|| from.damaged(format!("stop cause {number}")))?)
-            }
-        },
+        stop: from.coded("stop cause", stop)?,
         ended: from.maybe_time()?,
         outcome: from.json()?,
         interruptions: from.json()?.unwrap_or_default(),
         name: from.get()?,
         labels: from.json()?.unwrap_or_default(),
         key: from.get()?,
+        group: from.get()?,
+        unique: from.get()?,
+        deadline: from.maybe_time()?,
+        tick: from.tick()?,
         spec: Arc::new(from.json()?.ok_or_else(|| from.damaged("no spec"))?),
     })
 }

@@ -1,6 +1,8 @@
 //! The embedded backend: one SQLite file, one writing connection.
 //! How it is opened and set up is in `open.rs`, how rows are read in `rows.rs`.
 
+mod clocks;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -97,13 +99,15 @@ impl Store for Sqlite {
         self.check_place()
     }
 
-    fn insert(&mut self, new: &NewTask, now: Time) -> Result<Task, Error> {
+    fn insert(&mut self, new: &NewTask, blocked: bool, now: Time) -> Result<Task, Error> {
         let queue = self.queue(&new.queue)?;
-        let task = accept(TaskId(self.books.next_task()), new, now);
+        let task = accept(TaskId(self.books.next_task()), new, blocked, now);
         let hash = new.key.as_ref().map(|_| new.body_hash);
         self.statement(
             "INSERT INTO task (id, state, queue, priority, owner, created, due, wake, name, labels, \
-             key, body_hash, spec) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             key, body_hash, spec, rank, delay, group_key, unique_key, deadline, schedule, nominal) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+             ?18, ?19, ?20)",
         )?
         .execute(params![
             task.id.0,
@@ -119,6 +123,13 @@ impl Store for Sqlite {
             task.key,
             hash,
             json(&*task.spec, false),
+            task.rank(),
+            task.delay.map(rows::delay_number),
+            task.group,
+            task.unique,
+            task.deadline.map(Time::micros),
+            task.tick.map(|tick| tick.schedule.0),
+            task.tick.map(|tick| tick.nominal.micros()),
         ])
         .map_err(failed("store a task"))?;
         if let Some(data) = &new.stdin {
@@ -126,7 +137,7 @@ impl Store for Sqlite {
                 .execute(params![task.id.0, data])
                 .map_err(failed("store standard input"))?;
         }
-        self.books.count(None, task.state);
+        self.books.count(queue, task.owner, None, Some(task.state));
         Ok(task)
     }
 
@@ -163,17 +174,21 @@ impl Store for Sqlite {
     fn save(&mut self, before: (State, u32), after: &Task) -> Result<(), Error> {
         let changed = self
             .statement(
-                "UPDATE task SET state = ?1, due = ?2, wake = ?3, left_us = ?4, attempt = ?5, \
-                 tries = ?6, stop = ?7, ended = ?8, outcome = ?9, interruptions = ?10 \
-                 WHERE id = ?11 AND state = ?12 AND attempt = ?13",
+                "UPDATE task SET state = ?1, due = ?2, rank = ?3, delay = ?4, wake = ?5, \
+                 time_limit = ?6, beat = ?7, paused = ?8, deadline = ?9, attempt = ?10, \
+                 tries = ?11, stop = ?12, ended = ?13, outcome = ?14, interruptions = ?15 \
+                 WHERE id = ?16 AND state = ?17 AND attempt = ?18",
             )?
             .execute(params![
                 rows::state_number(after.state),
                 after.due.micros(),
+                after.rank(),
+                after.delay.map(rows::delay_number),
                 after.wake.map(Time::micros),
-                after
-                    .left
-                    .map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX >> 1)),
+                after.time_limit.map(Time::micros),
+                after.beat.map(Time::micros),
+                after.paused.map(Time::micros),
+                after.deadline.map(Time::micros),
                 after.attempt,
                 after.tries,
                 after.stop.map(rows::stop_number),
@@ -188,7 +203,11 @@ impl Store for Sqlite {
         if changed != 1 {
             return Err(Error::Fenced(after.id));
         }
-        self.books.count(Some(before.0), after.state);
+        if before.0 != after.state {
+            let queue = self.queue(&after.queue)?;
+            self.books
+                .count(queue, after.owner, Some(before.0), Some(after.state));
+        }
         Ok(())
     }
 
@@ -223,7 +242,7 @@ impl Store for Sqlite {
             "SELECT ",
             task_columns!(),
             " FROM task AS t JOIN queue AS q ON q.id = t.queue \
-             WHERE t.state = 2 AND t.queue = ?1 ORDER BY t.priority DESC, t.due, t.id LIMIT ?2"
+             WHERE t.state = 2 AND t.open = 1 AND t.queue = ?1 ORDER BY t.rank, t.id LIMIT ?2"
         );
         self.rows(sql, params![queue, limit], rows::task)
     }
@@ -342,8 +361,8 @@ impl Store for Sqlite {
     fn record(&mut self, event: &Event) -> Result<(), Error> {
         let seq = self.books.next_event();
         self.statement(
-            "INSERT INTO event (seq, at, task, attempt, kind, actor) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO event (seq, at, task, attempt, kind, actor, owner, data) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             seq,
@@ -352,6 +371,8 @@ impl Store for Sqlite {
             event.attempt,
             event.kind.word(),
             event.actor,
+            event.owner,
+            event.data,
         ])
         .map_err(failed("record an event"))?;
         Ok(())
@@ -359,5 +380,17 @@ impl Store for Sqlite {
 
     fn tally(&self) -> [u64; State::ALL.len()] {
         self.books.tally()
+    }
+
+    fn count_of_owner(&self, owner: u32, state: State) -> u64 {
+        self.books.of_owner(owner, state)
+    }
+
+    fn count_of_queue(&self, queue: i64, state: State) -> u64 {
+        self.books.of_queue(queue, state)
+    }
+
+    fn last_event(&self) -> i64 {
+        self.books.last_event()
     }
 }

@@ -1,7 +1,6 @@
 //! The conformance suite of the store: what every backend must do, and what
 //! the embedded one refuses to open.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -26,17 +25,12 @@ pub(crate) fn new_task(command: &str) -> NewTask {
     NewTask {
         owner: 1000,
         queue: "default".to_owned(),
-        priority: 0,
-        name: None,
-        labels: BTreeMap::new(),
-        run_at: None,
-        key: None,
         body_hash: [7; 32],
-        stdin: None,
         spec: Spec {
             argv: vec![command.to_owned()],
             ..Spec::default()
         },
+        ..NewTask::default()
     }
 }
 
@@ -60,7 +54,7 @@ fn conforms<S: Store>(open: impl Fn() -> S) {
 fn add(store: &mut impl Store, change: impl FnOnce(&mut NewTask)) -> Task {
     let mut new = new_task("true");
     change(&mut new);
-    store.insert(&new, at(100)).expect("insert")
+    store.insert(&new, false, at(100)).expect("insert")
 }
 
 fn what_is_committed_is_there_after_reopening<S: Store>(open: impl Fn() -> S) {
@@ -107,7 +101,7 @@ fn ready_tasks_come_by_priority_due_and_id<S: Store>(open: impl Fn() -> S) {
             priority,
             ..new_task("true")
         };
-        let task = store.insert(&new, at(due)).expect("insert");
+        let task = store.insert(&new, false, at(due)).expect("insert");
         ids.push(task.id);
     }
     let later = NewTask {
@@ -115,7 +109,7 @@ fn ready_tasks_come_by_priority_due_and_id<S: Store>(open: impl Fn() -> S) {
         run_at: Some(at(999)),
         ..new_task("true")
     };
-    store.insert(&later, at(1)).expect("insert");
+    store.insert(&later, false, at(1)).expect("insert");
     store.commit().expect("commit");
     let queue = store
         .queues()
@@ -346,6 +340,8 @@ fn the_tally_is_exact<S: Store>(open: impl Fn() -> S) {
         attempt: 0,
         kind: Kind::Submitted,
         actor: None,
+        owner: task.owner,
+        data: None,
     };
     store.record(&event).expect("record");
     store.commit().expect("commit");
