@@ -18,6 +18,7 @@ use crate::client::{self, Client};
 mod demo;
 mod logs;
 mod process;
+mod schedules;
 mod status;
 mod submit;
 mod tasks;
@@ -58,6 +59,9 @@ enum Verb {
     Cancel(tasks::IdArgs),
     /// Run a task again that is over
     Retry(tasks::IdArgs),
+    /// Make tasks at set times
+    #[command(subcommand)]
+    Schedule(schedules::Verb),
     /// Show what the daemon is doing
     Status,
     /// Ask whether the daemon is well
@@ -197,6 +201,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Wait(args) => online(tasks::wait(&args, setting)),
         Verb::Cancel(args) => online(tasks::change(&args, "cancel", setting)),
         Verb::Retry(args) => online(tasks::change(&args, "retry", setting)),
+        Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Status => online(status::status(setting)),
         Verb::Health => online(status::health(setting)),
         Verb::Reload => online(status::reload(setting)),

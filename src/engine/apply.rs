@@ -28,6 +28,7 @@ impl<S: Store> Engine<S> {
                 self.ask(caller, id, (Kind::RetryAsked, event), reply, now)
             }
             Command::Wait { caller, id, reply } => self.wait(caller, id, reply),
+            Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Ping { reply } => {
                 self.answers.push(Answer::Pong(reply, now));
                 Ok(())
@@ -49,6 +50,7 @@ impl<S: Store> Engine<S> {
                 uid,
                 trusted,
             } => self.dialled(visit, key, uid, trusted),
+            Command::Notified { .. } => Ok(()),
             Command::Started { key, started } => self.store.start_attempt(key, &started),
             Command::Ended {
                 key,

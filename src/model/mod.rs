@@ -14,6 +14,7 @@ pub mod event;
 pub mod filter;
 pub mod id;
 pub mod live;
+pub mod notice;
 pub mod quantity;
 pub mod reason;
 pub mod retry;

@@ -14,6 +14,7 @@ pub mod migrate;
 mod open;
 pub mod options;
 mod rows;
+pub mod schedules;
 pub mod sqlite;
 
 use std::path::PathBuf;
@@ -117,7 +118,7 @@ pub struct QueueUse {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store: clocks::Clocks {
+pub trait Store: clocks::Clocks + schedules::Schedules {
     /// Opens a transaction.
     ///
     /// # Errors

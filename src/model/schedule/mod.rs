@@ -20,6 +20,7 @@ pub mod due;
 mod grid;
 pub mod interval;
 mod nominal;
+pub mod plan;
 pub mod zone;
 
 use std::fmt;
