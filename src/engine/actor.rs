@@ -16,6 +16,7 @@ use crate::model::time::Time;
 use crate::store;
 use crate::store::sqlite::Sqlite;
 
+use super::clocks::STEP;
 use super::command::Command;
 use super::effect::Effect;
 use super::handle::Handle;
@@ -91,13 +92,16 @@ fn turn_until_over(
     publish: &watch::Sender<Snapshot>,
 ) -> Result<(), store::Error> {
     let mut next = Some(clock::now());
+    let mut watched = Lead::default();
     // Effects that the run room had no room for. Bounded by what can be live:
     // a slot yields a launch, its signals and an acknowledgement.
     let mut kept: Vec<Effect> = Vec::new();
     loop {
-        let Some(batch) = take(inbox, next, !kept.is_empty()) else {
+        let Some(mut batch) = take(inbox, next, !kept.is_empty(), &watched) else {
             return Ok(());
         };
+        // First of all, since what follows is judged by the clock.
+        batch.splice(0..0, watched.changed());
         let result = engine.turn(batch, clock::now());
         publish.send_replace(engine.snapshot().clone());
         let turned = match result {
@@ -126,7 +130,12 @@ fn turn_until_over(
 ///
 /// That an attempt runs is no reason for a commit of its own: nobody waits for
 /// an answer, and its end says it again. It goes along with what comes next.
-fn take(inbox: &Receiver<Command>, next: Option<Time>, kept: bool) -> Option<Vec<Command>> {
+fn take(
+    inbox: &Receiver<Command>,
+    next: Option<Time>,
+    kept: bool,
+    watched: &Lead,
+) -> Option<Vec<Command>> {
     let mut batch = Vec::new();
     loop {
         let nap = match (kept, batch.is_empty()) {
@@ -140,7 +149,7 @@ fn take(inbox: &Receiver<Command>, next: Option<Time>, kept: bool) -> Option<Vec
             Err(RecvTimeoutError::Disconnected) => return None,
             Err(RecvTimeoutError::Timeout) => {
                 let due = next.is_some_and(|at| at <= clock::now());
-                if kept || due || !batch.is_empty() {
+                if kept || due || !batch.is_empty() || watched.has_changed() {
                     return Some(batch);
                 }
                 continue;
@@ -151,5 +160,26 @@ fn take(inbox: &Receiver<Command>, next: Option<Time>, kept: bool) -> Option<Vec
         if batch.len() >= BATCH || !batch.iter().all(can_wait) {
             return Some(batch);
         }
+    }
+}
+
+/// What the engine was told last of the clock's lead over the time since boot.
+#[derive(Debug, Default)]
+struct Lead(Option<i64>);
+
+impl Lead {
+    fn has_changed(&self) -> bool {
+        self.0
+            .is_none_or(|known| clock::lead().abs_diff(known) >= STEP.unsigned_abs())
+    }
+
+    /// The news, if there are any. A clock that is only kept right drifts
+    /// slowly and is followed without a word.
+    fn changed(&mut self) -> Option<Command> {
+        let lead = clock::lead();
+        let known = self.0.replace(lead);
+        known
+            .is_none_or(|known| lead.abs_diff(known) >= STEP.unsigned_abs())
+            .then_some(Command::ClockLead { lead })
     }
 }

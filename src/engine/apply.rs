@@ -37,6 +37,7 @@ impl<S: Store> Engine<S> {
                 self.hungry = true;
                 Ok(())
             }
+            Command::ClockLead { lead } => self.clock_lead(lead, now),
             Command::RunnerUp(runner) => self.runner_up(runner, now),
             Command::RunnerDown => {
                 self.runner = None;

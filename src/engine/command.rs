@@ -187,6 +187,12 @@ pub enum Command {
     },
     /// New limits, from a reload.
     Configure(Options),
+    /// How far the wall clock is ahead of the time since boot: at the start,
+    /// and whenever it was set.
+    ClockLead {
+        /// In microseconds.
+        lead: i64,
+    },
     /// A runner introduced itself.
     RunnerUp(RunnerUp),
     /// The runner starts nothing more: it is stopping, or the connection is gone.

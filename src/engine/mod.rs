@@ -10,6 +10,7 @@ pub mod actor;
 mod admit;
 mod answer;
 mod apply;
+pub mod clocks;
 pub mod command;
 pub mod effect;
 pub mod handle;

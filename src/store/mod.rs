@@ -7,6 +7,7 @@
 
 pub mod ballast;
 mod books;
+pub mod clocks;
 mod list;
 pub mod lock;
 pub mod migrate;
@@ -116,7 +117,7 @@ pub struct QueueUse {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store {
+pub trait Store: clocks::Clocks {
     /// Opens a transaction.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 mod api;
 mod bed;
 mod cli;
+mod clocks;
 mod config;
 mod daemon;
 mod handover;
+mod migrate;
 mod notify;
 mod packaging;
 mod profile;

@@ -76,6 +76,14 @@ ALTER TABLE event ADD COLUMN owner INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE event ADD COLUMN data  TEXT;
 UPDATE event SET owner = coalesce((SELECT owner FROM task WHERE id = event.task), 0);
 
+-- How far the wall clock was ahead of the time since boot, in microseconds: one
+-- row, by which a clock that was set is noticed.
+CREATE TABLE clock (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    boot TEXT    NOT NULL,
+    lead INTEGER NOT NULL
+) STRICT;
+
 -- Tasks in each state, by queue and owner, and the numbers given out so far:
 -- one row each, one page for all that one commit changes. `what` is a state's
 -- number, or 100 for the last task and 101 for the last event.
