@@ -23,6 +23,7 @@ mod body;
 mod conn;
 pub mod dto;
 mod follow;
+pub mod graph;
 mod head;
 mod json;
 mod log;
@@ -152,6 +153,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/tasks/{id}/wait", get(tasks::wait))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(tasks::retry))
+        .route("/v1/tasks/{id}/graph", get(graph::graph))
         .route("/v1/tasks/{id}/log", get(log::log))
         .route("/v1/status", get(admin::status))
         .route("/v1/reload", post(admin::reload))

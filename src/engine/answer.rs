@@ -4,6 +4,7 @@ use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::command::{Error, Reply, Submitted, View};
+use super::graph::Changed;
 
 /// A reply with what it will say.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub(super) enum Answer {
     Submitted(Reply<Vec<Submitted>>, Result<Vec<Submitted>, Error>),
     /// To whoever asked about or changed a task.
     Task(Reply<Task>, Result<Box<Task>, Error>),
+    /// To whoever changed a task together with those behind it.
+    Changed(Reply<Changed>, Result<Box<Changed>, Error>),
     /// To whoever waited for the end of a task.
     View(Reply<View>, Result<Box<View>, Error>),
     /// To a ping.
@@ -26,6 +29,7 @@ impl Answer {
         match self {
             Self::Submitted(reply, result) => drop(reply.send(result)),
             Self::Task(reply, result) => drop(reply.send(result.map(|task| *task))),
+            Self::Changed(reply, result) => drop(reply.send(result.map(|changed| *changed))),
             Self::View(reply, result) => drop(reply.send(result.map(|view| *view))),
             Self::Pong(reply, at) => drop(reply.send(Ok(at))),
             Self::Done(reply) => drop(reply.send(Ok(()))),
@@ -37,6 +41,7 @@ impl Answer {
         match self {
             Self::Submitted(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Task(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Changed(reply, _) => drop(reply.send(Err(Error::Unknown))),
             // Nothing was asked to change, so nothing is unknown: ask again.
             Self::View(reply, _) => drop(reply.send(Err(Error::Stopping))),
             Self::Pong(reply, _) => drop(reply.send(Err(Error::Unknown))),

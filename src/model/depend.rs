@@ -12,6 +12,8 @@ use super::task::State;
 
 /// Most tasks that one task can wait for.
 pub const PARENTS_MAX: usize = 1_000;
+/// Most waits of one task for another in one request.
+const LINKS_MAX: usize = 100_000;
 /// Most letters of a name that tasks of one request have for each other.
 const REF_MAX: usize = 64;
 /// Most names that a message about a circle gives.
@@ -155,8 +157,14 @@ fn one(word: &str, places: &HashMap<&str, usize>) -> Result<After, String> {
 /// The first task that waits for too many, for one twice, or for itself,
 /// directly or through others.
 pub fn check(tasks: &[NewTask]) -> Result<(), Misfit> {
+    let mut links = 0;
     for (index, task) in tasks.iter().enumerate() {
         let count = task.after.len();
+        links += count;
+        if links > LINKS_MAX {
+            let reason = format!("the request names more than {LINKS_MAX} in all");
+            return Err(after(index, reason));
+        }
         if count > PARENTS_MAX {
             return Err(after(
                 index,
