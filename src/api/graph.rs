@@ -57,7 +57,7 @@ pub struct NodeInfo {
     pub state: String,
     /// Why it ended, in one line.
     pub message: Option<String>,
-    /// Program and arguments.
+    /// The first words of its command.
     pub command: Vec<String>,
 }
 
@@ -83,9 +83,16 @@ impl From<&Task> for NodeInfo {
             queue: task.queue.clone(),
             state: task.state.word().to_owned(),
             message: outcome.map(|outcome| outcome.message.clone()),
-            command: task.spec.argv.clone(),
+            command: first_words(&task.spec.argv),
         }
     }
+}
+
+/// Some words of a command, each of some letters: enough to know it by, and
+/// ten thousand of them are not too much.
+fn first_words(command: &[String]) -> Vec<String> {
+    let short = |word: &String| word.chars().take(80).collect();
+    command.iter().take(4).map(short).collect()
 }
 
 impl From<&Link> for EdgeInfo {

@@ -25,7 +25,7 @@ pub mod dto;
 mod follow;
 pub mod graph;
 mod head;
-mod json;
+pub mod json;
 mod log;
 mod notice;
 pub mod number;

@@ -15,7 +15,10 @@ use clap::{Parser, Subcommand};
 use crate::client::target::Target;
 use crate::client::{self, Client};
 
+mod batch;
 mod demo;
+mod graph;
+mod jobs;
 mod logs;
 mod process;
 mod status;
@@ -49,15 +52,15 @@ enum Verb {
     /// List tasks, newest first
     List(tasks::ListArgs),
     /// Show one task with its attempts, and what it waits for
-    Show(tasks::IdArgs),
+    Show(graph::ShowArgs),
     /// Print what a task wrote
     Logs(logs::Args),
     /// Wait until a task is over, and end with its exit code
     Wait(tasks::IdArgs),
     /// Cancel a task
-    Cancel(tasks::IdArgs),
+    Cancel(graph::ChangeArgs),
     /// Run a task again that is over
-    Retry(tasks::IdArgs),
+    Retry(graph::ChangeArgs),
     /// Show what the daemon is doing
     Status,
     /// Ask whether the daemon is well
@@ -192,11 +195,11 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
     match verb {
         Verb::Submit(args) => online(submit::submit(&args, setting)),
         Verb::List(args) => online(tasks::list(&args, setting)),
-        Verb::Show(args) => online(tasks::show(&args, setting)),
+        Verb::Show(args) => online(graph::show(&args, setting)),
         Verb::Logs(args) => online(logs::logs(&args, setting)),
         Verb::Wait(args) => online(tasks::wait(&args, setting)),
-        Verb::Cancel(args) => online(tasks::change(&args, "cancel", setting)),
-        Verb::Retry(args) => online(tasks::change(&args, "retry", setting)),
+        Verb::Cancel(args) => online(graph::change(&args, "cancel", setting)),
+        Verb::Retry(args) => online(graph::change(&args, "retry", setting)),
         Verb::Status => online(status::status(setting)),
         Verb::Health => online(status::health(setting)),
         Verb::Reload => online(status::reload(setting)),

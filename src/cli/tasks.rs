@@ -1,11 +1,11 @@
-//! Verbs about tasks that are there: list, show, wait, cancel, retry.
+//! Verbs about tasks that are there: list, show, wait.
 
 use std::io::{self, Write};
 
 use clap::Args;
 use tokio::signal::ctrl_c;
 
-use crate::api::dto::{AttemptInfo, Page, TaskInfo};
+use crate::api::dto::{AfterInfo, AttemptInfo, Page, TaskInfo};
 use crate::model::quantity::format_duration;
 
 use super::text::{command, escape, shorten, table};
@@ -132,11 +132,9 @@ fn row(task: &TaskInfo) -> Vec<String> {
 }
 
 /// `show`.
-pub(super) async fn show(args: &IdArgs, setting: &Setting) -> Outcome {
-    let answer = setting
-        .client()?
-        .get(&format!("/v1/tasks/{}", args.id))
-        .await?;
+pub(super) async fn show(id: i64, setting: &Setting) -> Outcome {
+    let path = format!("/v1/tasks/{id}");
+    let answer = setting.client()?.get(&path).await?;
     let mut out = io::stdout().lock();
     if setting.json {
         out.write_all(&answer.body)?;
@@ -201,6 +199,9 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("user", run.user.clone()),
         ("cwd", run.cwd.clone()),
         ("key", task.key.clone()),
+        ("unique", task.unique.clone()),
+        ("after", after(task)),
+        ("behind", behind(task)),
         ("timeout", run.timeout.clone()),
         ("memory", run.memory.clone()),
         ("cpu", run.cpu.map(|cores| format!("{cores} cores"))),
@@ -220,6 +221,32 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
             Some(format!("{} of {} failed", run.tries, run.max_attempts)),
         ),
     ]
+}
+
+/// What it was told to wait for; the first few.
+fn after(task: &TaskInfo) -> Option<String> {
+    let links = task.after.as_ref().filter(|links| !links.is_empty())?;
+    let word = |link: &AfterInfo| {
+        let any = if link.wants == "any" { ":any" } else { "" };
+        let state = link.state.as_deref().unwrap_or("gone");
+        format!("{}{any} ({state})", link.task)
+    };
+    let mut words: Vec<_> = links.iter().take(5).map(word).collect();
+    if links.len() > words.len() {
+        words.push(format!("and {} more", links.len() - words.len()));
+    }
+    Some(words.join(", "))
+}
+
+/// How many were told to wait for it.
+fn behind(task: &TaskInfo) -> Option<String> {
+    let count = task.dependants.filter(|count| *count > 0)?;
+    let tasks = if count == 1 {
+        "task waits"
+    } else {
+        "tasks wait"
+    };
+    Some(format!("{count} {tasks} for it; see `show --graph`"))
 }
 
 fn attempt_table(attempts: &[AttemptInfo]) -> String {
@@ -302,19 +329,4 @@ fn own_code(task: &TaskInfo) -> u8 {
     code.and_then(|code| u8::try_from(code).ok())
         .filter(|code| *code != 0)
         .unwrap_or(1)
-}
-
-/// `cancel` and `retry`.
-pub(super) async fn change(args: &IdArgs, verb: &str, setting: &Setting) -> Outcome {
-    let path = format!("/v1/tasks/{}/{verb}", args.id);
-    let answer = setting.client()?.post(&path).await?;
-    let mut out = io::stdout().lock();
-    if setting.json {
-        out.write_all(&answer.body)?;
-        writeln!(out)?;
-    } else {
-        let task: TaskInfo = answer.read()?;
-        writeln!(out, "task {} {}", task.id, task.state)?;
-    }
-    Ok(0)
 }

@@ -251,9 +251,10 @@ fn circling<T: Copy + Ord>(pairs: &[(T, T)]) -> BTreeSet<T> {
     all.difference(&free).copied().collect()
 }
 
-/// Those of `all` that can be brought into an order in which each comes behind
-/// what it waits for, in that order; of pairs of one that waits and what it
-/// waits for. Only those in a circle, or behind one, are missing.
+/// An order in which each comes behind what it waits for.
+///
+/// `pairs` are of one that waits and what it waits for. Those that cannot be
+/// brought into such an order, in a circle or behind one, are missing.
 #[must_use]
 pub fn in_order<T: Copy + Ord>(all: impl Iterator<Item = T>, pairs: &[(T, T)]) -> Vec<T> {
     let mut waits: BTreeMap<T, usize> = all.map(|one| (one, 0)).collect();
