@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::command::Caller;
-use crate::engine::graph::Changed;
+use crate::engine::graph::Affected;
 use crate::engine::picture::{Picture, TASKS_MAX};
 use crate::model::depend::Link;
 use crate::model::task::Task;
@@ -128,7 +128,7 @@ pub(super) async fn graph(
 }
 
 /// The answer to a change of a task together with those behind it.
-pub(super) fn changed(changed: &Changed) -> Response {
+pub(super) fn changed(changed: &Affected) -> Response {
     let info = ChangedInfo {
         task: TaskInfo::of_task(&changed.task),
         dependants_changed: changed.dependants,

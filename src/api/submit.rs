@@ -195,7 +195,7 @@ fn links(list: &[Submit]) -> Result<Vec<Vec<After>>, Problem> {
 }
 
 /// A task in the model's terms, but for what it waits for.
-fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
+pub(super) fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
     let body_hash = hash(&asked);
     let run_at = run_at(&asked, now)?;
     let deadline = asked.deadline.as_deref();

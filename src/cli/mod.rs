@@ -21,6 +21,7 @@ mod graph;
 mod jobs;
 mod logs;
 mod process;
+mod schedules;
 mod status;
 mod submit;
 mod tasks;
@@ -61,6 +62,9 @@ enum Verb {
     Cancel(graph::ChangeArgs),
     /// Run a task again that is over
     Retry(graph::ChangeArgs),
+    /// Make tasks at set times
+    #[command(subcommand)]
+    Schedule(schedules::Verb),
     /// Show what the daemon is doing
     Status,
     /// Ask whether the daemon is well
@@ -200,6 +204,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Wait(args) => online(tasks::wait(&args, setting)),
         Verb::Cancel(args) => online(graph::change(&args, "cancel", setting)),
         Verb::Retry(args) => online(graph::change(&args, "retry", setting)),
+        Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Status => online(status::status(setting)),
         Verb::Health => online(status::health(setting)),
         Verb::Reload => online(status::reload(setting)),

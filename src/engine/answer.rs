@@ -4,7 +4,8 @@ use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::command::{Error, Reply, Submitted, View};
-use super::graph::Changed;
+use super::graph::Affected;
+use super::schedules::Changed;
 
 /// A reply with what it will say.
 #[derive(Debug)]
@@ -14,9 +15,11 @@ pub(super) enum Answer {
     /// To whoever asked about or changed a task.
     Task(Reply<Task>, Result<Box<Task>, Error>),
     /// To whoever changed a task together with those behind it.
-    Changed(Reply<Changed>, Result<Box<Changed>, Error>),
+    Affected(Reply<Affected>, Result<Box<Affected>, Error>),
     /// To whoever waited for the end of a task.
     View(Reply<View>, Result<Box<View>, Error>),
+    /// To whoever asked about a schedule.
+    Schedule(Reply<Changed>, Result<Box<Changed>, Error>),
     /// To a ping.
     Pong(Reply<Time>, Time),
     /// To a shutdown.
@@ -29,8 +32,9 @@ impl Answer {
         match self {
             Self::Submitted(reply, result) => drop(reply.send(result)),
             Self::Task(reply, result) => drop(reply.send(result.map(|task| *task))),
-            Self::Changed(reply, result) => drop(reply.send(result.map(|changed| *changed))),
+            Self::Affected(reply, result) => drop(reply.send(result.map(|all| *all))),
             Self::View(reply, result) => drop(reply.send(result.map(|view| *view))),
+            Self::Schedule(reply, result) => drop(reply.send(result.map(|changed| *changed))),
             Self::Pong(reply, at) => drop(reply.send(Ok(at))),
             Self::Done(reply) => drop(reply.send(Ok(()))),
         }
@@ -41,9 +45,10 @@ impl Answer {
         match self {
             Self::Submitted(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Task(reply, _) => drop(reply.send(Err(Error::Unknown))),
-            Self::Changed(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Affected(reply, _) => drop(reply.send(Err(Error::Unknown))),
             // Nothing was asked to change, so nothing is unknown: ask again.
             Self::View(reply, _) => drop(reply.send(Err(Error::Stopping))),
+            Self::Schedule(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Pong(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Done(reply) => drop(reply.send(Err(Error::Unknown))),
         }

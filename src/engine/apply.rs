@@ -35,6 +35,7 @@ impl<S: Store> Engine<S> {
             }
             Command::Graph(ask) => self.graph(ask, now),
             Command::Wait { caller, id, reply } => self.wait(caller, id, reply),
+            Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Ping { reply } => {
                 self.answers.push(Answer::Pong(reply, now));
                 Ok(())
@@ -56,6 +57,7 @@ impl<S: Store> Engine<S> {
                 uid,
                 trusted,
             } => self.dialled(visit, key, uid, trusted),
+            Command::Notified { .. } => Ok(()),
             Command::Started { key, started } => self.store.start_attempt(key, &started),
             Command::Ended {
                 key,

@@ -30,6 +30,7 @@ impl<S: Store> Engine<S> {
                 // Refused by no state, so there is nobody to tell.
                 let _step = self.advance(task, Event::ClockSet { by }, None, now)?;
             }
+            self.fall_back(now)?;
         }
         self.store.keep_lead(&boot, lead)
     }

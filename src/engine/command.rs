@@ -9,6 +9,7 @@ use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
 use crate::model::check::Invalid;
 use crate::model::depend::Link;
 use crate::model::id::TaskId;
+use crate::model::notice::Notice;
 use crate::model::reason::Reason;
 use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task};
@@ -16,6 +17,7 @@ use crate::model::time::Time;
 
 use super::graph::Ask;
 use super::options::Options;
+use super::schedules;
 
 /// Where the answer to a command goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -52,6 +54,20 @@ pub enum Error {
         /// The field and what is wrong with it.
         invalid: Invalid,
     },
+    /// No such schedule, or none that this caller may know of.
+    #[error("there is no schedule {0}; `taskdaemon schedule list` shows those there are")]
+    NoSchedule(schedules::Called),
+    /// The name is taken.
+    #[error("there is a schedule `{0}` already; remove it, or replace it with `--replace`")]
+    ScheduleExists(String),
+    /// The owner has as many as a user may have.
+    #[error("you have {0} schedules, which is as many as one user may have; remove some")]
+    TooManySchedules(u64),
+    /// The schedule's rule is not to run a task beside another.
+    #[error(
+        "a task of schedule `{0}` is not over, and its overlap rule is `skip`; wait, or cancel it"
+    )]
+    StillRunning(String),
     /// The task's state does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -173,6 +189,8 @@ pub struct Abilities {
     pub pids: bool,
     /// Tasks as other users.
     pub switch_user: bool,
+    /// Attempts can be frozen and thawed.
+    pub freeze: bool,
 }
 
 /// What enters the engine.
@@ -214,6 +232,8 @@ pub enum Command {
         /// The task when it is over.
         reply: Reply<View>,
     },
+    /// Make or change a schedule.
+    Schedule(schedules::Ask),
     /// Answer at the end of this turn: shows that the engine makes progress.
     Ping {
         /// When the engine's turn began.
@@ -248,6 +268,16 @@ pub enum Command {
         key: AttemptKey,
         /// Where and as whom.
         started: Started,
+    },
+    /// A live attempt has said something about itself.
+    Notified {
+        /// Which.
+        key: AttemptKey,
+        /// What it has said since the last of these. What was said before may
+        /// come again, and a sign of life older than `at` of an earlier one.
+        notice: Notice,
+        /// When it said the last part of it.
+        at: Time,
     },
     /// An attempt is over.
     Ended {

@@ -31,7 +31,7 @@ pub enum Ask {
         /// Which.
         id: TaskId,
         /// What was changed.
-        reply: Reply<Changed>,
+        reply: Reply<Affected>,
     },
     /// Run it again, and those behind it that were skipped.
     Retry {
@@ -40,13 +40,13 @@ pub enum Ask {
         /// Which.
         id: TaskId,
         /// What was changed.
-        reply: Reply<Changed>,
+        reply: Reply<Affected>,
     },
 }
 
 /// A task, and what happened to those behind it.
 #[derive(Debug, Clone)]
-pub struct Changed {
+pub struct Affected {
     /// The task.
     pub task: Task,
     /// How many of those behind it were changed as well.
@@ -98,7 +98,7 @@ impl<S: Store> Engine<S> {
             Ask::Retry { caller, id, reply } => (reply, self.retry_tree(caller, id, now)?),
         };
         self.answers
-            .push(Answer::Changed(reply, result.map(Box::new)));
+            .push(Answer::Affected(reply, result.map(Box::new)));
         Ok(())
     }
 
@@ -294,7 +294,7 @@ impl<S: Store> Engine<S> {
         caller: Caller,
         id: TaskId,
         now: Time,
-    ) -> Result<Result<Changed, Error>, store::Error> {
+    ) -> Result<Result<Affected, Error>, store::Error> {
         let root = match self.find(caller, id)? {
             Ok(root) => root,
             Err(error) => return Ok(Err(error)),
@@ -311,10 +311,10 @@ impl<S: Store> Engine<S> {
         }
         if root.state.is_terminal() && dependants > 0 {
             let task = root;
-            return Ok(Ok(Changed { task, dependants }));
+            return Ok(Ok(Affected { task, dependants }));
         }
         let moved = self.change(root, cancel(), caller, now)?;
-        Ok(moved.map(|task| Changed { task, dependants }))
+        Ok(moved.map(|task| Affected { task, dependants }))
     }
 
     /// The task itself first: those behind it then find it not over, and wait.
@@ -324,7 +324,7 @@ impl<S: Store> Engine<S> {
         caller: Caller,
         id: TaskId,
         now: Time,
-    ) -> Result<Result<Changed, Error>, store::Error> {
+    ) -> Result<Result<Affected, Error>, store::Error> {
         let root = match self.find(caller, id)? {
             Ok(root) => root,
             Err(error) => return Ok(Err(error)),
@@ -340,7 +340,7 @@ impl<S: Store> Engine<S> {
                 dependants += u64::from(moved.is_ok());
             }
         }
-        Ok(Ok(Changed { task, dependants }))
+        Ok(Ok(Affected { task, dependants }))
     }
 }
 

@@ -11,14 +11,16 @@ use crate::model::check::Invalid;
 use crate::model::depend;
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
+use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
 use crate::model::spec::NewTask;
 use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
-use super::graph::{Ask, Changed};
+use super::graph::{Affected, Ask};
 use super::picture::Picture;
-use super::reader::Query;
+use super::reader::{Query, ScheduleView};
+use super::schedules::{self, Called, Changed};
 use super::snapshot::Snapshot;
 
 /// Talks to the engine.
@@ -76,7 +78,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn cancel_tree(&self, caller: Caller, id: TaskId) -> Result<Changed, Error> {
+    pub async fn cancel_tree(&self, caller: Caller, id: TaskId) -> Result<Affected, Error> {
         self.ask(|reply| Command::Graph(Ask::Cancel { caller, id, reply }))
             .await
     }
@@ -85,7 +87,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn retry_tree(&self, caller: Caller, id: TaskId) -> Result<Changed, Error> {
+    pub async fn retry_tree(&self, caller: Caller, id: TaskId) -> Result<Affected, Error> {
         self.ask(|reply| Command::Graph(Ask::Retry { caller, id, reply }))
             .await
     }
@@ -134,6 +136,71 @@ impl Handle {
     /// See [`Error`].
     pub async fn list(&self, filter: Filter) -> Result<Vec<View>, Error> {
         self.read(|reply| Query::List { filter, reply }).await
+    }
+
+    /// Makes a schedule, or with `replace` gives one of that name another rule
+    /// and task.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn add_schedule(&self, new: NewSchedule, replace: bool) -> Result<Changed, Error> {
+        let now = clock::now();
+        let invalid = |invalid| Error::Invalid {
+            index: None,
+            invalid,
+        };
+        new.check(now).map_err(invalid)?;
+        let new = Box::new(new);
+        self.ask(|reply| {
+            Command::Schedule(schedules::Ask::Add {
+                new,
+                replace,
+                reply,
+            })
+        })
+        .await
+    }
+
+    /// Pauses, resumes, triggers or removes a schedule.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn change_schedule(
+        &self,
+        caller: Caller,
+        called: Called,
+        change: schedules::Change,
+    ) -> Result<Changed, Error> {
+        self.ask(|reply| {
+            Command::Schedule(schedules::Ask::Change {
+                caller,
+                called,
+                change,
+                reply,
+            })
+        })
+        .await
+    }
+
+    /// One schedule with the latest tasks it made.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn schedule(&self, caller: Caller, called: Called) -> Result<ScheduleView, Error> {
+        self.read(|reply| Query::Schedule {
+            caller,
+            called,
+            reply,
+        })
+        .await
+    }
+
+    /// A page of schedules.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn schedules(&self, shown: Shown) -> Result<Vec<Schedule>, Error> {
+        self.read(|reply| Query::Schedules { shown, reply }).await
     }
 
     /// The engine's own figures, as of its last turn.

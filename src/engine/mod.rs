@@ -21,6 +21,7 @@ pub mod picture;
 mod profile;
 pub mod reader;
 mod runner;
+pub mod schedules;
 pub mod snapshot;
 mod unique;
 
@@ -76,6 +77,8 @@ pub struct Engine<S> {
     turned: Turned,
     /// Whether something may have become startable since the last look.
     hungry: bool,
+    /// The next nominal time of all schedules.
+    next_tick: Option<Time>,
     snapshot: Snapshot,
 }
 
@@ -96,6 +99,7 @@ impl<S: Store> Engine<S> {
             news: Vec::new(),
             turned: Turned::default(),
             hungry: true,
+            next_tick: None,
             snapshot: Snapshot::default(),
         }
     }
@@ -114,6 +118,7 @@ impl<S: Store> Engine<S> {
                 self.seek(attempt);
             }
         }
+        self.fall_back(now)?;
         self.store.commit()?;
         self.snapshot.phase = Phase::Running;
         self.publish(now);
@@ -166,12 +171,16 @@ impl<S: Store> Engine<S> {
             }
         }
         self.wake(now)?;
+        if !self.turned.over && self.next_tick.is_some_and(|at| at <= now) {
+            self.tick(now)?;
+        }
         if self.hungry && !self.turned.over {
             self.admit(now)?;
             self.hungry = false;
         }
         self.tell_waiters()?;
-        self.turned.next = self.store.next_wake()?;
+        let next = [self.store.next_wake()?, self.next_tick];
+        self.turned.next = next.into_iter().flatten().min();
         self.store.commit()
     }
 
@@ -296,9 +305,8 @@ impl<S: Store> Engine<S> {
             Act::Terminate => Effect::Terminate(key),
             Act::Kill => Effect::Kill(key),
             Act::Acknowledge => Effect::Acknowledge(key),
-            // Only `Event::Pause` and `Event::Resume` ask for these, and no
-            // command brings them.
-            Act::Freeze | Act::Thaw => return Ok(()),
+            Act::Freeze => Effect::Freeze(key),
+            Act::Thaw => Effect::Thaw(key),
         };
         self.turned.effects.push(effect);
         Ok(())

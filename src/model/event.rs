@@ -16,6 +16,8 @@ pub enum Kind {
     CancelAsked,
     /// Someone asked for another run.
     RetryAsked,
+    /// A schedule made no task, since this one was not over.
+    TickLeftOut,
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
             Self::Changed(state) => state.word(),
             Self::CancelAsked => "cancel_asked",
             Self::RetryAsked => "retry_asked",
+            Self::TickLeftOut => "tick_left_out",
         }
     }
 }

@@ -22,6 +22,8 @@ pub(super) type Tally = [u64; State::ALL.len()];
 const LAST_TASK: i64 = 100;
 /// `what` of the row with the number of the last event.
 const LAST_EVENT: i64 = 101;
+/// `what` of the row with the number of the last schedule.
+const LAST_SCHEDULE: i64 = 102;
 
 /// Names a row of the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +105,11 @@ impl Books {
     /// A number no event has had.
     pub(super) fn next_event(&mut self) -> i64 {
         self.add(Line::last(LAST_EVENT), 1)
+    }
+
+    /// A number no schedule has had.
+    pub(super) fn next_schedule(&mut self) -> i64 {
+        self.add(Line::last(LAST_SCHEDULE), 1)
     }
 
     /// The number of the last event.

@@ -15,6 +15,7 @@ pub mod migrate;
 mod open;
 pub mod options;
 mod rows;
+pub mod schedules;
 pub mod sqlite;
 
 use std::path::PathBuf;
@@ -118,7 +119,7 @@ pub struct QueueUse {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store: clocks::Clocks + graph::Graph {
+pub trait Store: clocks::Clocks + graph::Graph + schedules::Schedules {
     /// Opens a transaction.
     ///
     /// # Errors

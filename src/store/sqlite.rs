@@ -3,6 +3,7 @@
 
 mod clocks;
 mod graph;
+mod schedules;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

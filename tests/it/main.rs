@@ -2,16 +2,21 @@
 
 mod api;
 mod bed;
+mod calendar;
 mod cli;
 mod clocks;
 mod config;
+mod cron;
 mod daemon;
+mod freeze;
 mod handover;
 mod migrate;
 mod notify;
+mod notify_socket;
 mod packaging;
 mod profile;
 mod runner;
+mod schedules;
 mod signals;
 mod sim;
 mod store;

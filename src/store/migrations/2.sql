@@ -41,6 +41,8 @@ CREATE UNIQUE INDEX task_unique ON task (owner, unique_key)
     WHERE unique_key IS NOT NULL AND state IN (0, 1, 2, 3, 4, 5);
 -- Each nominal time of a schedule makes one task.
 CREATE UNIQUE INDEX task_nominal ON task (schedule, nominal) WHERE schedule IS NOT NULL;
+CREATE INDEX task_of_schedule ON task (schedule, id)
+    WHERE schedule IS NOT NULL AND state IN (0, 1, 2, 3, 4, 5);
 
 -- What a task waits for, as `After` of `model/depend.rs`.
 CREATE TABLE edge (
@@ -86,7 +88,8 @@ CREATE TABLE clock (
 
 -- Tasks in each state, by queue and owner, and the numbers given out so far:
 -- one row each, one page for all that one commit changes. `what` is a state's
--- number, or 100 for the last task and 101 for the last event.
+-- number, or 100 for the last task, 101 for the last event, 102 for the last
+-- schedule.
 CREATE TABLE book (
     what   INTEGER NOT NULL,
     queue  INTEGER NOT NULL,
