@@ -110,6 +110,20 @@ pub struct Submit {
     pub tasks: Option<Vec<Self>>,
 }
 
+impl Submit {
+    /// The field by which it has to do with other tasks of its request, if any.
+    pub(super) fn names_others(&self) -> Option<&'static str> {
+        let fields = [
+            ("after", !self.after.is_empty()),
+            ("ref", self.refer.is_some()),
+        ];
+        fields
+            .into_iter()
+            .find(|(_, there)| *there)
+            .map(|(name, _)| name)
+    }
+}
+
 /// A key that only one unfinished task of an owner has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -314,7 +314,7 @@ task:
             (
                 "x.yaml",
                 "task:\n- command: [a]\n  memry: 1MiB\n",
-                "x.yaml:3:3: unknown field",
+                "x.yaml:3:3: task[0]: unknown field `memry`: did you mean `memory`?",
             ),
             ("x.yaml", "task: [", "x.yaml:"),
             ("x.yaml", "", "x.yaml: "),

@@ -170,6 +170,24 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
+    /// Ties a single new task.
+    pub(super) fn tie_alone(
+        &mut self,
+        new: &NewTask,
+        task: Task,
+        now: Time,
+    ) -> Result<Task, store::Error> {
+        let behind = Vec::new();
+        let mut all = [Submitted {
+            id: task.id,
+            state: task.state,
+            created: true,
+        }];
+        let ties = [Tie { index: 0, behind }];
+        self.tie(std::slice::from_ref(new), &ties, &mut all, now)?;
+        Ok(self.store.task(task.id)?.unwrap_or(task))
+    }
+
     fn tie_one(
         &mut self,
         child: TaskId,

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::model::check::Invalid;
+use crate::model::depend::in_order;
 use crate::model::event::Kind;
 use crate::model::id::TaskId;
 use crate::model::spec::{Conflict, NewTask, Parent, Wants};
@@ -30,6 +31,37 @@ impl Plan {
     /// Tasks that are not made.
     pub(super) fn spared(&self) -> usize {
         self.known.len() + self.same.len()
+    }
+
+    /// Whether tasks wait for themselves now that some of them are others.
+    fn check(&self, tasks: &[NewTask]) -> Result<(), Error> {
+        if self.same.is_empty() {
+            return Ok(());
+        }
+        let made =
+            |place: &usize| !self.known.contains_key(place) && !self.same.contains_key(place);
+        let places = || (0..tasks.len()).filter(made);
+        let mut pairs = Vec::new();
+        for (child, task) in places().filter_map(|place| tasks.get(place).map(|new| (place, new))) {
+            for link in &task.after {
+                if let Parent::Member(parent) = link.parent {
+                    pairs.push((child, *self.same.get(&parent).unwrap_or(&parent)));
+                }
+            }
+        }
+        let order = in_order(places(), &pairs);
+        let order: HashSet<usize> = order.into_iter().collect();
+        let Some(index) = places().find(|place| !order.contains(place)) else {
+            return Ok(());
+        };
+        let reason = "goes round in a circle once tasks with one unique key are one task";
+        Err(Error::Invalid {
+            index: Some(index),
+            invalid: Invalid {
+                field: "after",
+                reason: reason.to_owned(),
+            },
+        })
     }
 }
 
@@ -92,7 +124,7 @@ impl<S: Store> Engine<S> {
             }
             held.insert(place, Parent::Member(index));
         }
-        Ok(Ok(plan))
+        Ok(plan.check(tasks).map(|()| plan))
     }
 
     /// Whether all tasks are there that new ones name, and may be named by
