@@ -317,7 +317,7 @@ task:
                 "x.yaml:3:3: task[0]: unknown field `memry`: did you mean `memory`?",
             ),
             ("x.yaml", "task: [", "x.yaml:"),
-            ("x.yaml", "", "x.yaml: "),
+            ("x.yaml", "", "x.yaml:1:1: missing field `task`"),
         ] {
             let said = read(Path::new(name), text.as_bytes()).expect_err(text);
             assert!(said.contains(words), "{text}: {said}");
