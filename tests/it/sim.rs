@@ -16,7 +16,7 @@ use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use taskdaemon::engine::command::{Abilities, Caller, Command, Error, RunnerUp};
 use taskdaemon::engine::effect::{Effect, Verdict};
-use taskdaemon::engine::graph::Ask;
+use taskdaemon::engine::graph::{Affected, Ask};
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::reader::explain;
 use taskdaemon::engine::{Engine, Turned};
@@ -322,17 +322,7 @@ impl World {
             match self.below(12) {
                 0..=3 => commands.push(self.submit(answers)),
                 8 | 9 => commands.push(self.submit_graph(answers)),
-                10 => {
-                    let (reply, answer) = oneshot::channel();
-                    let id = self.some_task();
-                    let caller = CALLER;
-                    answers.push(Asked::Tree(answer));
-                    commands.push(Command::Graph(if self.chance(3) {
-                        Ask::Cancel { caller, id, reply }
-                    } else {
-                        Ask::Retry { caller, id, reply }
-                    }));
-                }
+                10 => commands.push(self.tree(answers)),
                 4 => {
                     let (reply, answer) = oneshot::channel();
                     let id = self.some_task();
@@ -396,6 +386,18 @@ impl World {
             commands.extend(self.reports());
         }
         commands
+    }
+
+    fn tree(&mut self, answers: &mut Vec<Asked>) -> Command {
+        let (reply, answer) = oneshot::channel();
+        let id = self.some_task();
+        let caller = CALLER;
+        answers.push(Asked::Tree(answer));
+        Command::Graph(if self.chance(3) {
+            Ask::Cancel { caller, id, reply }
+        } else {
+            Ask::Retry { caller, id, reply }
+        })
     }
 
     fn submit(&mut self, answers: &mut Vec<Asked>) -> Command {
@@ -530,21 +532,9 @@ fn lost(key: AttemptKey, at: Time) -> Command {
 }
 
 enum Asked {
-    Submit(
-        oneshot::Receiver<
-            Result<Vec<taskdaemon::engine::command::Submitted>, taskdaemon::engine::command::Error>,
-        >,
-    ),
-    Tree(
-        oneshot::Receiver<
-            Result<taskdaemon::engine::graph::Affected, taskdaemon::engine::command::Error>,
-        >,
-    ),
-    Other(
-        oneshot::Receiver<
-            Result<taskdaemon::model::task::Task, taskdaemon::engine::command::Error>,
-        >,
-    ),
+    Submit(oneshot::Receiver<Result<Vec<taskdaemon::engine::command::Submitted>, Error>>),
+    Tree(oneshot::Receiver<Result<Affected, Error>>),
+    Other(oneshot::Receiver<Result<Task, Error>>),
 }
 
 /// Everything acknowledged is there, attempts have no gaps, nothing waits
