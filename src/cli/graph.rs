@@ -59,18 +59,16 @@ pub(super) async fn show(args: &ShowArgs, setting: &Setting) -> Outcome {
 
 /// `cancel` and `retry`.
 pub(super) async fn change(args: &ChangeArgs, verb: &str, setting: &Setting) -> Outcome {
-    let also = if args.dependants {
-        "?dependants=true"
-    } else {
-        ""
-    };
-    let path = format!("/v1/tasks/{}/{verb}{also}", args.id);
+    if !args.dependants {
+        return tasks::change(args.id, verb, setting).await;
+    }
+    let path = format!("/v1/tasks/{}/{verb}?dependants=true", args.id);
     let answer = setting.client()?.post(&path).await?;
     let mut out = io::stdout().lock();
     if setting.json {
         out.write_all(&answer.body)?;
         writeln!(out)?;
-    } else if args.dependants {
+    } else {
         let changed: ChangedInfo = answer.read()?;
         let (task, others) = (changed.task, changed.dependants_changed);
         writeln!(
@@ -78,9 +76,6 @@ pub(super) async fn change(args: &ChangeArgs, verb: &str, setting: &Setting) -> 
             "task {} {}, and {others} behind it",
             task.id, task.state
         )?;
-    } else {
-        let task: crate::api::dto::TaskInfo = answer.read()?;
-        writeln!(out, "task {} {}", task.id, task.state)?;
     }
     Ok(0)
 }

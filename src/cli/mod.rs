@@ -60,6 +60,10 @@ enum Verb {
     Wait(tasks::IdArgs),
     /// Cancel a task
     Cancel(graph::ChangeArgs),
+    /// Freeze a running task; its clocks stand still
+    Pause(tasks::IdArgs),
+    /// Let a paused task go on
+    Resume(tasks::IdArgs),
     /// Run a task again that is over
     Retry(graph::ChangeArgs),
     /// Make tasks at set times
@@ -204,6 +208,8 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Wait(args) => online(tasks::wait(&args, setting)),
         Verb::Cancel(args) => online(graph::change(&args, "cancel", setting)),
         Verb::Retry(args) => online(graph::change(&args, "retry", setting)),
+        Verb::Pause(args) => online(tasks::change(args.id, "pause", setting)),
+        Verb::Resume(args) => online(tasks::change(args.id, "resume", setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Status => online(status::status(setting)),
         Verb::Health => online(status::health(setting)),

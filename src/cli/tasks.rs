@@ -16,7 +16,7 @@ use super::{Failure, Outcome, Setting, complain};
 pub(super) struct IdArgs {
     /// Number of the task
     #[arg(value_parser = number)]
-    id: i64,
+    pub(super) id: i64,
 }
 
 /// The number of a task, from 1.
@@ -124,11 +124,18 @@ fn row(task: &TaskInfo) -> Vec<String> {
         shorten(&escape(task.name.as_deref().unwrap_or("-")), 24),
         shorten(&command(&task.run.command), 48),
         match (&task.reason, &task.outcome) {
-            (Some(reason), _) => escape(reason),
+            (Some(_), _) => shorten(&escape(&said(task)), 64),
             (None, Some(outcome)) => shorten(&escape(&outcome.message), 48),
             (None, None) => String::new(),
         },
     ]
+}
+
+/// What a task waits for or does, with what it says of itself.
+fn said(task: &TaskInfo) -> String {
+    let progress = task.progress.map(|percent| format!("{percent} %"));
+    let parts = [task.reason.clone(), progress, task.status.clone()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// `show`.
@@ -188,6 +195,11 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("task", Some(task.id.to_string())),
         ("state", Some(task.state.clone())),
         ("reason", reason),
+        (
+            "progress",
+            task.progress.map(|percent| format!("{percent} %")),
+        ),
+        ("status", task.status.clone()),
         ("name", task.name.clone()),
         ("queue", Some(task.queue.clone())),
         (
@@ -202,7 +214,10 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("unique", task.unique.clone()),
         ("after", after(task)),
         ("behind", behind(task)),
+        ("group", task.group.clone()),
         ("timeout", run.timeout.clone()),
+        ("heartbeat", run.heartbeat.clone()),
+        ("deadline", task.deadline.map(|at| at.to_string())),
         ("memory", run.memory.clone()),
         ("cpu", run.cpu.map(|cores| format!("{cores} cores"))),
         ("pids", run.pids.map(|pids| pids.to_string())),
@@ -329,4 +344,19 @@ fn own_code(task: &TaskInfo) -> u8 {
     code.and_then(|code| u8::try_from(code).ok())
         .filter(|code| *code != 0)
         .unwrap_or(1)
+}
+
+/// `pause`, `resume`, and those that have to do with this task alone.
+pub(super) async fn change(id: i64, verb: &str, setting: &Setting) -> Outcome {
+    let path = format!("/v1/tasks/{id}/{verb}");
+    let answer = setting.client()?.post(&path).await?;
+    let mut out = io::stdout().lock();
+    if setting.json {
+        out.write_all(&answer.body)?;
+        writeln!(out)?;
+    } else {
+        let task: TaskInfo = answer.read()?;
+        writeln!(out, "task {} {}", task.id, task.state)?;
+    }
+    Ok(0)
 }

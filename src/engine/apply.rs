@@ -12,7 +12,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::answer::Answer;
-use super::command::{Caller, Command, Error, Reply, Submitted, View};
+use super::command::{Caller, Command, Error, Reply, RunnerUp, Submitted, View};
 use super::effect::Effect;
 use super::graph::Tie;
 use super::snapshot::Phase;
@@ -34,6 +34,12 @@ impl<S: Store> Engine<S> {
                 Ok(())
             }
             Command::Graph(ask) => self.graph(ask, now),
+            Command::Pause { caller, id, reply } => {
+                self.ask(caller, id, (Kind::PauseAsked, Event::Pause), reply, now)
+            }
+            Command::Resume { caller, id, reply } => {
+                self.ask(caller, id, (Kind::ResumeAsked, Event::Resume), reply, now)
+            }
             Command::Wait { caller, id, reply } => self.wait(caller, id, reply),
             Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Ping { reply } => {
@@ -57,7 +63,7 @@ impl<S: Store> Engine<S> {
                 uid,
                 trusted,
             } => self.dialled(visit, key, uid, trusted),
-            Command::Notified { .. } => Ok(()),
+            Command::Notified { key, notice, at } => self.notified(key, notice, at, now),
             Command::Started { key, started } => self.store.start_attempt(key, &started),
             Command::Ended {
                 key,
@@ -219,16 +225,27 @@ impl<S: Store> Engine<S> {
         &mut self,
         caller: Caller,
         id: TaskId,
-        what: (Kind, Event),
+        (kind, event): (Kind, Event),
         reply: Reply<Task>,
         now: Time,
     ) -> Result<(), store::Error> {
         let result = match self.find(caller, id)? {
             Err(error) => Err(error),
-            Ok(task) => self.change(task, what, caller, now)?,
+            Ok(task) if event == Event::Pause && !self.can_pause(&task) => {
+                Err(Error::Unenforceable("a pause"))
+            }
+            Ok(task) => self.change(task, (kind, event), caller, now)?,
         };
         self.answers.push(Answer::Task(reply, result.map(Box::new)));
         Ok(())
+    }
+
+    /// Whether a live attempt could be frozen. A runner of a single attempt
+    /// has not said what it can, so its attempts are not.
+    fn can_pause(&self, task: &Task) -> bool {
+        let shared = task.spec.profile.is_none();
+        let can = |runner: &RunnerUp| runner.abilities.freeze;
+        task.state != State::Running || (shared && self.runner.as_deref().is_some_and(can))
     }
 
     fn wait(&mut self, caller: Caller, id: TaskId, reply: Reply<View>) -> Result<(), store::Error> {
@@ -253,6 +270,7 @@ impl<S: Store> Engine<S> {
             after: self.store.parents(task.id)?,
             dependants: self.store.count_children(task.id)?,
             reason: None,
+            sign: None,
             task,
         })
     }

@@ -18,6 +18,7 @@ use crate::model::time::Time;
 use super::graph::Ask;
 use super::options::Options;
 use super::schedules;
+use super::signs::Sign;
 
 /// Where the answer to a command goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -153,6 +154,8 @@ pub struct View {
     pub dependants: u64,
     /// What it waits for; absent when it is over.
     pub reason: Option<Reason>,
+    /// What its live attempt says of itself.
+    pub sign: Option<Sign>,
 }
 
 /// A runner as it introduces itself.
@@ -223,6 +226,24 @@ pub enum Command {
     },
     /// Something about a task together with those behind it.
     Graph(Ask),
+    /// Freeze a running task.
+    Pause {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// The task afterwards.
+        reply: Reply<Task>,
+    },
+    /// Thaw a paused task.
+    Resume {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// The task afterwards.
+        reply: Reply<Task>,
+    },
     /// Answer when a task is over.
     Wait {
         /// Who asks.

@@ -22,6 +22,7 @@ mod profile;
 pub mod reader;
 mod runner;
 pub mod schedules;
+pub mod signs;
 pub mod snapshot;
 mod unique;
 
@@ -189,6 +190,7 @@ impl<S: Store> Engine<S> {
             let due = self.store.awake(now, WAKES)?;
             let full = due.len() >= usize::try_from(WAKES).unwrap_or(usize::MAX);
             for task in due {
+                let task = self.refreshed(task, now)?;
                 // Refused by no state, so there is nobody to tell. Those behind
                 // it come later: some of them may be in this very list.
                 let _step = self.shift(task, Event::Wake, None, now)?;
@@ -259,6 +261,9 @@ impl<S: Store> Engine<S> {
                 state: task.state,
                 verdict,
             });
+        }
+        if before.0.is_live() && !task.state.is_live() {
+            self.forget_sign(task.id);
         }
         if task.state != before.0 {
             self.record(&task, Kind::Changed(task.state), actor, now)?;

@@ -18,6 +18,7 @@ use crate::store::{self, QueueUse, Store};
 use super::command::{Caller, Error, Reply, View};
 use super::picture::{self, Picture};
 use super::schedules::Called;
+use super::signs::Sign;
 use super::snapshot::{Phase, Snapshot};
 
 /// Reads that may wait before new ones are turned away.
@@ -148,7 +149,9 @@ impl Reader {
         let dependants = self.store.count_children(id).map_err(storage)?;
         let queues = self.store.queues().map_err(storage)?;
         let reason = self.why(&task, &queues)?;
+        let snapshot = self.snapshot.borrow();
         Ok(View {
+            sign: sign(&task, &snapshot),
             task,
             attempts,
             after,
@@ -195,6 +198,7 @@ impl Reader {
         for task in tasks {
             views.push(View {
                 reason: self.why(&task, &queues)?,
+                sign: sign(&task, &self.snapshot.borrow()),
                 task,
                 attempts: Vec::new(),
                 after: Vec::new(),
@@ -203,6 +207,13 @@ impl Reader {
         }
         Ok(views)
     }
+}
+
+/// What the live attempt of a task says of itself.
+fn sign(task: &Task, snapshot: &Snapshot) -> Option<Sign> {
+    let sign = snapshot.signs.get(&task.id)?;
+    let own = task.state.is_live() && sign.attempt == task.attempt;
+    own.then(|| sign.clone())
 }
 
 /// Why a task is not over: every state but the last ones has a reason.

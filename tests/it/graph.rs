@@ -527,3 +527,24 @@ fn what_waits_outlives_the_daemon() {
     bed.restart();
     assert_eq!(bed.wait(ids[1])["state"], "succeeded");
 }
+
+/// Both ends are due in one turn, and the end of the one concerns the other.
+#[test]
+fn a_task_and_the_one_behind_it_may_reach_their_deadlines_at_once() {
+    let bed = Bed::start(&[]);
+    let soon = clock::now().after(Duration::from_millis(800)).micros();
+    let deadline = jiff::Timestamp::from_microsecond(soon).expect("a time");
+    let deadline = deadline.to_string();
+    let ids = all(
+        &bed,
+        &json!([
+            {"ref": "a", "command": ["true"], "delay": "1h", "deadline": deadline},
+            {"ref": "b", "command": ["true"], "after": ["a"], "deadline": deadline},
+            {"command": ["true"], "after": ["b"]},
+        ]),
+    );
+    assert_eq!(bed.wait(ids[0])["state"], "expired");
+    assert_eq!(bed.wait(ids[1])["state"], "expired");
+    assert_eq!(bed.wait(ids[2])["state"], "skipped");
+    assert_eq!(bed.get("/ready").expect("the daemon lives").0, 200);
+}

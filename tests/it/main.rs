@@ -20,6 +20,7 @@ mod profile;
 mod runner;
 mod schedules;
 mod signals;
+mod signs;
 mod sim;
 mod store;
 mod store_graph;
