@@ -7,7 +7,6 @@
 //! to find out, and is reported like any other end.
 
 use crate::model::attempt::{Attempt, AttemptKey};
-use crate::model::task::State;
 use crate::store::{self, Store};
 
 use super::Engine;
@@ -40,10 +39,9 @@ impl<S: Store> Engine<S> {
         self.turned.effects.push(Effect::Met { visit, verdict });
         if matches!(verdict, Verdict::Adopt(_))
             && let Some(task) = self.store.task(key.task)?
-            && task.state == State::Stopping
+            && task.attempt == key.number
         {
-            // What was asked while no one was listening is asked again.
-            self.turned.effects.push(Effect::Terminate(key));
+            self.ask_again(&task);
         }
         Ok(())
     }

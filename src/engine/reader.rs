@@ -11,13 +11,16 @@ use crate::model::queue::{Lane, Queue};
 use crate::model::reason::Reason;
 use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
+use crate::store::graph::Graph as _;
 use crate::store::queues::{Crowd, Queues as _};
 use crate::store::schedules::Schedules as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, Store};
 
 use super::command::{Caller, Error, Reply, View};
+use super::picture::{self, Picture};
 use super::schedules::Called;
+use super::signs::Sign;
 use super::snapshot::{Phase, Snapshot};
 
 /// Reads that may wait before new ones are turned away.
@@ -46,6 +49,17 @@ pub enum Query {
         id: TaskId,
         /// The task.
         reply: Reply<View>,
+    },
+    /// The graph around a task.
+    Graph {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// At most so many tasks.
+        limit: usize,
+        /// What hangs together with it.
+        reply: Reply<Picture>,
     },
     /// One schedule.
     Schedule {
@@ -98,6 +112,12 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
     for query in inbox {
         match query {
             Query::Show { caller, id, reply } => drop(reply.send(reader.show(caller, id))),
+            Query::Graph {
+                caller,
+                id,
+                limit,
+                reply,
+            } => drop(reply.send(reader.graph(caller, id, limit))),
             Query::Schedule {
                 caller,
                 called,
@@ -133,13 +153,37 @@ impl Reader {
             .filter(|task| caller.may_touch(task.owner))
             .ok_or(Error::NotFound(id))?;
         let attempts = self.store.attempts(id).map_err(storage)?;
+        let after = self.store.parents(id).map_err(storage)?;
+        let dependants = self.store.count_children(id).map_err(storage)?;
         let crowd = self.store.crowd(std::slice::from_ref(&task));
-        let reason = explain(&task, &crowd.map_err(storage)?, &self.snapshot.borrow());
+        let reason = self.why(&task, &crowd.map_err(storage)?)?;
+        let snapshot = self.snapshot.borrow();
         Ok(View {
+            sign: sign(&task, &snapshot),
             task,
             attempts,
+            after,
+            dependants,
             reason,
         })
+    }
+
+    fn graph(&mut self, caller: Caller, id: TaskId, limit: usize) -> Result<Picture, Error> {
+        let picture = picture::draw(&mut self.store, caller, id, limit);
+        picture.map_err(storage)?.ok_or(Error::NotFound(id))
+    }
+
+    /// Why a task is not over, with what only the store knows.
+    fn why(&mut self, task: &Task, crowd: &Crowd) -> Result<Option<Reason>, Error> {
+        if task.state == State::Blocked
+            && let Some(held) = self.store.held_by(task.id).map_err(storage)?
+        {
+            return Ok(Some(Reason::Dependency {
+                first: Some((held.parent, held.state)),
+                more: held.more,
+            }));
+        }
+        Ok(explain(task, crowd, &self.snapshot.borrow()))
     }
 
     fn schedule(&mut self, caller: Caller, called: Called) -> Result<ScheduleView, Error> {
@@ -158,24 +202,37 @@ impl Reader {
     fn list(&mut self, filter: &Filter) -> Result<Vec<View>, Error> {
         let tasks = self.store.list(filter).map_err(storage)?;
         let crowd = self.store.crowd(&tasks).map_err(storage)?;
-        let snapshot = self.snapshot.borrow();
-        let view = |task| {
-            let reason = explain(&task, &crowd, &snapshot);
-            View {
+        let mut views = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            views.push(View {
+                reason: self.why(&task, &crowd)?,
+                sign: sign(&task, &self.snapshot.borrow()),
                 task,
                 attempts: Vec::new(),
-                reason,
-            }
-        };
-        Ok(tasks.into_iter().map(view).collect())
+                after: Vec::new(),
+                dependants: 0,
+            });
+        }
+        Ok(views)
     }
+}
+
+/// What the live attempt of a task says of itself.
+fn sign(task: &Task, snapshot: &Snapshot) -> Option<Sign> {
+    let sign = snapshot.signs.get(&task.id)?;
+    let own = task.state.is_live() && sign.attempt == task.attempt;
+    own.then(|| sign.clone())
 }
 
 /// Why a task is not over: every state but the last ones has a reason.
 #[must_use]
 pub fn explain(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Option<Reason> {
     match task.state {
-        State::Blocked => Some(Reason::Dependency),
+        // Which, only the store knows.
+        State::Blocked => Some(Reason::Dependency {
+            first: None,
+            more: 0,
+        }),
         State::Scheduled => Some(why_scheduled(task)),
         State::Queued => Some(why_queued(task, crowd, snapshot)),
         State::Running => Some(Reason::Itself { until: task.wake }),

@@ -16,6 +16,10 @@ pub enum Kind {
     CancelAsked,
     /// Someone asked for another run.
     RetryAsked,
+    /// Someone asked for a pause.
+    PauseAsked,
+    /// Someone asked for the end of a pause.
+    ResumeAsked,
     /// A schedule made no task, since this one was not over.
     TickLeftOut,
 }
@@ -29,6 +33,8 @@ impl Kind {
             Self::Changed(state) => state.word(),
             Self::CancelAsked => "cancel_asked",
             Self::RetryAsked => "retry_asked",
+            Self::PauseAsked => "pause_asked",
+            Self::ResumeAsked => "resume_asked",
             Self::TickLeftOut => "tick_left_out",
         }
     }

@@ -8,6 +8,7 @@
 pub mod ballast;
 mod books;
 pub mod clocks;
+pub mod graph;
 mod list;
 pub mod lock;
 pub mod migrate;
@@ -104,7 +105,7 @@ pub struct KeyHolder {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store: clocks::Clocks + queues::Queues + schedules::Schedules {
+pub trait Store: clocks::Clocks + graph::Graph + queues::Queues + schedules::Schedules {
     /// Opens a transaction.
     ///
     /// # Errors
