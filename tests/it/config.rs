@@ -88,6 +88,9 @@ fn the_default_file_says_what_the_defaults_are() {
         let mut config = house.load().config;
         // Its default is to be absent; what stands there is an example.
         config.engine.queue_concurrency = None;
+        config.engine.user_waiting = None;
+        config.engine.user_running = None;
+        config.engine.user_submits = None;
         assert_eq!(config, expected, "{text}");
     }
     for key in [
@@ -231,6 +234,14 @@ const BAD_SETTINGS: &[(&str, &str)] = &[
     (
         "[engine]\ncommands = 0\n",
         "config.toml:2:12: engine.commands",
+    ),
+    (
+        "[engine]\nuser_running = 0\n",
+        "config.toml:2:16: engine.user_running: 0 would let no task start; leave it out",
+    ),
+    (
+        "[engine]\nuser_submits = '10'\n",
+        "config.toml:2:16: engine.user_submits: `10` is not a rate such as `10/1m`",
     ),
     (
         "[engine]\nqueue_concurrency = 0\n",
