@@ -61,7 +61,8 @@ pub struct Submit {
     /// Group key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// What other tasks of this request call it in their `after`.
+    /// What other tasks of this request call it in their `after`; also its name
+    /// where it has no other.
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub refer: Option<String>,
     /// Tasks it waits for, each by its number or by its `ref` in this request:

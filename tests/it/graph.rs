@@ -282,7 +282,11 @@ fn a_task_waits_for_others_and_says_for_which() {
         {"task": ids[3], "wants": "any", "met": true, "state": "failed"},
     ]);
     assert_eq!(task["after"], after);
-    assert_eq!(show(&bed, ids[1])["dependants"], 1);
+    let one = show(&bed, ids[1]);
+    assert_eq!(
+        (&one["dependants"], &one["name"]),
+        (&json!(1), &json!("one"))
+    );
     let (_, listed) = bed.get("/v1/tasks?name=last").expect("list");
     assert_eq!(listed["tasks"][0]["reason"], task["reason"], "and in lists");
     let (status, graph) = bed
