@@ -19,6 +19,7 @@ mod packaging;
 mod profile;
 mod runner;
 mod schedules;
+mod schedules_api;
 mod signals;
 mod signs;
 mod sim;
