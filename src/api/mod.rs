@@ -20,8 +20,10 @@ use crate::model::time::Time;
 pub mod admin;
 pub mod asked;
 mod body;
+pub mod bulk;
 mod conn;
 pub mod dto;
+mod events;
 mod follow;
 mod head;
 mod json;
@@ -148,11 +150,15 @@ impl Server {
 fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/tasks", post(submit::submit).get(tasks::list))
+        .route("/v1/tasks/retry", post(bulk::retry))
+        .route("/v1/tasks/cancel", post(bulk::cancel))
+        .route("/v1/tasks/discard", post(bulk::discard))
         .route("/v1/tasks/{id}", get(tasks::show))
         .route("/v1/tasks/{id}/wait", get(tasks::wait))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(tasks::retry))
         .route("/v1/tasks/{id}/log", get(log::log))
+        .route("/v1/events", get(events::events))
         .route("/v1/status", get(admin::status))
         .route("/v1/reload", post(admin::reload))
         .route("/live", get(admin::live))

@@ -14,12 +14,14 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::model::time::Time;
 use crate::store;
+use crate::store::disk::{Disk, Room};
 use crate::store::sqlite::Sqlite;
 
 use super::command::Command;
 use super::effect::Effect;
 use super::handle::Handle;
 use super::options::Options;
+use super::retention;
 use super::snapshot::{Phase, Snapshot};
 use super::{Engine, reader};
 
@@ -46,6 +48,17 @@ pub struct Running {
     pub thread: JoinHandle<Result<(), store::Error>>,
 }
 
+/// What the engine begins with.
+#[derive(Debug)]
+pub struct Settings {
+    /// How much at once, how much waiting.
+    pub engine: Options,
+    /// How long what is over is kept.
+    pub retention: retention::Options,
+    /// The disk that all is written to.
+    pub disk: Disk,
+}
+
 /// Recovers and starts the engine over the database in `dir`.
 ///
 /// # Errors
@@ -53,14 +66,16 @@ pub struct Running {
 pub fn start(
     store: Sqlite,
     dir: &Path,
-    options: Options,
+    settings: Settings,
     boot: String,
 ) -> Result<Running, store::Error> {
-    let (commands, inbox) =
-        mpsc::sync_channel(usize::try_from(options.commands).unwrap_or(usize::MAX));
+    let most = usize::try_from(settings.engine.commands).unwrap_or(usize::MAX);
+    let (commands, inbox) = mpsc::sync_channel(most);
     let (effects, outbox) = mpsc::sync_channel(EFFECTS);
-    let mut engine = Engine::new(store, options, boot);
+    let mut engine = Engine::new(store, settings.engine, boot);
+    engine.retain(settings.retention);
     engine.recover(clock::now())?;
+    let disk = settings.disk;
     let (publish, snapshot) = watch::channel(engine.snapshot().clone());
     let queries = reader::start(Sqlite::open_reader(dir)?, snapshot.clone())?;
     // Nothing is ever sent: that the sender is gone says that the engine is.
@@ -69,7 +84,8 @@ pub fn start(
         .name("engine".to_owned())
         .spawn(move || {
             let _living = living;
-            turn_until_over(engine, &inbox, &effects, &publish)
+            let mut held = Held::new(disk, most);
+            turn_until_over(engine, &inbox, &effects, &publish, &mut held)
         })
         .map_err(|source| store::Error::File {
             act: "start a thread over",
@@ -89,6 +105,7 @@ fn turn_until_over(
     inbox: &Receiver<Command>,
     outbox: &SyncSender<Vec<Effect>>,
     publish: &watch::Sender<Snapshot>,
+    held: &mut Held,
 ) -> Result<(), store::Error> {
     let mut next = Some(clock::now());
     // Effects that the run room had no room for. Bounded by what can be live:
@@ -97,6 +114,15 @@ fn turn_until_over(
     loop {
         let Some(batch) = take(inbox, next, !kept.is_empty()) else {
             return Ok(());
+        };
+        let batch = match held.let_through(batch, &mut engine)? {
+            Passed::Turn(batch) => batch,
+            Passed::Nothing => {
+                publish.send_replace(engine.snapshot().clone());
+                next = Some(clock::now().after(NAP));
+                continue;
+            }
+            Passed::End => return Ok(()),
         };
         let result = engine.turn(batch, clock::now());
         publish.send_replace(engine.snapshot().clone());
@@ -118,6 +144,96 @@ fn turn_until_over(
         if turned.over {
             return Ok(());
         }
+    }
+}
+
+/// What may go on to the engine.
+enum Passed {
+    /// This, in one turn.
+    Turn(Vec<Command>),
+    /// Nothing may be written now.
+    Nothing,
+    /// It was told to end.
+    End,
+}
+
+/// Keeps the engine from writing to a full disk: a commit that fails ends the
+/// process, and the next one would find the same disk. What is asked for is
+/// refused, what is reported waits.
+struct Held {
+    disk: Disk,
+    /// Reports that wait, first to last.
+    back: Vec<Command>,
+    most: usize,
+    room: Room,
+}
+
+impl Held {
+    const fn new(disk: Disk, most: usize) -> Self {
+        Self {
+            disk,
+            back: Vec::new(),
+            most,
+            room: Room::Ample,
+        }
+    }
+
+    fn let_through(
+        &mut self,
+        mut batch: Vec<Command>,
+        engine: &mut Engine<Sqlite>,
+    ) -> Result<Passed, store::Error> {
+        let before = self.room;
+        self.room = self.disk.look()?;
+        tell(before, self.room);
+        let shortage = match self.room {
+            Room::Ample => None,
+            Room::Low(shortage) | Room::None(shortage) => Some(shortage),
+        };
+        engine.disk(shortage);
+        if let Room::None(shortage) = self.room {
+            let mut over = false;
+            for command in batch {
+                over |= matches!(command, Command::Shutdown { .. });
+                self.back.extend(command.refuse(shortage, clock::now()));
+            }
+            if over {
+                return Ok(Passed::End);
+            }
+            // More are not taken in: whoever reports waits.
+            while self.back.len() >= self.most && matches!(self.disk.look()?, Room::None(_)) {
+                std::thread::park_timeout(NAP);
+            }
+            return Ok(Passed::Nothing);
+        }
+        if self.room == Room::Ample && before != Room::Ample {
+            self.disk.restock()?;
+        }
+        if !self.back.is_empty() {
+            batch.splice(0..0, self.back.drain(..));
+        }
+        Ok(Passed::Turn(batch))
+    }
+}
+
+/// Logs that the disk has become full or has room again.
+fn tell(before: Room, now: Room) {
+    match (before, now) {
+        (Room::Ample, Room::Low(shortage)) => tracing::warn!(
+            "the disk is nearly full ({} bytes free): no new tasks are accepted",
+            shortage.free
+        ),
+        (Room::Ample | Room::Low(_), Room::None(shortage)) => tracing::error!(
+            "the disk is full ({} bytes free): nothing is recorded until there is room",
+            shortage.free
+        ),
+        (Room::Low(_) | Room::None(_), Room::Ample) => {
+            tracing::info!("the disk has room again: new tasks are accepted");
+        }
+        (Room::None(_), Room::Low(_)) => tracing::warn!("running tasks are recorded again"),
+        (Room::Ample, Room::Ample)
+        | (Room::Low(_), Room::Low(_))
+        | (Room::None(_), Room::None(_)) => {}
     }
 }
 

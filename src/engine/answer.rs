@@ -3,6 +3,7 @@
 use crate::model::task::Task;
 use crate::model::time::Time;
 
+use super::bulk::Count;
 use super::command::{Error, Reply, Submitted, View};
 
 /// A reply with what it will say.
@@ -14,6 +15,8 @@ pub(super) enum Answer {
     Task(Reply<Task>, Result<Box<Task>, Error>),
     /// To whoever waited for the end of a task.
     View(Reply<View>, Result<Box<View>, Error>),
+    /// To a change of many tasks.
+    Counted(Reply<Count>, Result<Count, Error>),
     /// To a ping.
     Pong(Reply<Time>, Time),
     /// To a shutdown.
@@ -27,6 +30,7 @@ impl Answer {
             Self::Submitted(reply, result) => drop(reply.send(result)),
             Self::Task(reply, result) => drop(reply.send(result.map(|task| *task))),
             Self::View(reply, result) => drop(reply.send(result.map(|view| *view))),
+            Self::Counted(reply, result) => drop(reply.send(result)),
             Self::Pong(reply, at) => drop(reply.send(Ok(at))),
             Self::Done(reply) => drop(reply.send(Ok(()))),
         }
@@ -39,6 +43,7 @@ impl Answer {
             Self::Task(reply, _) => drop(reply.send(Err(Error::Unknown))),
             // Nothing was asked to change, so nothing is unknown: ask again.
             Self::View(reply, _) => drop(reply.send(Err(Error::Stopping))),
+            Self::Counted(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Pong(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Done(reply) => drop(reply.send(Err(Error::Unknown))),
         }

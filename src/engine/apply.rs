@@ -27,7 +27,7 @@ impl<S: Store> Engine<S> {
                 let event = Event::Retry { blocked: false };
                 self.ask(caller, id, (Kind::RetryAsked, event), reply, now)
             }
-            Command::Wait { caller, id, reply } => self.wait(caller, id, reply),
+            Command::Wait { caller, id, reply } => self.wait(caller, id, reply, now),
             Command::Ping { reply } => {
                 self.answers.push(Answer::Pong(reply, now));
                 Ok(())
@@ -35,6 +35,10 @@ impl<S: Store> Engine<S> {
             Command::Configure(options) => {
                 self.options = options;
                 self.hungry = true;
+                Ok(())
+            }
+            Command::Record(ask) => {
+                self.ask_record(ask);
                 Ok(())
             }
             Command::RunnerUp(runner) => self.runner_up(runner, now),
@@ -47,7 +51,7 @@ impl<S: Store> Engine<S> {
                 key,
                 uid,
                 trusted,
-            } => self.dialled(visit, key, uid, trusted),
+            } => self.dialled(visit, key, uid, trusted, now),
             Command::Started { key, started } => self.store.start_attempt(key, &started),
             Command::Ended {
                 key,
@@ -71,7 +75,7 @@ impl<S: Store> Engine<S> {
         reply: Reply<Vec<Submitted>>,
         now: Time,
     ) -> Result<(), store::Error> {
-        let result = match self.known(tasks)? {
+        let result = match self.known(tasks, now)? {
             Err(error) => Err(error),
             Ok(known) => match self.room(tasks, known.len()) {
                 Err(error) => Err(error),
@@ -86,11 +90,13 @@ impl<S: Store> Engine<S> {
     fn known(
         &mut self,
         tasks: &[NewTask],
+        now: Time,
     ) -> Result<Result<HashMap<usize, Submitted>, Error>, store::Error> {
         let mut known = HashMap::new();
         for (index, task) in tasks.iter().enumerate() {
             let Some(key) = &task.key else { continue };
-            let Some(holder) = self.store.by_key(task.owner, key)? else {
+            let holder = self.sound(now, |store| store.by_key(task.owner, key))?;
+            let Some(holder) = holder else {
                 continue;
             };
             if holder.body_hash != task.body_hash {
@@ -113,6 +119,9 @@ impl<S: Store> Engine<S> {
     }
 
     fn room(&self, tasks: &[NewTask], known: usize) -> Result<(), Error> {
+        if let Some(shortage) = self.shortage.filter(|_| known < tasks.len()) {
+            return Err(Error::DiskFull(shortage.into()));
+        }
         let tally = self.store.tally();
         let unfinished: u64 = State::ALL
             .iter()
@@ -168,10 +177,14 @@ impl<S: Store> Engine<S> {
     }
 
     /// A task that this caller may know of.
-    fn find(&mut self, caller: Caller, id: TaskId) -> Result<Result<Task, Error>, store::Error> {
+    fn find(
+        &mut self,
+        caller: Caller,
+        id: TaskId,
+        now: Time,
+    ) -> Result<Result<Task, Error>, store::Error> {
         let task = self
-            .store
-            .task(id)?
+            .sound(now, |store| store.task(id))?
             .filter(|task| caller.may_touch(task.owner));
         Ok(task.ok_or(Error::NotFound(id)))
     }
@@ -184,30 +197,45 @@ impl<S: Store> Engine<S> {
         reply: Reply<Task>,
         now: Time,
     ) -> Result<(), store::Error> {
-        let result = match self.find(caller, id)? {
+        let result = match self.find(caller, id, now)? {
             Err(error) => Err(error),
-            Ok(task) => {
-                let asked = task.clone();
-                let moved = self.advance(task, event, Some(caller.uid), now)?;
-                if moved.is_ok() {
-                    self.record(&asked, kind, Some(caller.uid), now)?;
-                }
-                moved.map_err(Error::from)
-            }
+            Ok(task) => self.change(task, (kind, event), Some(caller.uid), now)?,
         };
         self.answers.push(Answer::Task(reply, result.map(Box::new)));
         Ok(())
     }
 
-    fn wait(&mut self, caller: Caller, id: TaskId, reply: Reply<View>) -> Result<(), store::Error> {
-        let result = match self.find(caller, id)? {
+    /// Changes a task because someone asked for it, and records that.
+    pub(super) fn change(
+        &mut self,
+        task: Task,
+        (kind, event): (Kind, Event),
+        actor: Option<u32>,
+        now: Time,
+    ) -> Result<Result<Task, Error>, store::Error> {
+        let asked = task.clone();
+        let moved = self.advance(task, event, actor, now)?;
+        if moved.is_ok() {
+            self.record(&asked, kind, actor, now)?;
+        }
+        Ok(moved.map_err(Error::from))
+    }
+
+    fn wait(
+        &mut self,
+        caller: Caller,
+        id: TaskId,
+        reply: Reply<View>,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        let result = match self.find(caller, id, now)? {
             Ok(task) if !task.state.is_terminal() => {
                 let waiters = self.waiters.entry(id).or_default();
                 waiters.retain(|waiter| !waiter.is_closed());
                 waiters.push(reply);
                 return Ok(());
             }
-            Ok(task) => Ok(Box::new(self.view(task)?)),
+            Ok(task) => Ok(Box::new(self.view(task, now)?)),
             Err(error) => Err(error),
         };
         self.answers.push(Answer::View(reply, result));
@@ -215,8 +243,8 @@ impl<S: Store> Engine<S> {
     }
 
     /// A task that is over, with its attempts, as of this transaction.
-    fn view(&mut self, task: Task) -> Result<View, store::Error> {
-        let attempts = self.store.attempts(task.id)?;
+    fn view(&mut self, task: Task, now: Time) -> Result<View, store::Error> {
+        let attempts = self.sound(now, |store| store.attempts(task.id))?;
         Ok(View {
             task,
             attempts,
@@ -226,12 +254,12 @@ impl<S: Store> Engine<S> {
 
     /// Gives everyone who waits for a task that has ended in this turn their
     /// answer, to be sent like any other.
-    pub(super) fn tell_waiters(&mut self) -> Result<(), store::Error> {
+    pub(super) fn tell_waiters(&mut self, now: Time) -> Result<(), store::Error> {
         for task in std::mem::take(&mut self.over) {
             let Some(waiters) = self.waiters.remove(&task.id) else {
                 continue;
             };
-            let view = self.view(task)?;
+            let view = self.view(task, now)?;
             for reply in waiters {
                 self.answers
                     .push(Answer::View(reply, Ok(Box::new(view.clone()))));
@@ -252,7 +280,7 @@ impl<S: Store> Engine<S> {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());
         }
-        let Some(task) = self.store.task(key.task)? else {
+        let Some(task) = self.sound(now, |store| store.task(key.task))? else {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());
         };

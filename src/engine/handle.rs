@@ -8,14 +8,17 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock;
 use crate::model::check::Invalid;
-use crate::model::filter::Filter;
+use crate::model::event::{Entries, Wanted};
+use crate::model::filter::{Filter, Selection};
 use crate::model::id::TaskId;
 use crate::model::spec::NewTask;
 use crate::model::task::Task;
 use crate::model::time::Time;
 
+use super::bulk::{Action, Count, Order};
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
-use super::reader::Query;
+use super::reader::{Listed, Query};
+use super::record::Ask;
 use super::snapshot::Snapshot;
 
 /// Talks to the engine.
@@ -93,11 +96,54 @@ impl Handle {
         self.read(|reply| Query::Show { caller, id, reply }).await
     }
 
+    /// One change for many tasks; answers when all of it is on disk.
+    ///
+    /// # Errors
+    /// See [`Error`]; a part may have been changed at [`Error::Stopping`].
+    pub async fn bulk(
+        &self,
+        caller: Caller,
+        action: Action,
+        selection: Selection,
+        dry_run: bool,
+    ) -> Result<Count, Error> {
+        self.ask(|reply| {
+            Command::Record(Ask::Bulk(Order {
+                caller,
+                action,
+                selection,
+                dry_run,
+                reply,
+            }))
+        })
+        .await
+    }
+
+    /// A page of events, oldest first.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn events(&self, wanted: Wanted) -> Result<Entries, Error> {
+        self.read(|reply| Query::Events { wanted, reply }).await
+    }
+
+    /// The attempts of the tasks in a range whose output is kept. Blocks: for
+    /// plain threads.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn with_output(&self, first: TaskId, last: TaskId) -> Result<Vec<(TaskId, u32)>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let query = Query::WithOutput { first, last, reply };
+        self.queries.send(query).map_err(|_| Error::Stopping)?;
+        answer.blocking_recv().unwrap_or(Err(Error::Stopping))
+    }
+
     /// A page of tasks, newest first.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn list(&self, filter: Filter) -> Result<Vec<View>, Error> {
+    pub async fn list(&self, filter: Filter) -> Result<Listed, Error> {
         self.read(|reply| Query::List { filter, reply }).await
     }
 

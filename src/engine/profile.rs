@@ -8,6 +8,7 @@
 
 use crate::model::attempt::{Attempt, AttemptKey};
 use crate::model::task::State;
+use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
@@ -29,8 +30,9 @@ impl<S: Store> Engine<S> {
         key: AttemptKey,
         uid: u32,
         trusted: bool,
+        now: Time,
     ) -> Result<(), store::Error> {
-        let attempts = self.store.attempts(key.task)?;
+        let attempts = self.sound(now, |store| store.attempts(key.task))?;
         let verdict = match attempts.into_iter().find(|attempt| attempt.key == key) {
             // Of a store that is no more.
             None => Verdict::End(key),
@@ -39,7 +41,7 @@ impl<S: Store> Engine<S> {
         };
         self.turned.effects.push(Effect::Met { visit, verdict });
         if matches!(verdict, Verdict::Adopt(_))
-            && let Some(task) = self.store.task(key.task)?
+            && let Some(task) = self.sound(now, |store| store.task(key.task))?
             && task.state == State::Stopping
         {
             // What was asked while no one was listening is asked again.

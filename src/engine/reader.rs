@@ -5,10 +5,12 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use tokio::sync::watch;
 
+use crate::model::event::{Entries, Wanted};
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
 use crate::model::reason::Reason;
 use crate::model::task::{Delay, State, Task};
+use crate::store::record::Record as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, QueueUse, Store};
 
@@ -35,8 +37,35 @@ pub enum Query {
         /// Which.
         filter: Filter,
         /// The tasks, without their attempts.
-        reply: Reply<Vec<View>>,
+        reply: Reply<Listed>,
     },
+    /// A page of events.
+    Events {
+        /// Which.
+        wanted: Wanted,
+        /// The events.
+        reply: Reply<Entries>,
+    },
+    /// The attempts of the tasks in a range whose output is kept.
+    WithOutput {
+        /// The first task.
+        first: TaskId,
+        /// The last task.
+        last: TaskId,
+        /// Task and number of each.
+        reply: Reply<Vec<(TaskId, u32)>>,
+    },
+}
+
+/// A page of tasks.
+#[derive(Debug)]
+pub struct Listed {
+    /// The tasks, newest first.
+    pub views: Vec<View>,
+    /// Tasks of this page whose rows are damaged.
+    pub damaged: Vec<TaskId>,
+    /// The next page is before this one; absent on the last page.
+    pub next: Option<TaskId>,
 }
 
 /// Starts the reader; it ends when nobody can ask any more.
@@ -61,6 +90,13 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
         match query {
             Query::Show { caller, id, reply } => drop(reply.send(reader.show(caller, id))),
             Query::List { filter, reply } => drop(reply.send(reader.list(&filter))),
+            Query::Events { wanted, reply } => {
+                drop(reply.send(reader.store.events(&wanted).map_err(storage)));
+            }
+            Query::WithOutput { first, last, reply } => {
+                let kept = reader.store.attempts_with_output(first, last);
+                drop(reply.send(kept.map_err(storage)));
+            }
         }
     }
 }
@@ -95,8 +131,8 @@ impl Reader {
         })
     }
 
-    fn list(&mut self, filter: &Filter) -> Result<Vec<View>, Error> {
-        let tasks = self.store.list(filter).map_err(storage)?;
+    fn list(&mut self, filter: &Filter) -> Result<Listed, Error> {
+        let page = self.store.page(filter).map_err(storage)?;
         let queues = self.store.queues().map_err(storage)?;
         let snapshot = self.snapshot.borrow();
         let view = |task| {
@@ -107,7 +143,11 @@ impl Reader {
                 reason,
             }
         };
-        Ok(tasks.into_iter().map(view).collect())
+        Ok(Listed {
+            views: page.tasks.into_iter().map(view).collect(),
+            damaged: page.damaged,
+            next: page.next,
+        })
     }
 }
 

@@ -4,7 +4,8 @@
 //! `link` keeps the connection to the shared runner and listens, `launch`
 //! carries out effects in order. An attempt in a sandbox profile has a runner
 //! and a thread of its own (`profile`), which after a restart comes to the
-//! report socket or is looked for (`report`). None of them decides anything:
+//! report socket or is looked for (`report`). `sweep` removes the capture files
+//! of what is not kept any more. None of them decides anything:
 //! what a lost connection means is for the engine to say.
 
 mod instances;
@@ -15,6 +16,7 @@ mod own;
 mod profile;
 mod report;
 mod stock;
+mod sweep;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,9 +24,11 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use crate::engine::command::Command;
 use crate::engine::effect::Effect;
+use crate::engine::handle::Handle;
 
 use instances::Instances;
 use options::Options;
+use sweep::Sweeper;
 
 /// Starts the room's threads. They end when the engine is gone.
 ///
@@ -34,8 +38,9 @@ pub fn start(
     options: Options,
     output: PathBuf,
     effects: Receiver<Vec<Effect>>,
-    commands: SyncSender<Command>,
+    handle: Handle,
 ) -> std::io::Result<()> {
+    let commands = handle.commands();
     // The engine asks `launch` to take the new connection when it has seen the
     // runner's introduction, so at most a few can wait here.
     let (attach, attached) = mpsc::sync_channel(8);
@@ -45,7 +50,15 @@ pub fn start(
     std::thread::Builder::new()
         .name("search".to_owned())
         .spawn(move || report::search(&reports, &seekers))?;
-    let launcher = launch::Launcher::new(&options, output, attached, commands.clone(), instances);
+    let sweeper = Sweeper::start(output.clone(), handle)?;
+    let launcher = launch::Launcher::new(
+        &options,
+        output,
+        attached,
+        commands.clone(),
+        instances,
+        sweeper,
+    );
     std::thread::Builder::new()
         .name("launch".to_owned())
         .spawn(move || launcher.carry_out(&effects))?;

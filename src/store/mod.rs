@@ -5,13 +5,16 @@
 //! suite (`tests/it/store.rs`). [`sqlite::Sqlite`] is the embedded backend; the
 //! trait exists because a shared PostgreSQL is the second.
 
+pub mod backup;
 pub mod ballast;
 mod books;
+pub mod disk;
 mod list;
 pub mod lock;
 pub mod migrate;
 mod open;
 pub mod options;
+pub mod record;
 mod rows;
 pub mod sqlite;
 
@@ -116,7 +119,7 @@ pub struct QueueUse {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store {
+pub trait Store: record::Record {
     /// Opens a transaction.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ use super::books::Books;
 use super::rows::{self, attempt_columns, task_columns};
 use super::{Error, KeyHolder, QueueUse, Store};
 
+mod record;
+
 /// A connection to the embedded database.
 #[derive(Debug)]
 pub struct Sqlite {
@@ -328,6 +330,8 @@ impl Store for Sqlite {
             ])
             .map_err(failed("end an attempt"))?;
         if changed == 1 {
+            let kept = i64::try_from(usage.output_kept).unwrap_or(i64::MAX);
+            self.books.count_output(kept);
             Ok(())
         } else {
             Err(Error::Fenced(key.task))
@@ -358,9 +362,10 @@ impl Store for Sqlite {
 
     fn record(&mut self, event: &Event) -> Result<(), Error> {
         let seq = self.books.next_event();
+        let queue = self.queue(&event.queue)?;
         self.statement(
-            "INSERT INTO event (seq, at, task, attempt, kind, actor, owner, data) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO event (seq, at, task, attempt, kind, actor, owner, data, queue) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             seq,
@@ -371,6 +376,7 @@ impl Store for Sqlite {
             event.actor,
             event.owner,
             event.data,
+            queue,
         ])
         .map_err(failed("record an event"))?;
         Ok(())

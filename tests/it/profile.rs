@@ -380,6 +380,7 @@ fn verdict(turned: &Turned) -> Verdict {
         | Effect::Terminate(_)
         | Effect::Kill(_)
         | Effect::Acknowledge(_)
+        | Effect::Erase(_)
         | Effect::Seek { .. } => None,
     });
     verdicts.next().expect("a verdict")
@@ -404,6 +405,7 @@ fn with_a_profile_task(dir: &Path) -> (Engine<Sqlite>, AttemptKey) {
         | Effect::Terminate(_)
         | Effect::Kill(_)
         | Effect::Acknowledge(_)
+        | Effect::Erase(_)
         | Effect::Seek { .. }
         | Effect::Met { .. } => None,
     });

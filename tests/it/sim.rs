@@ -150,6 +150,7 @@ impl World {
                         runner.ended.remove(&key);
                     }
                 }
+                Effect::Erase(_) => {}
                 Effect::Seek { key, .. } => {
                     self.sought.insert(key);
                 }
