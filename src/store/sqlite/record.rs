@@ -28,6 +28,27 @@ macro_rules! over_columns {
     };
 }
 
+const OVER: &str = concat!(
+    "SELECT ",
+    over_columns!(),
+    " FROM task AS t WHERE t.ended IS NOT NULL AND (t.ended, t.id) > (?1, ?2) \
+     ORDER BY t.ended, t.id LIMIT ?3"
+);
+const ONE_OVER: &str = concat!(
+    "SELECT ",
+    over_columns!(),
+    " FROM task AS t WHERE t.id = ?1 AND t.state IN (6, 7, 8, 9, 10) AND t.ended IS NOT NULL"
+);
+const FIRST_YOUNG: &str = "SELECT min(seq) FROM event WHERE seq > ?1 AND seq < ?2 AND at >= ?3";
+const DROP_EVENTS: &str = "DELETE FROM event WHERE seq < ?1";
+const DROP_TASK: &str = "DELETE FROM task WHERE id = ?1 AND state IN (6, 7, 8, 9, 10) \
+     RETURNING state, queue, owner";
+const DROP_EDGES: &str = "DELETE FROM edge WHERE parent = ?1";
+const WITH_OUTPUT: &str =
+    "SELECT task, number FROM attempt WHERE task >= ?1 AND task <= ?2 AND output_gone = 0";
+const LAST_IN_REACH: &str =
+    "SELECT id FROM task WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT 1 OFFSET ?3";
+
 fn over(row: &rusqlite::Row<'_>) -> rusqlite::Result<Over> {
     Ok(Over {
         ended: Time::from_micros(row.get(0)?),
@@ -48,6 +69,38 @@ fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
         queue: row.get(6)?,
         data: row.get(7)?,
     })
+}
+
+fn events_query(wanted: &Wanted, after: i64, until: i64) -> Query {
+    let mut query = Query::new(
+        "SELECT e.seq, e.at, e.task, e.attempt, e.kind, e.actor, q.name, e.data \
+         FROM event AS e LEFT JOIN queue AS q ON q.id = e.queue WHERE e.seq > ? AND e.seq <= ?",
+    );
+    query.values = vec![after.into(), until.into()];
+    if let Some(owner) = wanted.owner {
+        query.and("e.owner = ?", [i64::from(owner).into()]);
+    }
+    if let Some(task) = wanted.task {
+        query.and("e.task = ?", [task.0.into()]);
+    }
+    if let Some(queue) = &wanted.queue {
+        let condition = "e.queue = (SELECT id FROM queue WHERE name = ?)";
+        query.and(condition, [queue.clone().into()]);
+    }
+    let kinds = wanted.kinds.iter().map(|kind| kind.clone().into());
+    query.any("e.kind", kinds.collect());
+    query.sql.push_str(" ORDER BY e.seq LIMIT ?");
+    query.values.push(i64::from(wanted.limit).into());
+    query
+}
+
+fn matching_query(selection: &Selection, after: i64, end: i64, take: u32) -> Query {
+    let mut query = Query::new("SELECT t.id FROM task AS t WHERE t.id > ? AND t.id <= ?");
+    query.values = vec![after.into(), end.into()];
+    list::narrow(&mut query, selection);
+    query.sql.push_str(" ORDER BY t.id LIMIT ?");
+    query.values.push(i64::from(take).into());
+    query
 }
 
 impl Sqlite {
@@ -116,25 +169,7 @@ impl Record for Sqlite {
         let oldest = oldest.unwrap_or(last + 1);
         let after = wanted.after.max(oldest - 1);
         let until = after.saturating_add(LOOK).min(last);
-        let mut query = Query::new(
-            "SELECT e.seq, e.at, e.task, e.attempt, e.kind, e.actor, q.name, e.data \
-             FROM event AS e LEFT JOIN queue AS q ON q.id = e.queue WHERE e.seq > ? AND e.seq <= ?",
-        );
-        query.values = vec![after.into(), until.into()];
-        if let Some(owner) = wanted.owner {
-            query.and("e.owner = ?", [i64::from(owner).into()]);
-        }
-        if let Some(task) = wanted.task {
-            query.and("e.task = ?", [task.0.into()]);
-        }
-        if let Some(queue) = &wanted.queue {
-            let condition = "e.queue = (SELECT id FROM queue WHERE name = ?)";
-            query.and(condition, [queue.clone().into()]);
-        }
-        let kinds = wanted.kinds.iter().map(|kind| kind.clone().into());
-        query.any("e.kind", kinds.collect());
-        query.sql.push_str(" ORDER BY e.seq LIMIT ?");
-        query.values.push(i64::from(wanted.limit).into());
+        let query = events_query(wanted, after, until);
         let values = rusqlite::params_from_iter(query.values);
         let entries = self.rows(&query.sql, values, |row| {
             entry(row).map_err(failed("read an event"))
@@ -161,7 +196,7 @@ impl Record for Sqlite {
         let stays = match older {
             None => through + 1,
             Some(older) => self
-                .statement("SELECT min(seq) FROM event WHERE seq > ?1 AND seq < ?2 AND at >= ?3")?
+                .statement(FIRST_YOUNG)?
                 .query_row(params![through, end, older.micros()], |row| {
                     row.get::<_, Option<i64>>(0)
                 })
@@ -169,32 +204,21 @@ impl Record for Sqlite {
                 .unwrap_or(end),
         };
         let gone = self
-            .statement("DELETE FROM event WHERE seq < ?1")?
+            .statement(DROP_EVENTS)?
             .execute([stays.min(end)])
             .map_err(failed("remove events"))?;
         Ok(u32::try_from(gone).unwrap_or(u32::MAX))
     }
 
     fn over(&mut self, after: (Time, TaskId), most: u32) -> Result<Vec<Over>, Error> {
-        let sql = concat!(
-            "SELECT ",
-            over_columns!(),
-            " FROM task AS t WHERE t.ended IS NOT NULL AND (t.ended, t.id) > (?1, ?2) \
-             ORDER BY t.ended, t.id LIMIT ?3"
-        );
         let (at, id) = after;
-        self.rows(sql, params![at.micros(), id.0, most], |row| {
+        self.rows(OVER, params![at.micros(), id.0, most], |row| {
             over(row).map_err(failed("read what is over"))
         })
     }
 
     fn one_over(&mut self, id: TaskId) -> Result<Option<Over>, Error> {
-        let sql = concat!(
-            "SELECT ",
-            over_columns!(),
-            " FROM task AS t WHERE t.id = ?1 AND t.state IN (6, 7, 8, 9, 10) AND t.ended IS NOT NULL"
-        );
-        let found = self.rows(sql, [id.0], |row| {
+        let found = self.rows(ONE_OVER, [id.0], |row| {
             over(row).map_err(failed("read what is over"))
         })?;
         Ok(found.into_iter().next())
@@ -208,17 +232,14 @@ impl Record for Sqlite {
             .query_row([id.0], |row| row.get(0))
             .map_err(failed("measure output"))?;
         let gone = self
-            .statement(
-                "DELETE FROM task WHERE id = ?1 AND state IN (6, 7, 8, 9, 10) \
-                 RETURNING state, queue, owner",
-            )?
+            .statement(DROP_TASK)?
             .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()
             .map_err(failed("remove a task"))?;
         let Some((number, queue, owner)) = gone else {
             return Err(Error::Fenced(id));
         };
-        self.statement("DELETE FROM edge WHERE parent = ?1")?
+        self.statement(DROP_EDGES)?
             .execute([id.0])
             .map_err(failed("remove the edges of a task"))?;
         self.books.count(queue, owner, rows::state(number), None);
@@ -255,9 +276,8 @@ impl Record for Sqlite {
 
     fn matching(&mut self, selection: &Selection, window: Window) -> Result<Found, Error> {
         let Window { after, until, .. } = window;
-        let sql = "SELECT id FROM task WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT 1 OFFSET ?3";
         let last = self
-            .statement(sql)?
+            .statement(LAST_IN_REACH)?
             .query_row(
                 params![after.0, until.0, window.look.saturating_sub(1)],
                 |row| row.get(0),
@@ -265,11 +285,7 @@ impl Record for Sqlite {
             .optional()
             .map_err(failed("look for tasks"))?;
         let end: i64 = last.unwrap_or(until.0);
-        let mut query = Query::new("SELECT t.id FROM task AS t WHERE t.id > ? AND t.id <= ?");
-        query.values = vec![after.0.into(), end.into()];
-        list::narrow(&mut query, selection);
-        query.sql.push_str(" ORDER BY t.id LIMIT ?");
-        query.values.push(i64::from(window.take).into());
+        let query = matching_query(selection, after.0, end, window.take);
         let values = rusqlite::params_from_iter(query.values);
         let ids = self.rows(&query.sql, values, |row| {
             row.get(0).map(TaskId).map_err(failed("look for tasks"))
@@ -287,9 +303,7 @@ impl Record for Sqlite {
         first: TaskId,
         last: TaskId,
     ) -> Result<Vec<(TaskId, u32)>, Error> {
-        let sql = "SELECT task, number FROM attempt \
-                   WHERE task >= ?1 AND task <= ?2 AND output_gone = 0";
-        self.rows(sql, [first.0, last.0], |row| {
+        self.rows(WITH_OUTPUT, [first.0, last.0], |row| {
             let read = || Ok((TaskId(row.get(0)?), row.get(1)?));
             read().map_err(failed("read an attempt"))
         })
@@ -350,5 +364,74 @@ impl Record for Sqlite {
         self.statement(attempt)?
             .query_row([id.0], |row| row.get(0))
             .map_err(failed("read a mended task"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::attempt::Class;
+    use crate::store::options::Options;
+
+    /// A removal that looks at every row is what brings cleaners of large
+    /// tables down.
+    #[test]
+    fn no_step_of_retention_or_of_a_change_by_filter_scans_a_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(dir.path(), &Options::default()).unwrap();
+        let everything = Selection {
+            owner: Some(1),
+            states: vec![State::Failed, State::Expired],
+            queue: Some("q".to_owned()),
+            name: Some("n".to_owned()),
+            labels: vec![("a".to_owned(), "b".to_owned())],
+            classes: vec![Class::Timeout],
+            by: Some(Time::from_micros(1)),
+        };
+        let wanted = Wanted {
+            after: 0,
+            owner: Some(1),
+            task: Some(TaskId(1)),
+            queue: Some("q".to_owned()),
+            kinds: vec!["failed".to_owned()],
+            limit: 9,
+        };
+        let queries = [
+            OVER.to_owned(),
+            ONE_OVER.to_owned(),
+            FIRST_YOUNG.to_owned(),
+            DROP_EVENTS.to_owned(),
+            DROP_TASK.to_owned(),
+            DROP_EDGES.to_owned(),
+            WITH_OUTPUT.to_owned(),
+            LAST_IN_REACH.to_owned(),
+            "SELECT min(seq) FROM event".to_owned(),
+            events_query(&wanted, 0, 9).sql,
+            matching_query(&everything, 0, 9, 9).sql,
+            matching_query(&Selection::default(), 0, 9, 9).sql,
+        ];
+        for sql in queries {
+            let plan = format!("EXPLAIN QUERY PLAN {sql}");
+            let mut statement = store.connection.prepare(&plan).unwrap();
+            let mut steps = Vec::new();
+            let mut rows = statement.raw_query();
+            while let Some(row) = rows.next().unwrap() {
+                steps.push(row.get::<_, String>(3).unwrap());
+            }
+            assert!(!steps.is_empty(), "{sql}");
+            let bad = |step: &&String| step.starts_with("SCAN") || step.contains("TEMP B-TREE");
+            assert_eq!(steps.iter().find(bad), None, "{sql}: {steps:?}");
+        }
+    }
+
+    #[test]
+    fn the_walk_along_what_has_ended_goes_by_its_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(dir.path(), &Options::default()).unwrap();
+        let plan = format!("EXPLAIN QUERY PLAN {OVER}");
+        let mut statement = store.connection.prepare(&plan).unwrap();
+        let mut rows = statement.raw_query();
+        let first: String = rows.next().unwrap().unwrap().get(3).unwrap();
+        assert!(first.contains("INDEX task_ended"), "{first}");
     }
 }
