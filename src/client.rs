@@ -140,6 +140,19 @@ impl Client {
         self.ask(Method::POST, path, Some(body), BULK).await
     }
 
+    /// Asks for a change with a method and a body of its own, once.
+    ///
+    /// # Errors
+    /// No good answer.
+    pub async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Answer, Error> {
+        self.ask(method, path, body, CHANGE).await
+    }
+
     /// Submits a body in which every task has an idempotency key, as often as
     /// it takes to get an answer.
     ///

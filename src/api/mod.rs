@@ -35,6 +35,7 @@ mod peer;
 mod pieces;
 pub mod problem;
 mod query;
+pub mod schedules;
 pub mod serve;
 mod stream;
 mod submit;
@@ -159,6 +160,13 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/tasks/{id}/retry", post(tasks::retry))
         .route("/v1/tasks/{id}/log", get(log::log))
         .route("/v1/events", get(events::events))
+        .route("/v1/schedules", post(schedules::add).get(schedules::list))
+        .route(
+            "/v1/schedules/{schedule}",
+            get(schedules::show).delete(schedules::remove),
+        )
+        .route("/v1/schedules/{schedule}/next", get(schedules::next))
+        .route("/v1/schedules/{schedule}/{verb}", post(schedules::change))
         .route("/v1/status", get(admin::status))
         .route("/v1/reload", post(admin::reload))
         .route("/live", get(admin::live))

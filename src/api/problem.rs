@@ -193,6 +193,10 @@ impl From<Error> for Problem {
         let (status, code, retry_after) = match &error {
             Error::Invalid { index, invalid } => return of_field(*index, invalid),
             Error::NotFound(_) => (StatusCode::NOT_FOUND, "task_not_found", None),
+            Error::NoSchedule(_) => (StatusCode::NOT_FOUND, "schedule_not_found", None),
+            Error::ScheduleExists(_) => (StatusCode::CONFLICT, "schedule_exists", None),
+            Error::TooManySchedules(_) => (StatusCode::CONFLICT, "too_many_schedules", None),
+            Error::StillRunning(_) => (StatusCode::CONFLICT, "still_running", None),
             Error::Refused(refusal) => (StatusCode::CONFLICT, refusal_code(refusal), None),
             Error::KeyReused { .. } => (StatusCode::CONFLICT, "key_reused", None),
             Error::Unenforceable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unenforceable", None),

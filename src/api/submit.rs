@@ -170,7 +170,7 @@ fn batch(
 }
 
 /// A task in the model's terms.
-fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
+pub(super) fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
     let body_hash = hash(&asked);
     let run_at = run_at(&asked, now)?;
     let deadline = asked.deadline.as_deref();

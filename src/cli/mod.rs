@@ -19,6 +19,7 @@ mod demo;
 mod logs;
 mod process;
 mod record;
+mod schedules;
 mod status;
 mod submit;
 mod tasks;
@@ -66,6 +67,9 @@ enum Verb {
     Events(record::EventsArgs),
     /// Copy the database while it is in use, and check the copy
     Backup(record::BackupArgs),
+    /// Make tasks at set times
+    #[command(subcommand)]
+    Schedule(schedules::Verb),
     /// Show what the daemon is doing
     Status,
     /// Ask whether the daemon is well
@@ -208,6 +212,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Prune(args) => online(record::bulk(&args, "discard", setting)),
         Verb::Events(args) => online(record::events(&args, setting)),
         Verb::Backup(args) => record::backup(&args, setting),
+        Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Status => online(status::status(setting)),
         Verb::Health => online(status::health(setting)),
         Verb::Reload => online(status::reload(setting)),

@@ -134,6 +134,18 @@ fn on_interrupt(word: &str) -> Result<OnInterrupt, String> {
     }
 }
 
+impl Args {
+    /// What has been said of how to wait for the task.
+    pub(super) const fn waits(&self) -> bool {
+        self.wait || self.follow
+    }
+
+    /// Whether an idempotency key was given.
+    pub(super) const fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
 /// `submit`.
 pub(super) async fn submit(args: &Args, setting: &Setting) -> Outcome {
     let client = setting.client()?;
@@ -204,7 +216,7 @@ async fn follow(client: &Client, id: i64) -> Result<crate::api::dto::TaskInfo, F
 }
 
 /// The request that the arguments stand for.
-fn order(args: &Args) -> Result<Submit, Failure> {
+pub(super) fn order(args: &Args) -> Result<Submit, Failure> {
     let (stdin, stdin_base64) = if args.stdin { input()? } else { (None, None) };
     let cwd = match &args.cwd {
         Some(dir) => Some(utf8(std::path::absolute(dir)?.into_os_string(), "--cwd")?),

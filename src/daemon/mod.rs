@@ -124,7 +124,7 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         settings.run.clone(),
         output.clone(),
         engine.effects,
-        engine.handle.clone(),
+        engine.handle.commands(),
     )
     .map_err(system("start a thread"))?;
     let served = runtime.block_on(lifecycle::serve(lifecycle::Parts {

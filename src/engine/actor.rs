@@ -17,6 +17,7 @@ use crate::store;
 use crate::store::disk::{Disk, Room};
 use crate::store::sqlite::Sqlite;
 
+use super::clocks::STEP;
 use super::command::Command;
 use super::effect::Effect;
 use super::handle::Handle;
@@ -74,8 +75,8 @@ pub fn start(
     let (effects, outbox) = mpsc::sync_channel(EFFECTS);
     let mut engine = Engine::new(store, settings.engine, boot);
     engine.retain(settings.retention);
-    engine.recover(clock::now())?;
-    let disk = settings.disk;
+    let mut held = Held::new(settings.disk, most);
+    held.recover(&mut engine)?;
     let (publish, snapshot) = watch::channel(engine.snapshot().clone());
     let queries = reader::start(Sqlite::open_reader(dir)?, snapshot.clone())?;
     // Nothing is ever sent: that the sender is gone says that the engine is.
@@ -84,8 +85,7 @@ pub fn start(
         .name("engine".to_owned())
         .spawn(move || {
             let _living = living;
-            let mut held = Held::new(disk, most);
-            turn_until_over(engine, &inbox, &effects, &publish, &mut held)
+            turn_until_over(engine, &inbox, &effects, &publish, held)
         })
         .map_err(|source| store::Error::File {
             act: "start a thread over",
@@ -105,16 +105,19 @@ fn turn_until_over(
     inbox: &Receiver<Command>,
     outbox: &SyncSender<Vec<Effect>>,
     publish: &watch::Sender<Snapshot>,
-    held: &mut Held,
+    mut held: Held,
 ) -> Result<(), store::Error> {
     let mut next = Some(clock::now());
+    let mut watched = Lead::default();
     // Effects that the run room had no room for. Bounded by what can be live:
     // a slot yields a launch, its signals and an acknowledgement.
     let mut kept: Vec<Effect> = Vec::new();
     loop {
-        let Some(batch) = take(inbox, next, !kept.is_empty()) else {
+        let Some(mut batch) = take(inbox, next, !kept.is_empty(), &watched) else {
             return Ok(());
         };
+        // First of all, since what follows is judged by the clock.
+        batch.splice(0..0, watched.changed());
         let batch = match held.let_through(batch, &mut engine)? {
             Passed::Turn(batch) => batch,
             Passed::Nothing => {
@@ -166,6 +169,8 @@ struct Held {
     back: Vec<Command>,
     most: usize,
     room: Room,
+    /// What an earlier process left behind is settled.
+    recovered: bool,
 }
 
 impl Held {
@@ -175,7 +180,17 @@ impl Held {
             back: Vec::new(),
             most,
             room: Room::Ample,
+            recovered: false,
         }
+    }
+
+    /// Settles what an earlier process left behind, once that can be written.
+    fn recover(&mut self, engine: &mut Engine<Sqlite>) -> Result<(), store::Error> {
+        if !self.recovered && !matches!(self.disk.look()?, Room::None(_)) {
+            engine.recover(clock::now())?;
+            self.recovered = true;
+        }
+        Ok(())
     }
 
     fn let_through(
@@ -206,6 +221,7 @@ impl Held {
             }
             return Ok(Passed::Nothing);
         }
+        self.recover(engine)?;
         if self.room == Room::Ample && before != Room::Ample {
             self.disk.restock()?;
         }
@@ -242,7 +258,12 @@ fn tell(before: Room, now: Room) {
 ///
 /// That an attempt runs is no reason for a commit of its own: nobody waits for
 /// an answer, and its end says it again. It goes along with what comes next.
-fn take(inbox: &Receiver<Command>, next: Option<Time>, kept: bool) -> Option<Vec<Command>> {
+fn take(
+    inbox: &Receiver<Command>,
+    next: Option<Time>,
+    kept: bool,
+    watched: &Lead,
+) -> Option<Vec<Command>> {
     let mut batch = Vec::new();
     loop {
         let nap = match (kept, batch.is_empty()) {
@@ -256,7 +277,7 @@ fn take(inbox: &Receiver<Command>, next: Option<Time>, kept: bool) -> Option<Vec
             Err(RecvTimeoutError::Disconnected) => return None,
             Err(RecvTimeoutError::Timeout) => {
                 let due = next.is_some_and(|at| at <= clock::now());
-                if kept || due || !batch.is_empty() {
+                if kept || due || !batch.is_empty() || watched.has_changed() {
                     return Some(batch);
                 }
                 continue;
@@ -267,5 +288,26 @@ fn take(inbox: &Receiver<Command>, next: Option<Time>, kept: bool) -> Option<Vec
         if batch.len() >= BATCH || !batch.iter().all(can_wait) {
             return Some(batch);
         }
+    }
+}
+
+/// What the engine was told last of the clock's lead over the time since boot.
+#[derive(Debug, Default)]
+struct Lead(Option<i64>);
+
+impl Lead {
+    fn has_changed(&self) -> bool {
+        self.0
+            .is_none_or(|known| clock::lead().abs_diff(known) >= STEP.unsigned_abs())
+    }
+
+    /// The news, if there are any. A clock that is only kept right drifts
+    /// slowly and is followed without a word.
+    fn changed(&mut self) -> Option<Command> {
+        let lead = clock::lead();
+        let known = self.0.replace(lead);
+        known
+            .is_none_or(|known| lead.abs_diff(known) >= STEP.unsigned_abs())
+            .then_some(Command::ClockLead { lead })
     }
 }

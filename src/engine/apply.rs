@@ -28,6 +28,7 @@ impl<S: Store> Engine<S> {
                 self.ask(caller, id, (Kind::RetryAsked, event), reply, now)
             }
             Command::Wait { caller, id, reply } => self.wait(caller, id, reply, now),
+            Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Ping { reply } => {
                 self.answers.push(Answer::Pong(reply, now));
                 Ok(())
@@ -37,10 +38,8 @@ impl<S: Store> Engine<S> {
                 self.hungry = true;
                 Ok(())
             }
-            Command::Record(ask) => {
-                self.ask_record(ask);
-                Ok(())
-            }
+            Command::Record(ask) => self.ask_record(ask),
+            Command::ClockLead { lead } => self.clock_lead(lead, now),
             Command::RunnerUp(runner) => self.runner_up(runner, now),
             Command::RunnerDown => {
                 self.runner = None;
@@ -52,6 +51,7 @@ impl<S: Store> Engine<S> {
                 uid,
                 trusted,
             } => self.dialled(visit, key, uid, trusted, now),
+            Command::Notified { .. } => Ok(()),
             Command::Started { key, started } => self.store.start_attempt(key, &started),
             Command::Ended {
                 key,

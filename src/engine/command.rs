@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
 use crate::model::check::Invalid;
 use crate::model::id::TaskId;
+use crate::model::notice::Notice;
 use crate::model::quantity::ByteSize;
 use crate::model::reason::Reason;
 use crate::model::spec::NewTask;
@@ -17,6 +18,7 @@ use crate::store::disk::Shortage;
 
 use super::options::Options;
 use super::record;
+use super::schedules;
 
 /// Where the answer to a command goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -53,6 +55,20 @@ pub enum Error {
         /// The field and what is wrong with it.
         invalid: Invalid,
     },
+    /// No such schedule, or none that this caller may know of.
+    #[error("there is no schedule {0}; `taskdaemon schedule list` shows those there are")]
+    NoSchedule(schedules::Called),
+    /// The name is taken.
+    #[error("there is a schedule `{0}` already; remove it, or replace it with `--replace`")]
+    ScheduleExists(String),
+    /// The owner has as many as a user may have.
+    #[error("you have {0} schedules, which is as many as one user may have; remove some")]
+    TooManySchedules(u64),
+    /// The schedule's rule is not to run a task beside another.
+    #[error(
+        "a task of schedule `{0}` is not over, and its overlap rule is `skip`; wait, or cancel it"
+    )]
+    StillRunning(String),
     /// The task's state does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -170,6 +186,8 @@ pub struct Abilities {
     pub pids: bool,
     /// Tasks as other users.
     pub switch_user: bool,
+    /// Attempts can be frozen and thawed.
+    pub freeze: bool,
 }
 
 /// What enters the engine.
@@ -209,6 +227,8 @@ pub enum Command {
         /// The task when it is over.
         reply: Reply<View>,
     },
+    /// Make or change a schedule.
+    Schedule(schedules::Ask),
     /// Answer at the end of this turn: shows that the engine makes progress.
     Ping {
         /// When the engine's turn began.
@@ -218,6 +238,12 @@ pub enum Command {
     Configure(Options),
     /// What the record is asked.
     Record(record::Ask),
+    /// How far the wall clock is ahead of the time since boot: at the start,
+    /// and whenever it was set.
+    ClockLead {
+        /// In microseconds.
+        lead: i64,
+    },
     /// A runner introduced itself.
     RunnerUp(RunnerUp),
     /// The runner starts nothing more: it is stopping, or the connection is gone.
@@ -239,6 +265,16 @@ pub enum Command {
         key: AttemptKey,
         /// Where and as whom.
         started: Started,
+    },
+    /// A live attempt has said something about itself.
+    Notified {
+        /// Which.
+        key: AttemptKey,
+        /// What it has said since the last of these. What was said before may
+        /// come again, and a sign of life older than `at` of an earlier one.
+        notice: Notice,
+        /// When it said the last part of it.
+        at: Time,
     },
     /// An attempt is over.
     Ended {
@@ -265,15 +301,22 @@ impl Command {
             Self::Submit { reply, .. } => drop(reply.send(Err(full))),
             Self::Cancel { reply, .. } | Self::Retry { reply, .. } => drop(reply.send(Err(full))),
             Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(full))),
+            Self::Schedule(
+                schedules::Ask::Add { reply, .. } | schedules::Ask::Change { reply, .. },
+            ) => {
+                drop(reply.send(Err(full)));
+            }
             // Asked for again by whoever waits; and it shows that all is well
             // but the disk.
             Self::Wait { reply, .. } => drop(reply.send(Err(Error::Stopping))),
             Self::Ping { reply } => drop(reply.send(Ok(now))),
             Self::Shutdown { reply } => drop(reply.send(Ok(()))),
             report @ (Self::Configure(_)
-            | Self::Record(record::Ask::Retain(_))
+            | Self::Record(record::Ask::Retain(_) | record::Ask::WithOutput { .. })
             | Self::RunnerUp(_)
             | Self::RunnerDown
+            | Self::ClockLead { .. }
+            | Self::Notified { .. }
             | Self::Dialled { .. }
             | Self::Started { .. }
             | Self::Ended { .. }) => return Some(report),

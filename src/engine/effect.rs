@@ -44,6 +44,10 @@ pub enum Effect {
     Terminate(AttemptKey),
     /// End every process of an attempt.
     Kill(AttemptKey),
+    /// Stop every process of an attempt where it is.
+    Freeze(AttemptKey),
+    /// Let a frozen attempt go on.
+    Thaw(AttemptKey),
     /// The attempt's end is on disk.
     Acknowledge(AttemptKey),
     /// The attempt's output is not kept any more.

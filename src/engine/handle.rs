@@ -11,14 +11,16 @@ use crate::model::check::Invalid;
 use crate::model::event::{Entries, Wanted};
 use crate::model::filter::{Filter, Selection};
 use crate::model::id::TaskId;
+use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
 use crate::model::spec::NewTask;
 use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::bulk::{Action, Count, Order};
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
-use super::reader::{Listed, Query};
+use super::reader::{Listed, Query, ScheduleView};
 use super::record::Ask;
+use super::schedules::{self, Called, Changed};
 use super::snapshot::Snapshot;
 
 /// Talks to the engine.
@@ -127,24 +129,77 @@ impl Handle {
         self.read(|reply| Query::Events { wanted, reply }).await
     }
 
-    /// The attempts of the tasks in a range whose output is kept. Blocks: for
-    /// plain threads.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub fn with_output(&self, first: TaskId, last: TaskId) -> Result<Vec<(TaskId, u32)>, Error> {
-        let (reply, answer) = oneshot::channel();
-        let query = Query::WithOutput { first, last, reply };
-        self.queries.send(query).map_err(|_| Error::Stopping)?;
-        answer.blocking_recv().unwrap_or(Err(Error::Stopping))
-    }
-
     /// A page of tasks, newest first.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn list(&self, filter: Filter) -> Result<Listed, Error> {
         self.read(|reply| Query::List { filter, reply }).await
+    }
+
+    /// Makes a schedule, or with `replace` gives one of that name another rule
+    /// and task.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn add_schedule(&self, new: NewSchedule, replace: bool) -> Result<Changed, Error> {
+        let now = clock::now();
+        let invalid = |invalid| Error::Invalid {
+            index: None,
+            invalid,
+        };
+        new.check(now).map_err(invalid)?;
+        let new = Box::new(new);
+        self.ask(|reply| {
+            Command::Schedule(schedules::Ask::Add {
+                new,
+                replace,
+                reply,
+            })
+        })
+        .await
+    }
+
+    /// Pauses, resumes, triggers or removes a schedule.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn change_schedule(
+        &self,
+        caller: Caller,
+        called: Called,
+        change: schedules::Change,
+    ) -> Result<Changed, Error> {
+        self.ask(|reply| {
+            Command::Schedule(schedules::Ask::Change {
+                caller,
+                called,
+                change,
+                reply,
+            })
+        })
+        .await
+    }
+
+    /// One schedule with the latest tasks it made.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn schedule(&self, caller: Caller, called: Called) -> Result<ScheduleView, Error> {
+        self.read(|reply| Query::Schedule {
+            caller,
+            called,
+            reply,
+        })
+        .await
+    }
+
+    /// A page of schedules.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn schedules(&self, shown: Shown) -> Result<Vec<Schedule>, Error> {
+        self.read(|reply| Query::Schedules { shown, reply }).await
     }
 
     /// The engine's own figures, as of its last turn.

@@ -11,6 +11,7 @@ mod admit;
 mod answer;
 mod apply;
 pub mod bulk;
+pub mod clocks;
 pub mod command;
 mod damage;
 pub mod effect;
@@ -22,6 +23,7 @@ pub mod reader;
 pub mod record;
 pub mod retention;
 mod runner;
+pub mod schedules;
 pub mod snapshot;
 
 use std::collections::{HashMap, HashSet};
@@ -78,6 +80,8 @@ pub struct Engine<S> {
     shortage: Option<Shortage>,
     /// Whether something may have become startable since the last look.
     hungry: bool,
+    /// The next nominal time of all schedules.
+    next_tick: Option<Time>,
     snapshot: Snapshot,
 }
 
@@ -100,6 +104,7 @@ impl<S: Store> Engine<S> {
             walk: retention::Walk::new(),
             shortage: None,
             hungry: true,
+            next_tick: None,
             snapshot: Snapshot::default(),
         }
     }
@@ -118,6 +123,7 @@ impl<S: Store> Engine<S> {
                 self.seek(attempt);
             }
         }
+        self.fall_back(now)?;
         self.store.commit()?;
         self.snapshot.phase = Phase::Running;
         self.publish(now);
@@ -178,6 +184,9 @@ impl<S: Store> Engine<S> {
         self.wake(now)?;
         self.step_bulk(now)?;
         self.remove_old(now)?;
+        if !self.turned.over && self.next_tick.is_some_and(|at| at <= now) {
+            self.tick(now)?;
+        }
         if self.hungry && !self.turned.over {
             self.admit(now)?;
             self.hungry = false;
@@ -185,7 +194,7 @@ impl<S: Store> Engine<S> {
         self.tell_waiters(now)?;
         let wake = self.store.next_wake()?;
         let more = (!self.jobs.is_empty()).then_some(now);
-        let next = [wake, more, self.retention_due()];
+        let next = [wake, self.next_tick, more, self.retention_due()];
         self.turned.next = next.into_iter().flatten().min();
         self.store.commit()
     }
@@ -294,9 +303,8 @@ impl<S: Store> Engine<S> {
             Act::Terminate => Effect::Terminate(key),
             Act::Kill => Effect::Kill(key),
             Act::Acknowledge => Effect::Acknowledge(key),
-            // Only `Event::Pause` and `Event::Resume` ask for these, and no
-            // command brings them.
-            Act::Freeze | Act::Thaw => return Ok(()),
+            Act::Freeze => Effect::Freeze(key),
+            Act::Thaw => Effect::Thaw(key),
         };
         self.turned.effects.push(effect);
         Ok(())

@@ -4,6 +4,7 @@
 //! thousands a second, are at `debug`.
 
 use crate::model::attempt::{AttemptKey, Class, Outcome};
+use crate::model::id::TaskId;
 use crate::model::task::State;
 use crate::telemetry::id;
 
@@ -28,6 +29,21 @@ pub(super) enum News {
         /// The verdict.
         verdict: Outcome,
     },
+    /// Nominal times of a schedule passed while nobody looked, and make no
+    /// task.
+    Missed {
+        /// Name of the schedule.
+        schedule: String,
+        /// How many, as far as they were counted.
+        times: u64,
+    },
+    /// A schedule made no task, since one of its tasks was not over.
+    LeftOut {
+        /// Name of the schedule.
+        schedule: String,
+        /// That task.
+        task: TaskId,
+    },
 }
 
 impl News {
@@ -49,6 +65,16 @@ impl News {
                 state,
                 verdict,
             } => ended(*key, queue, *state, verdict),
+            Self::Missed { schedule, times } => tracing::warn!(
+                schedule,
+                times,
+                "schedule {schedule}: {times} times passed while it could not fire, and are left out"
+            ),
+            Self::LeftOut { schedule, task } => tracing::info!(
+                schedule,
+                task = task.0,
+                "schedule {schedule}: made no task, since task {task} is not over"
+            ),
         }
     }
 }

@@ -15,6 +15,8 @@ settings! {
         queue_concurrency: Option<u32> = None, Live, "4";
         /// Most unfinished tasks; a submit beyond it is refused.
         backlog: u64 = 10_000_000, Live;
+        /// Most schedules of one user.
+        user_schedules: u64 = 10_000, Live;
         /// Most commands waiting for the engine; beyond it clients are told to try again.
         commands: u32 = 4096, Restart;
     }

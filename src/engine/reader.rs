@@ -9,16 +9,31 @@ use crate::model::event::{Entries, Wanted};
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
 use crate::model::reason::Reason;
+use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
 use crate::store::record::Record as _;
+use crate::store::schedules::Schedules as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, QueueUse, Store};
 
 use super::command::{Caller, Error, Reply, View};
+use super::schedules::Called;
 use super::snapshot::{Phase, Snapshot};
 
 /// Reads that may wait before new ones are turned away.
 const QUERIES: usize = 1_024;
+
+/// Tasks shown with a schedule.
+const LATEST: u32 = 10;
+
+/// A schedule with what came of it.
+#[derive(Debug, Clone)]
+pub struct ScheduleView {
+    /// It.
+    pub schedule: Schedule,
+    /// The latest tasks it made, newest first.
+    pub latest: Vec<Task>,
+}
 
 /// What can be asked without changing anything.
 #[derive(Debug)]
@@ -31,6 +46,22 @@ pub enum Query {
         id: TaskId,
         /// The task.
         reply: Reply<View>,
+    },
+    /// One schedule.
+    Schedule {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        called: Called,
+        /// It, and the latest tasks it made.
+        reply: Reply<ScheduleView>,
+    },
+    /// A page of schedules.
+    Schedules {
+        /// Which.
+        shown: Shown,
+        /// The schedules, in the order of their numbers.
+        reply: Reply<Vec<Schedule>>,
     },
     /// A page of tasks.
     List {
@@ -45,15 +76,6 @@ pub enum Query {
         wanted: Wanted,
         /// The events.
         reply: Reply<Entries>,
-    },
-    /// The attempts of the tasks in a range whose output is kept.
-    WithOutput {
-        /// The first task.
-        first: TaskId,
-        /// The last task.
-        last: TaskId,
-        /// Task and number of each.
-        reply: Reply<Vec<(TaskId, u32)>>,
     },
 }
 
@@ -89,13 +111,17 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
     for query in inbox {
         match query {
             Query::Show { caller, id, reply } => drop(reply.send(reader.show(caller, id))),
+            Query::Schedule {
+                caller,
+                called,
+                reply,
+            } => drop(reply.send(reader.schedule(caller, called))),
+            Query::Schedules { shown, reply } => {
+                drop(reply.send(reader.store.schedules(shown).map_err(storage)));
+            }
             Query::List { filter, reply } => drop(reply.send(reader.list(&filter))),
             Query::Events { wanted, reply } => {
                 drop(reply.send(reader.store.events(&wanted).map_err(storage)));
-            }
-            Query::WithOutput { first, last, reply } => {
-                let kept = reader.store.attempts_with_output(first, last);
-                drop(reply.send(kept.map_err(storage)));
             }
         }
     }
@@ -129,6 +155,19 @@ impl Reader {
             attempts,
             reason,
         })
+    }
+
+    fn schedule(&mut self, caller: Caller, called: Called) -> Result<ScheduleView, Error> {
+        let found = match &called {
+            Called::Number(id) => self.store.schedule(*id),
+            Called::Name(name) => self.store.schedule_named(caller.uid, name),
+        };
+        let schedule = found
+            .map_err(storage)?
+            .filter(|schedule| caller.may_touch(schedule.owner))
+            .ok_or(Error::NoSchedule(called))?;
+        let latest = self.store.latest_of(schedule.id, LATEST).map_err(storage)?;
+        Ok(ScheduleView { schedule, latest })
     }
 
     fn list(&mut self, filter: &Filter) -> Result<Listed, Error> {

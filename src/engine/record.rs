@@ -4,11 +4,14 @@
 use serde_json::{Map, Value, json};
 
 use crate::model::event::Kind;
+use crate::model::id::TaskId;
 use crate::model::task::{State, Task};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 use super::Engine;
+use super::answer::Answer;
 use super::bulk::Order;
+use super::command::Reply;
 use super::retention::Options;
 
 /// Commands about the record.
@@ -18,14 +21,28 @@ pub enum Ask {
     Retain(Options),
     /// One change for many tasks.
     Bulk(Order),
+    /// Which attempts of the tasks in a range have output that is kept?
+    WithOutput {
+        /// The first task.
+        first: TaskId,
+        /// The last task.
+        last: TaskId,
+        /// Task and number of each, in order.
+        reply: Reply<Vec<(TaskId, u32)>>,
+    },
 }
 
 impl<S: Store> Engine<S> {
-    pub(super) fn ask_record(&mut self, ask: Ask) {
+    pub(super) fn ask_record(&mut self, ask: Ask) -> Result<(), store::Error> {
         match ask {
             Ask::Retain(options) => self.retain(options),
             Ask::Bulk(order) => self.begin_bulk(order),
+            Ask::WithOutput { first, last, reply } => {
+                let kept = self.store.attempts_with_output(first, last)?;
+                self.answers.push(Answer::WithOutput(reply, kept));
+            }
         }
+        Ok(())
     }
 }
 
@@ -37,7 +54,9 @@ pub(super) fn facts(task: &Task, kind: Kind) -> Option<String> {
         Kind::Changed(state) if state.is_terminal() => (true, true),
         // Behind an attempt that failed or was cut short.
         Kind::Changed(State::Scheduled | State::Queued) => (false, task.attempt > 0),
-        Kind::Changed(_) | Kind::CancelAsked | Kind::RetryAsked => (false, false),
+        Kind::Changed(_) | Kind::CancelAsked | Kind::RetryAsked | Kind::TickLeftOut => {
+            (false, false)
+        }
     };
     let mut facts = Map::new();
     if let (true, Some(name)) = (named, &task.name) {

@@ -238,6 +238,19 @@ pub fn queue_name(name: &str) -> Check {
     word("queue", name, 64)
 }
 
+/// Checks a schedule's name: as a queue's, and not a number, since schedules
+/// are also called by their number.
+///
+/// # Errors
+/// What is wrong with the name.
+pub fn schedule_name(name: &str) -> Check {
+    word("name", name, 64)?;
+    if name.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Invalid::new("name", "must not be a number only"));
+    }
+    Ok(())
+}
+
 fn word(field: &'static str, text: &str, max: usize) -> Check {
     let first = text
         .bytes()

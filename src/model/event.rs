@@ -18,15 +18,18 @@ pub enum Kind {
     RetryAsked,
     /// Someone had a task that was over removed.
     Removed,
+    /// A schedule made no task, since this one was not over.
+    TickLeftOut,
 }
 
 impl Kind {
     /// Kinds that are no states.
-    const OTHERS: [Self; 4] = [
+    const OTHERS: [Self; 5] = [
         Self::Submitted,
         Self::CancelAsked,
         Self::RetryAsked,
         Self::Removed,
+        Self::TickLeftOut,
     ];
 
     /// Every word there is, for whoever asks for one.
@@ -44,6 +47,7 @@ impl Kind {
             Self::CancelAsked => "cancel_asked",
             Self::RetryAsked => "retry_asked",
             Self::Removed => "removed",
+            Self::TickLeftOut => "tick_left_out",
         }
     }
 }

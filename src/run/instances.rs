@@ -40,6 +40,8 @@ struct Line {
     sender: Option<Sender>,
     /// The last that was asked of it: with anything, the attempt is not wanted.
     asked: Option<ToRunner>,
+    /// Whether the attempt is to stand still; nothing before it was asked to.
+    frozen: Option<ToRunner>,
 }
 
 impl Instance {
@@ -55,8 +57,12 @@ impl Instance {
         if let Some(sender) = &mut line.sender {
             speak(sender, &message);
         }
-        line.asked = Some(message);
-        self.changed.notify_all();
+        if matches!(message, ToRunner::Freeze { .. } | ToRunner::Thaw { .. }) {
+            line.frozen = Some(message);
+        } else {
+            line.asked = Some(message);
+            self.changed.notify_all();
+        }
     }
 
     /// Whether nobody has asked for the attempt's end yet.
@@ -79,6 +85,19 @@ impl Instance {
             speak(&mut sender, message);
         }
         line.sender = Some(sender);
+    }
+
+    /// The runner has said what it understands: what had to wait for that goes
+    /// now.
+    pub(super) fn knows(&self, hello: &Hello) {
+        let mut line = lock(&self.line);
+        let frozen = line.frozen.clone();
+        if let Some(sender) = &mut line.sender {
+            sender.know(hello);
+            if let Some(message) = frozen {
+                speak(sender, &message);
+            }
+        }
     }
 
     /// The connection is gone and nothing has begun.
@@ -234,5 +253,69 @@ impl Instances {
         };
         // Its thread waits, or has ended together with the process.
         drop(visitor.answer.try_send(answer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::model::id::TaskId;
+    use crate::runner::client::Connection;
+
+    const KEY: AttemptKey = AttemptKey {
+        task: TaskId(7),
+        number: 1,
+    };
+
+    /// What a runner of one attempt reads, by the order of its words.
+    fn read(mut theirs: UnixStream) -> Vec<&'static str> {
+        let mut seen = Vec::new();
+        theirs.read_to_end(&mut seen).expect("read");
+        let seen = String::from_utf8_lossy(&seen).into_owned();
+        let mut found: Vec<_> = ["\"freeze\"", "\"thaw\"", "\"kill\""]
+            .into_iter()
+            .filter_map(|word| Some((seen.find(word)?, word)))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, word)| word).collect()
+    }
+
+    fn sender() -> (Sender, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("pair");
+        let (sender, _) = Connection::from_stream(ours).split().expect("split");
+        (sender, theirs)
+    }
+
+    #[test]
+    fn an_attempt_frozen_before_its_runner_is_there_is_still_wanted_and_frozen_then() {
+        let instance = Instance::default();
+        instance.say(ToRunner::Freeze { key: KEY });
+        assert!(instance.wanted());
+        let (sender, theirs) = sender();
+        instance.connected(sender);
+        instance.knows(&Hello::ours());
+        instance.say(ToRunner::Kill { key: KEY });
+        assert!(!instance.wanted());
+        drop(instance);
+        assert_eq!(read(theirs), ["\"freeze\"", "\"kill\""]);
+    }
+
+    #[test]
+    fn a_runner_of_one_attempt_too_old_to_freeze_is_not_asked_to() {
+        let instance = Instance::default();
+        let (sender, theirs) = sender();
+        instance.connected(sender);
+        instance.knows(&Hello {
+            max: 1,
+            ..Hello::ours()
+        });
+        instance.say(ToRunner::Freeze { key: KEY });
+        instance.say(ToRunner::Thaw { key: KEY });
+        instance.say(ToRunner::Kill { key: KEY });
+        drop(instance);
+        assert_eq!(read(theirs), ["\"kill\""]);
     }
 }

@@ -88,6 +88,8 @@ impl Launcher {
                 self.say(key, ToRunner::Signal { key, signal });
             }
             Effect::Kill(key) => self.say(key, ToRunner::Kill { key }),
+            Effect::Freeze(key) => self.say(key, ToRunner::Freeze { key }),
+            Effect::Thaw(key) => self.say(key, ToRunner::Thaw { key }),
             Effect::Acknowledge(key) => self.say(key, ToRunner::Ack { key }),
             Effect::Erase(key) => self.sweeper.erase(key),
             Effect::Seek { key, group } => self.instances.seek(key, group),

@@ -139,6 +139,7 @@ impl Link {
             while receiver.recv()?.is_some() {}
             return Ok(None);
         }
+        sender.know(&hello.hello);
         if self.attach.send(sender).is_err() {
             return Err(io::Error::other("the launch thread has ended"));
         }
@@ -159,6 +160,9 @@ impl Link {
                     started,
                     ended,
                 },
+                Ok(Some(FromRunner::Notified { key, notice, at })) => {
+                    Command::Notified { key, notice, at }
+                }
                 Ok(Some(FromRunner::Hello(_))) => continue,
                 Ok(Some(FromRunner::Leaving)) => {
                     tracing::info!("the runner was told to stop: nothing is started meanwhile");
@@ -193,6 +197,7 @@ fn runner_up(hello: RunnerHello) -> RunnerUp {
             cpu: can.cpu,
             pids: can.pids,
             switch_user: can.switch_user,
+            freeze: can.freeze,
         },
         held: hello.held,
     }

@@ -24,7 +24,6 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use crate::engine::command::Command;
 use crate::engine::effect::Effect;
-use crate::engine::handle::Handle;
 
 use instances::Instances;
 use options::Options;
@@ -38,9 +37,8 @@ pub fn start(
     options: Options,
     output: PathBuf,
     effects: Receiver<Vec<Effect>>,
-    handle: Handle,
+    commands: SyncSender<Command>,
 ) -> std::io::Result<()> {
-    let commands = handle.commands();
     // The engine asks `launch` to take the new connection when it has seen the
     // runner's introduction, so at most a few can wait here.
     let (attach, attached) = mpsc::sync_channel(8);
@@ -50,7 +48,7 @@ pub fn start(
     std::thread::Builder::new()
         .name("search".to_owned())
         .spawn(move || report::search(&reports, &seekers))?;
-    let sweeper = Sweeper::start(output.clone(), handle)?;
+    let sweeper = Sweeper::start(output.clone(), commands.clone())?;
     let launcher = launch::Launcher::new(
         &options,
         output,

@@ -9,12 +9,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::engine::command::Command;
 use crate::engine::effect::Order;
 use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
+use crate::model::time::Time;
 use crate::runner::client::{Connection, Receiver};
 use crate::runner::protocol::{FromRunner, Hello, ToRunner};
 
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const HANDOVER: Duration = Duration::from_secs(30);
 /// How long a runner may take to read a word; nobody waits longer for it.
 pub(super) const WORD: Duration = Duration::from_secs(1);
+/// Shortest time between two notices of one attempt that the engine hears.
+const NOTICE_GAP: Duration = Duration::from_millis(20);
 /// Longest text that is taken from a runner, in bytes.
 const TEXT_MAX: usize = 4096;
 /// Stack of a thread that only talks.
@@ -135,6 +138,7 @@ impl Job {
         instance.connected(sender);
         match receiver.recv() {
             Ok(Some(FromRunner::Hello(hello))) if Hello::ours().understands(&hello.hello) => {
+                instance.knows(&hello.hello);
                 Ok(receiver)
             }
             Ok(Some(_)) => Err(Refused::Never(format!(
@@ -179,12 +183,23 @@ pub(super) fn listen(
 ) -> Option<(Option<Started>, Ended)> {
     let mut begun = false;
     let mut over = false;
+    let mut last_notice = None;
     loop {
         let command = match receiver.recv() {
             Ok(Some(FromRunner::Started { key: of, started })) if of == key && !begun => {
                 begun = true;
                 let started = believable_start(started);
                 Command::Started { key, started }
+            }
+            Ok(Some(FromRunner::Notified {
+                key: of,
+                notice,
+                at,
+            })) if of == key && !over => {
+                space_out(&mut last_notice);
+                let notice = notice.bounded();
+                let at = believable_time(at);
+                Command::Notified { key, notice, at }
             }
             Ok(Some(FromRunner::Ended {
                 key: of,
@@ -242,8 +257,26 @@ pub(super) fn report(
 fn believable_start(mut started: Started) -> Started {
     started.user = shortened(started.user);
     started.cgroup = started.cgroup.map(shortened);
-    started.at = started.at.min(clock::now()).max(Default::default());
+    started.at = believable_time(started.at);
     started
+}
+
+fn believable_time(at: Time) -> Time {
+    at.min(clock::now()).max(Time::default())
+}
+
+/// Lets some time pass between two notices. A runner keeps more of it by
+/// itself; one that a task has made to say anything waits here, and with it
+/// nobody but its own attempt.
+fn space_out(last: &mut Option<Instant>) {
+    loop {
+        let passed = last.map_or(NOTICE_GAP, |last| clock::instant().duration_since(last));
+        match NOTICE_GAP.checked_sub(passed) {
+            None | Some(Duration::ZERO) => break,
+            Some(left) => std::thread::park_timeout(left),
+        }
+    }
+    *last = Some(clock::instant());
 }
 
 fn believable_end(mut ended: Ended) -> Ended {
@@ -253,7 +286,7 @@ fn believable_end(mut ended: Ended) -> Ended {
     usage.memory_peak = usage.memory_peak.map(|count| count.min(most));
     usage.output_kept = usage.output_kept.min(most);
     usage.output_dropped = usage.output_dropped.min(most);
-    ended.at = ended.at.min(clock::now()).max(Default::default());
+    ended.at = believable_time(ended.at);
     if let Exit::Spawn { error, scarce } = ended.exit {
         let error = shortened(error);
         ended.exit = Exit::Spawn { error, scarce };
@@ -268,8 +301,14 @@ fn shortened(mut text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+
     use super::*;
     use crate::model::attempt::Usage;
+    use crate::model::id::TaskId;
+    use crate::model::notice::{EXTEND_MAX_US, Notice, PROGRESS_DONE, STATUS_MAX};
 
     #[test]
     fn what_a_task_could_make_its_runner_say_fits_the_store() {
@@ -293,5 +332,47 @@ mod tests {
             panic!("another end");
         };
         assert_eq!(error.len(), TEXT_MAX);
+    }
+
+    #[test]
+    fn a_runner_of_one_attempt_speaks_for_it_alone_and_within_limits() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (_, receiver) = Connection::from_stream(ours).split().unwrap();
+        let (commands, heard) = mpsc::sync_channel(8);
+        let own = AttemptKey {
+            task: TaskId(7),
+            number: 1,
+        };
+        let other = AttemptKey { number: 2, ..own };
+        for key in [other, own] {
+            let text = "\u{1b}".repeat(TEXT_MAX);
+            let message = FromRunner::Notified {
+                key,
+                notice: Notice {
+                    status: Some(text),
+                    progress: Some(u16::MAX),
+                    extend_us: Some(u64::MAX),
+                    ..Notice::default()
+                },
+                at: Time::from_micros(i64::MAX),
+            };
+            let frame = serde_json::to_vec(&message).unwrap();
+            let len = u32::try_from(frame.len()).unwrap().to_le_bytes();
+            (&theirs).write_all(&len).unwrap();
+            (&theirs).write_all(&frame).unwrap();
+        }
+        drop(theirs);
+        let ended = listen(own, receiver, &commands);
+        assert!(ended.is_some());
+        drop(commands);
+        let heard: Vec<_> = heard.iter().collect();
+        let [Command::Notified { key, notice, at }] = heard.as_slice() else {
+            panic!("{heard:?}");
+        };
+        assert_eq!(*key, own);
+        assert!(*at <= clock::now());
+        assert_eq!(notice.status, Some(" ".repeat(STATUS_MAX)));
+        assert_eq!(notice.progress, Some(PROGRESS_DONE));
+        assert_eq!(notice.extend_us, Some(EXTEND_MAX_US));
     }
 }

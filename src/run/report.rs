@@ -127,13 +127,14 @@ impl Visit {
     fn introduce(&self, stream: UnixStream) -> io::Result<(Answer, Receiver)> {
         stream.set_read_timeout(Some(INTRODUCTION))?;
         stream.set_write_timeout(Some(WORD))?;
-        let (sender, mut receiver) = Connection::from_stream(stream).split()?;
+        let (mut sender, mut receiver) = Connection::from_stream(stream).split()?;
         let Some(FromRunner::Hello(hello)) = receiver.recv()? else {
             return Err(io::Error::other("it did not say who it is"));
         };
         let [key] = *hello.held.as_slice() else {
             return Err(io::Error::other("it does not hold one attempt"));
         };
+        sender.know(&hello.hello);
         let (answer, answered) = mpsc::sync_channel(1);
         let visit = self.instances.visit(Visitor {
             uid: self.uid,

@@ -9,7 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender};
 
-use crate::engine::handle::Handle;
+use tokio::sync::oneshot;
+
+use crate::engine::command::Command;
+use crate::engine::record::Ask;
 use crate::model::attempt::AttemptKey;
 use crate::model::capture::file_name;
 use crate::model::id::TaskId;
@@ -22,16 +25,15 @@ pub(super) struct Sweeper(SyncSender<AttemptKey>);
 
 impl Sweeper {
     /// Starts the thread over the directory of capture files.
-    pub(super) fn start(output: PathBuf, handle: Handle) -> std::io::Result<Self> {
+    pub(super) fn start(output: PathBuf, commands: SyncSender<Command>) -> std::io::Result<Self> {
         let (files, waiting) = mpsc::sync_channel(WAITING);
         std::thread::Builder::new()
             .name("sweep".to_owned())
             .spawn(move || {
-                if let Err(error) = look_through(&output, &handle) {
+                if let Err(error) = look_through(&output, &commands) {
                     tracing::warn!("cannot look through {}: {error}", output.display());
                 }
-                // An engine that has ended needs no answers.
-                drop(handle);
+                drop(commands);
                 for key in waiting {
                     remove(&output.join(file_name(key)));
                 }
@@ -71,7 +73,7 @@ fn remove(path: &Path) {
 }
 
 /// Removes every file whose attempt is not known, or is known to have none.
-fn look_through(output: &Path, handle: &Handle) -> std::io::Result<()> {
+fn look_through(output: &Path, commands: &SyncSender<Command>) -> std::io::Result<()> {
     for dir in fs::read_dir(output)? {
         let dir = dir?.path();
         let Some(first) = number(&dir) else { continue };
@@ -81,8 +83,9 @@ fn look_through(output: &Path, handle: &Handle) -> std::io::Result<()> {
             files.extend(attempt(&file).map(|attempt| (attempt, file)));
         }
         // Asked after the files were seen: a task is known before its file is.
-        let known = handle.with_output(TaskId(first), TaskId(first + 999));
-        let Ok(known) = known else { return Ok(()) };
+        let Some(known) = known(commands, first) else {
+            return Ok(());
+        };
         let gone = files
             .iter()
             .filter(|(attempt, _)| known.binary_search(attempt).is_err());
@@ -91,6 +94,19 @@ fn look_through(output: &Path, handle: &Handle) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The attempts of a thousand tasks whose output is kept; none when the engine
+/// has ended.
+fn known(commands: &SyncSender<Command>, first: i64) -> Option<Vec<(TaskId, u32)>> {
+    let (reply, answer) = oneshot::channel();
+    let ask = Ask::WithOutput {
+        first: TaskId(first),
+        last: TaskId(first + 999),
+        reply,
+    };
+    commands.send(Command::Record(ask)).ok()?;
+    answer.blocking_recv().ok()?.ok()
 }
 
 fn number(path: &Path) -> Option<i64> {

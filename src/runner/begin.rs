@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::capture::Capture;
 use super::held::{Held, Live, State};
 use super::launch::{self, Launched, NotStarted};
+use super::notices::{Notices, Said};
 use super::poll::Token;
 use super::protocol::FromRunner;
 use super::serve::Runner;
@@ -104,6 +105,9 @@ impl Runner {
             out: Some(File::from(launched.out)),
             err: Some(File::from(launched.err)),
             capture,
+            notices: launched
+                .mailbox
+                .map(|own| Notices::new(own, Said::default())),
             group: launched.group,
             exit: None,
             empty: false,
@@ -137,6 +141,7 @@ impl Runner {
                 tracing::error!(task = %key.task, attempt = key.number, %error, ?token, "cannot watch a task");
             }
         }
+        self.watch_notices(id);
         self.advance(id);
     }
 

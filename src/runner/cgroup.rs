@@ -33,6 +33,8 @@ pub(super) struct Base {
     /// Made by this runner, to be removed by it.
     own: bool,
     controllers: Controllers,
+    /// Groups can be frozen (Linux 5.2).
+    freezer: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,6 +84,7 @@ impl Base {
                 memory: has("memory"),
                 pids: has("pids"),
             },
+            freezer: path.join("cgroup.freeze").exists(),
             dir,
             path,
             shown,
@@ -107,6 +110,7 @@ impl Base {
         abilities.cpu = self.controllers.cpu;
         abilities.memory = self.controllers.memory;
         abilities.pids = self.controllers.pids;
+        abilities.freeze = self.freezer;
     }
 
     /// Path of an attempt's group as `/proc/PID/cgroup` shows it.
@@ -148,6 +152,20 @@ impl Base {
             }
             _ => {}
         }
+    }
+
+    /// Freezes every process of a group, and of the groups below it, or thaws
+    /// them. The kernel does the one as soon as each process lets it, and
+    /// keeps it over whatever becomes of this process.
+    pub(super) fn freeze(&self, name: &str, freeze: bool) -> io::Result<()> {
+        let word = if freeze { "1" } else { "0" };
+        write_at(&self.dir, &format!("{name}/cgroup.freeze"), word)
+    }
+
+    /// Whether every process of a group is frozen.
+    pub(super) fn frozen(&self, name: &str) -> bool {
+        read_at(&self.dir, &format!("{name}/cgroup.events"))
+            .is_ok_and(|events| field(&events, "frozen") == Some(1))
     }
 
     /// Processes of a group and of the groups below it.

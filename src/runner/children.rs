@@ -189,6 +189,7 @@ impl Runner {
     }
 
     fn finish(&mut self, id: u32) {
+        self.last_notices(id);
         let Some(held) = self.held.get(id) else {
             return;
         };
@@ -265,6 +266,33 @@ impl Runner {
                 };
                 tree::signal_all(|| tree::members(family), signal);
             }
+        }
+    }
+
+    /// Freezes every process of an attempt, or thaws it.
+    pub(super) fn freeze(&mut self, id: u32, freeze: bool) {
+        let Some(live) = self.held.live(id) else {
+            return;
+        };
+        let (Some(base), Some(group)) = (&self.launcher.base, &live.group) else {
+            return;
+        };
+        let key = live.launch.key;
+        match base.freeze(group, freeze) {
+            Ok(()) => {
+                let frozen = base.frozen(group);
+                tracing::debug!(task = %key.task, attempt = key.number, freeze, frozen, "freezing or thawing");
+            }
+            Err(error) => {
+                tracing::error!(task = %key.task, attempt = key.number, freeze, %error, "cannot freeze or thaw a task");
+            }
+        }
+    }
+
+    /// Thaws whatever is frozen: a signal reaches it then.
+    pub(super) fn thaw_all(&mut self) {
+        for id in self.held.live_ids() {
+            self.freeze(id, false);
         }
     }
 

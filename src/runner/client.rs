@@ -13,7 +13,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use super::protocol::{FromRunner, ToRunner};
+use super::protocol::{FromRunner, Hello, PROTOCOL_MIN, ToRunner};
 use super::wire::{self, Inbox};
 
 /// Bytes read at once.
@@ -30,6 +30,8 @@ pub struct Connection {
 pub struct Sender {
     stream: UnixStream,
     frame: Vec<u8>,
+    /// Newest protocol the runner speaks, as far as it has said.
+    speaks: u32,
 }
 
 /// The half that listens.
@@ -64,6 +66,7 @@ impl Connection {
         let sender = Sender {
             stream: self.stream.try_clone()?,
             frame: Vec::new(),
+            speaks: PROTOCOL_MIN,
         };
         let receiver = Receiver {
             stream: self.stream,
@@ -75,13 +78,24 @@ impl Connection {
 }
 
 impl Sender {
+    /// Takes note of what the runner understands. Until then it is taken for
+    /// the oldest there is.
+    pub const fn know(&mut self, hello: &Hello) {
+        self.speaks = hello.max;
+    }
+
     /// Sends one message, with the descriptors that belong to it. Waits while
-    /// the runner does not read.
+    /// the runner does not read. A message that the runner is too old to know
+    /// is not sent.
     ///
     /// # Errors
     /// The message is longer than a frame may be (`InvalidData`; nothing was
     /// sent), or the connection is broken.
     pub fn send(&mut self, message: &ToRunner, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if message.since() > self.speaks {
+            tracing::debug!(?message, "the runner is too old for a message");
+            return Ok(());
+        }
         self.frame.clear();
         wire::encode(message, &mut self.frame)?;
         let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();

@@ -5,7 +5,9 @@
 //! language is passed on.
 
 use std::collections::HashMap;
+use std::path::Path;
 
+use super::mark;
 use super::users::Account;
 use crate::model::attempt::{AttemptKey, Launch};
 
@@ -16,12 +18,23 @@ const PATH_ROOT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Most directories of a search path that are tried.
 const PATH_MAX: usize = 256;
 
+/// What the runner adds to a task's environment, where it has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Given<'a> {
+    /// The runner's own language.
+    pub(super) lang: Option<&'a str>,
+    /// The attempt's socket.
+    pub(super) socket: Option<&'a Path>,
+    /// The mark that all tasks of this runner bear.
+    pub(super) mark: Option<&'a str>,
+}
+
 /// The whole environment of a task: an allow-list, what it asked for, and what
 /// it is. Later entries replace earlier ones.
 pub(super) fn environment(
     launch: &Launch,
     account: &Account,
-    lang: Option<&str>,
+    given: Given<'_>,
 ) -> Vec<(String, String)> {
     let path = if account.uid == 0 { PATH_ROOT } else { PATH };
     let home = if account.home.is_empty() {
@@ -36,6 +49,7 @@ pub(super) fn environment(
     };
     let task = launch.key.task.to_string();
     let attempt = launch.key.number.to_string();
+    let socket = given.socket.and_then(Path::to_str);
     let base = [
         ("PATH", path),
         ("HOME", home),
@@ -55,9 +69,11 @@ pub(super) fn environment(
     let mut places = HashMap::new();
     let all = base
         .into_iter()
-        .chain(lang.map(|lang| ("LANG", lang)))
+        .chain(given.lang.map(|lang| ("LANG", lang)))
         .chain(asked)
-        .chain(own);
+        .chain(own)
+        .chain(given.mark.map(|mark| (mark::VARIABLE, mark)))
+        .chain(socket.map(|socket| (SOCKET_VARIABLE, socket)));
     for (name, value) in all {
         let at = *places.entry(name.to_owned()).or_insert(env.len());
         match env.get_mut(at) {
@@ -73,6 +89,10 @@ pub(super) const TASK_VARIABLE: &str = "TASKDAEMON_TASK_ID";
 /// Variable that holds the attempt's number.
 pub(super) const ATTEMPT_VARIABLE: &str = "TASKDAEMON_ATTEMPT";
 
+/// Variable that names the socket on which a task says how it is doing, as a
+/// service of the service manager's does.
+const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
+
 /// What an attempt's processes have in their environment.
 pub(super) fn marks(key: AttemptKey) -> [String; 2] {
     [
@@ -81,10 +101,16 @@ pub(super) fn marks(key: AttemptKey) -> [String; 2] {
     ]
 }
 
+/// Programs to try for a name in an environment.
+pub(super) fn programs(program: &str, env: &[(String, String)]) -> Vec<String> {
+    let path = env.iter().find(|(name, _)| name == "PATH");
+    candidates(program, path.map_or("", |(_, value)| value.as_str()))
+}
+
 /// Programs to try for a name: itself if it has a slash, else one in each
 /// directory of the search path. Empty entries, which mean the working
 /// directory to a shell, are passed over.
-pub(super) fn candidates(program: &str, path: &str) -> Vec<String> {
+fn candidates(program: &str, path: &str) -> Vec<String> {
     if program.contains('/') {
         return vec![program.to_owned()];
     }
@@ -145,8 +171,18 @@ mod tests {
             ("A", "1"),
             ("A", "2"),
             (TASK_VARIABLE, "forged"),
+            (SOCKET_VARIABLE, "forged"),
+            (mark::VARIABLE, "forged"),
         ]);
-        let env = pairs(&environment(&asked, &nobody(), Some("C.UTF-8")));
+        let env = pairs(&environment(
+            &asked,
+            &nobody(),
+            Given {
+                lang: Some("C.UTF-8"),
+                socket: Some(Path::new("/x/notify")),
+                mark: Some("0f"),
+            },
+        ));
         assert_eq!(
             env,
             [
@@ -158,6 +194,8 @@ mod tests {
                 "LANG=C.UTF-8",
                 "A=2",
                 "TASKDAEMON_TASK_ID=7",
+                "NOTIFY_SOCKET=/x/notify",
+                "TASKDAEMON_MARK=0f",
                 "TASKDAEMON_ATTEMPT=2",
             ]
         );

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::capture::Capture;
+use super::notices::Notices;
 use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
 use crate::model::time::Time;
 
@@ -45,6 +46,8 @@ pub(super) struct Live {
     pub(super) out: Option<File>,
     pub(super) err: Option<File>,
     pub(super) capture: Capture,
+    /// What it says about itself; absent where it has no socket for that.
+    pub(super) notices: Option<Notices>,
     /// Name of its cgroup.
     pub(super) group: Option<String>,
     /// How the first process ended, and when.

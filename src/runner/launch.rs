@@ -12,8 +12,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fchmod};
 
+use super::capabilities::Capabilities;
 use super::cgroup::{self, Base};
-use super::environment::{candidates, environment, pairs};
+use super::environment::{Given, environment, pairs, programs};
+use super::mailbox::{Mailbox, Mailboxes};
 use super::policy::PolicyFile;
 use super::protocol::Abilities;
 use super::spawn::{self, Become, Child, Fault, Plan, Step};
@@ -26,6 +28,9 @@ use crate::model::time::Time;
 #[derive(Debug)]
 pub(super) struct Launcher {
     pub(super) base: Option<Base>,
+    pub(super) mailboxes: Option<Mailboxes>,
+    /// What tasks bear where no cgroup holds them.
+    pub(super) mark: Option<String>,
     pub(super) abilities: Abilities,
     policy: PolicyFile,
     users: Users,
@@ -46,6 +51,7 @@ pub(super) struct Launched {
     pub(super) account: Rc<Account>,
     /// Name of its cgroup.
     pub(super) group: Option<String>,
+    pub(super) mailbox: Option<Mailbox>,
 }
 
 /// Why a launch came to nothing.
@@ -76,6 +82,7 @@ impl Launcher {
     pub(super) fn new(
         options: &Options,
         base: Option<Base>,
+        mailboxes: Option<Mailboxes>,
         files: (u64, u64),
     ) -> anyhow::Result<Self> {
         let capabilities = Capabilities::of_this_process();
@@ -95,6 +102,8 @@ impl Launcher {
             .is_ok_and(|score| score.starts_with('-'));
         Ok(Self {
             base,
+            mailboxes,
+            mark: None,
             abilities,
             policy: PolicyFile::new(options.policy.clone()),
             users: options.users,
@@ -151,12 +160,10 @@ impl Launcher {
         };
         let piped = |error| short("output pipe", &error);
         self.enforceable(&launch.limits).map_err(failed)?;
-        let env = environment(launch, &account, self.lang.as_deref());
-        let search = env
-            .iter()
-            .find(|(name, _)| name == "PATH")
-            .map_or("", |(_, value)| value.as_str());
-        let paths = candidates(program, search);
+        let mailboxes = self.mailboxes.as_mut();
+        let mailbox = mailboxes.and_then(|all| all.make(account.uid));
+        let env = environment(launch, &account, self.given(mailbox.as_ref()));
+        let paths = programs(program, &env);
         let (out, out_end) = pipe(self.abilities.switch_user).map_err(piped)?;
         let (err, err_end) = pipe(self.abilities.switch_user).map_err(piped)?;
         let group = self
@@ -192,8 +199,18 @@ impl Launcher {
             out,
             err,
             group,
+            mailbox,
             account: Rc::clone(&account),
         })
+    }
+
+    /// What is added to the environment of a task with this socket.
+    fn given<'a>(&'a self, mailbox: Option<&'a Mailbox>) -> Given<'a> {
+        Given {
+            lang: self.lang.as_deref(),
+            socket: mailbox.map(Mailbox::path),
+            mark: self.mark.as_deref(),
+        }
     }
 
     /// Makes the attempt's cgroup, where there are any: its name and directory.
@@ -343,52 +360,6 @@ fn nameless(uid: u32) -> Account {
         groups: Vec::new(),
         home: "/".to_owned(),
         shell: "/bin/sh".to_owned(),
-    }
-}
-
-/// Capability sets of this process.
-#[derive(Debug, Clone, Copy, Default)]
-struct Capabilities {
-    effective: u64,
-    bounding: u64,
-}
-
-impl Capabilities {
-    const SETGID: u32 = 6;
-    const SETUID: u32 = 7;
-    const SETPCAP: u32 = 8;
-
-    fn of_this_process() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let set = |name: &str| {
-            status
-                .lines()
-                .find_map(|line| u64::from_str_radix(line.strip_prefix(name)?.trim(), 16).ok())
-                .unwrap_or_default()
-        };
-        Self {
-            effective: set("CapEff:"),
-            bounding: set("CapBnd:"),
-        }
-    }
-
-    const fn has(self, capability: u32) -> bool {
-        self.effective & (1 << capability) != 0
-    }
-
-    const fn can_switch(self) -> bool {
-        self.has(Self::SETUID) && self.has(Self::SETGID)
-    }
-
-    /// What a child can take out of its bounding set. Without the right to, the
-    /// set stays as the unit file cut it, and no new privileges come through
-    /// it, because the child forbids itself those.
-    const fn droppable(self) -> u64 {
-        if self.has(Self::SETPCAP) {
-            self.bounding
-        } else {
-            0
-        }
     }
 }
 

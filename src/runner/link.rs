@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::protocol::{FromRunner, ToRunner};
+use super::protocol::{FromRunner, PROTOCOL_MIN, ToRunner};
 use super::sys::{self, Received};
 use super::wire::{self, FrameError, Inbox};
 
@@ -32,6 +32,8 @@ pub(super) struct Link {
     sent: usize,
     /// The daemon has said who it is, and it can be understood.
     pub(super) greeted: bool,
+    /// Newest protocol the daemon speaks, as far as it has said.
+    pub(super) speaks: u32,
     /// Whether the loop waits for room to write.
     pub(super) waiting: bool,
 }
@@ -80,6 +82,7 @@ impl Link {
             outbox: Vec::new(),
             sent: 0,
             greeted: false,
+            speaks: PROTOCOL_MIN,
             waiting: false,
         })
     }
@@ -127,6 +130,8 @@ impl Link {
             ToRunner::Hello(_)
             | ToRunner::Signal { .. }
             | ToRunner::Kill { .. }
+            | ToRunner::Freeze { .. }
+            | ToRunner::Thaw { .. }
             | ToRunner::Ack { .. }
             | ToRunner::Renew => 0,
         };
@@ -134,8 +139,12 @@ impl Link {
         Ok(Some((message, fds)))
     }
 
-    /// Puts a message behind those that wait to be written.
+    /// Puts a message behind those that wait to be written. One that the
+    /// daemon is too old to know is not said.
     pub(super) fn say(&mut self, message: &FromRunner) {
+        if message.since() > self.speaks {
+            return;
+        }
         if let Err(error) = wire::encode(message, &mut self.outbox) {
             tracing::error!(%error, "a message to the daemon cannot be written");
         }

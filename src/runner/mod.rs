@@ -5,6 +5,8 @@
 //! the daemon has committed it, and decides nothing. It is started inetd-style:
 //! descriptor 0 is a listening socket (the shared runner, which daemons connect
 //! to) or a connection (a runner for one attempt, in a sandbox of systemd's).
+//! What tasks say about themselves it hears on a socket for each (`mailbox.rs`,
+//! `notices.rs`); a thread exists only while it lets go of what they sent there.
 //! `client.rs` is the daemon's end; nothing here knows the store, reads a
 //! clock, or runs on an asynchronous runtime.
 
@@ -18,6 +20,7 @@ use crate::model::time::Time;
 
 pub mod alive;
 mod begin;
+mod capabilities;
 mod capture;
 mod cgroup;
 mod child;
@@ -27,6 +30,9 @@ mod environment;
 mod held;
 mod launch;
 mod link;
+mod mailbox;
+mod mark;
+mod notices;
 mod place;
 mod policy;
 mod poll;

@@ -29,6 +29,8 @@ pub(super) enum Token {
     Err(u32),
     /// The child reached `exec`, or says why not.
     Exec(u32),
+    /// An attempt says something about itself.
+    Notice(u32),
     /// A deadline.
     Timer(Timer),
 }
@@ -48,6 +50,8 @@ pub(super) enum Timer {
     Drain(u32),
     /// See again whether everything of an attempt is gone.
     Retry(u32),
+    /// Tell what an attempt has said, and hear it again.
+    Notices(u32),
 }
 
 impl Token {
@@ -66,6 +70,8 @@ impl Token {
             Self::Timer(Timer::Linger) => (10, 0),
             Self::Timer(Timer::Drain(id)) => (11, id),
             Self::Timer(Timer::Retry(id)) => (12, id),
+            Self::Timer(Timer::Notices(id)) => (13, id),
+            Self::Notice(id) => (14, id),
         };
         u64::from(id) << 8 | tag
     }
@@ -86,6 +92,8 @@ impl Token {
             10 => Self::Timer(Timer::Linger),
             11 => Self::Timer(Timer::Drain(id)),
             12 => Self::Timer(Timer::Retry(id)),
+            13 => Self::Timer(Timer::Notices(id)),
+            14 => Self::Notice(id),
             _ => return None,
         })
     }
@@ -211,6 +219,8 @@ mod tests {
             Token::Timer(Timer::Linger),
             Token::Timer(Timer::Drain(4)),
             Token::Timer(Timer::Retry(5)),
+            Token::Timer(Timer::Notices(6)),
+            Token::Notice(7),
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), Some(token));

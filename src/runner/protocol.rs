@@ -2,7 +2,8 @@
 //! stream, with open descriptors passed beside [`ToRunner::Launch`].
 //!
 //! Frame: a 4-byte little-endian length, then that many bytes of JSON. Unknown
-//! fields are ignored and the numbers below are compared at connection, so a
+//! fields are ignored, the numbers below are compared at connection, and a
+//! message that the other side is too old for is not sent (`since`), so a
 //! daemon and a runner of neighbouring versions understand each other both
 //! ways. Either side speaks [`Hello`] first; the runner's names every attempt
 //! it holds, and after it come, unasked, the reports that nobody acknowledged.
@@ -10,11 +11,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::attempt::{AttemptKey, Ended, Launch, Started};
+use crate::model::notice::Notice;
+use crate::model::time::Time;
 
 /// Oldest protocol this build still speaks.
 pub const PROTOCOL_MIN: u32 = 1;
 /// Newest protocol this build speaks.
-pub const PROTOCOL_MAX: u32 = 1;
+pub const PROTOCOL_MAX: u32 = 2;
 /// Largest frame accepted, in bytes: an argument list and environment of the
 /// kernel's limit, escaped, fit well within.
 pub const FRAME_MAX: usize = 16 * 1024 * 1024;
@@ -68,6 +71,9 @@ pub struct Abilities {
     pub pids: bool,
     /// Tasks may run as other users than the runner's.
     pub switch_user: bool,
+    /// Attempts can be frozen and thawed.
+    #[serde(default)]
+    pub freeze: bool,
 }
 
 /// The runner's introduction.
@@ -109,6 +115,18 @@ pub enum ToRunner {
         /// The attempt.
         key: AttemptKey,
     },
+    /// Stop every process of an attempt where it is, without its knowing. A
+    /// frozen attempt can be killed; a signal that it handles reaches it when
+    /// it is thawed, and one that it does not ends it at once.
+    Freeze {
+        /// The attempt.
+        key: AttemptKey,
+    },
+    /// Let a frozen attempt go on.
+    Thaw {
+        /// The attempt.
+        key: AttemptKey,
+    },
     /// The end of this attempt is committed; forget it.
     Ack {
         /// The attempt.
@@ -133,6 +151,17 @@ pub enum FromRunner {
         /// Where and as whom.
         started: Started,
     },
+    /// What a live attempt has said about itself since the last of these. After
+    /// each connection all that is known of it, possibly as two: the second
+    /// with the last sign of life alone.
+    Notified {
+        /// The attempt.
+        key: AttemptKey,
+        /// What it said.
+        notice: Notice,
+        /// When it said the last part of it.
+        at: Time,
+    },
     /// An attempt is over and nothing of it is left. Repeated at each
     /// connection until acknowledged.
     Ended {
@@ -143,4 +172,31 @@ pub enum FromRunner {
         /// How it ended.
         ended: Ended,
     },
+}
+
+impl ToRunner {
+    /// Oldest protocol that has this message.
+    #[must_use]
+    pub const fn since(&self) -> u32 {
+        match self {
+            Self::Hello(_)
+            | Self::Launch(_)
+            | Self::Signal { .. }
+            | Self::Kill { .. }
+            | Self::Ack { .. }
+            | Self::Renew => 1,
+            Self::Freeze { .. } | Self::Thaw { .. } => 2,
+        }
+    }
+}
+
+impl FromRunner {
+    /// Oldest protocol that has this message.
+    #[must_use]
+    pub const fn since(&self) -> u32 {
+        match self {
+            Self::Hello(_) | Self::Leaving | Self::Started { .. } | Self::Ended { .. } => 1,
+            Self::Notified { .. } => 2,
+        }
+    }
 }

@@ -23,8 +23,10 @@ use super::capture::{self, Capture};
 use super::cgroup::{self, Base};
 use super::held::{Held, Live, State};
 use super::launch::Launcher;
+use super::mailbox::Mailboxes;
+use super::notices::{self, Notices};
 use super::serve::{Door, Identity, Runner};
-use super::{Options, sys};
+use super::{Options, mark, sys};
 use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
 use crate::model::time::Time;
 
@@ -41,6 +43,8 @@ struct SavedRunner {
     listener: Option<RawFd>,
     files: (u64, u64),
     base: Option<cgroup::Saved>,
+    /// Where the attempts' sockets lie.
+    mailboxes: Option<PathBuf>,
     served: bool,
     held: Vec<SavedHeld>,
 }
@@ -66,6 +70,7 @@ struct SavedLive {
     err: Option<RawFd>,
     capture_file: RawFd,
     capture: capture::Saved,
+    notices: Option<notices::Saved>,
     group: Option<String>,
     exit: Option<(Exit, Time)>,
     interrupted: bool,
@@ -122,6 +127,7 @@ fn kept(runner: &Runner) -> Vec<BorrowedFd<'_>> {
         };
         kept.push(live.pidfd.as_fd());
         kept.push(live.capture.file().as_fd());
+        kept.extend(live.notices.as_ref().map(|own| own.mailbox.as_fd()));
         for file in [&live.exec, &live.out, &live.err].into_iter().flatten() {
             kept.push(file.as_fd());
         }
@@ -137,6 +143,7 @@ fn keep_open(fd: impl AsFd, keep: bool) -> nix::Result<()> {
 }
 
 fn save(runner: &Runner) -> SavedRunner {
+    let mailboxes = runner.launcher.mailboxes.as_ref();
     SavedRunner {
         version: VERSION,
         options: runner.options.clone(),
@@ -149,6 +156,7 @@ fn save(runner: &Runner) -> SavedRunner {
         },
         files: runner.launcher.files(),
         base: runner.launcher.base.as_ref().map(Base::saved),
+        mailboxes: mailboxes.map(|all| all.dir().to_owned()),
         served: runner.served,
         held: runner
             .held
@@ -173,6 +181,7 @@ fn save_held(held: &Held) -> SavedHeld {
             err: number(&live.err),
             capture_file: live.capture.file().as_raw_fd(),
             capture: live.capture.saved(),
+            notices: live.notices.as_ref().map(Notices::saved),
             group: live.group.clone(),
             exit: live.exit.clone(),
             interrupted: live.interrupted,
@@ -200,7 +209,14 @@ pub(super) fn resume(state: RawFd, clock: fn() -> Time) -> anyhow::Result<Runner
         None => Door::Dial,
     };
     let base = saved.base.map(Base::reopen).transpose()?;
-    let launcher = Launcher::new(&saved.options, base, saved.files)?;
+    let mailboxes = match saved.mailboxes {
+        Some(dir) => Some(Mailboxes::at(dir)),
+        None => Mailboxes::find(&door),
+    };
+    let mut launcher = Launcher::new(&saved.options, base, mailboxes, saved.files)?;
+    if launcher.base.is_none() {
+        launcher.mark = mark::of(&door);
+    }
     let identity = Identity {
         instance: saved.instance,
         boot: saved.boot,
@@ -265,6 +281,7 @@ fn restore_live(saved: SavedLive) -> anyhow::Result<Live> {
         out: file(saved.out)?,
         err: file(saved.err)?,
         capture: Capture::restore(capture_file, saved.capture),
+        notices: saved.notices.map(Notices::restore).transpose()?,
         group: saved.group,
         exit: saved.exit,
         empty: false,

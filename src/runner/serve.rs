@@ -15,9 +15,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::held::Table;
 use super::launch::Launcher;
 use super::link::Link;
+use super::mailbox::Mailboxes;
 use super::poll::{Poll, Timer, Token};
 use super::protocol::FromRunner;
-use super::{Options, place, renew, start, sys};
+use super::{Options, mark, place, renew, start, sys};
 use crate::model::capture::Stream;
 use crate::model::time::Time;
 
@@ -84,7 +85,14 @@ impl Runner {
         let base = place::find(options.cgroup).context("cgroups are required")?;
         sys::reset_dispositions();
         let files = start::raise_open_files()?;
-        let launcher = Launcher::new(&options, base, files)?;
+        let mailboxes = Mailboxes::find(&door);
+        let mut launcher = Launcher::new(&options, base, mailboxes, files)?;
+        if launcher.base.is_none() {
+            launcher.mark = mark::of(&door);
+            if let Some(mark) = &launcher.mark {
+                mark::end_bearers(mark);
+            }
+        }
         let mut runner = Self::assemble(options, clock, launcher, identity, door)?;
         tracing::info!(
             instance = %runner.identity.instance,
@@ -174,6 +182,9 @@ impl Runner {
         if let Some(base) = &self.launcher.base {
             base.leave();
         }
+        if let Some(mailboxes) = &self.launcher.mailboxes {
+            mailboxes.leave();
+        }
         tracing::info!(instance = %self.identity.instance, "runner done");
         Ok(())
     }
@@ -193,6 +204,8 @@ impl Runner {
             }
             Token::Timer(Timer::Drain(id)) => self.on_drained(id),
             Token::Timer(Timer::Retry(id)) => self.advance(id),
+            Token::Notice(id) => self.on_notice(id),
+            Token::Timer(Timer::Notices(id)) => self.on_window(id),
             Token::Timer(Timer::Dial) => self.dial(),
             Token::Timer(Timer::Grace) => self.end_all(libc::SIGKILL),
             Token::Timer(Timer::Linger) => self.done = true,
@@ -267,6 +280,7 @@ impl Runner {
             }
         }
         self.end_all(libc::SIGTERM);
+        self.thaw_all();
         self.poll.arm(Timer::Grace, self.options.grace);
     }
 

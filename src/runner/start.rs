@@ -46,7 +46,7 @@ pub(super) fn identity(door: &Door) -> anyhow::Result<Identity> {
     })
 }
 
-fn random_name() -> anyhow::Result<String> {
+pub(super) fn random_name() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut bytes))

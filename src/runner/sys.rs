@@ -60,6 +60,61 @@ pub(super) fn receive(stream: impl AsFd, buffer: &mut [u8]) -> io::Result<Receiv
     Ok(received)
 }
 
+/// A message of a datagram socket, as it was looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Datagram {
+    /// How much of it is in the buffer.
+    pub(super) bytes: usize,
+    /// Who sent it, by the kernel's word; 0 for a process that has no number
+    /// here.
+    pub(super) pid: i32,
+    pub(super) uid: u32,
+    /// It brings descriptors.
+    pub(super) descriptors: bool,
+}
+
+/// Looks at the next message of a datagram socket that asked for credentials,
+/// and leaves it there with the descriptors it brings.
+pub(super) fn look_at_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    // Room for the credentials, which come first, and not for one descriptor:
+    // the kernel says that there was more, and keeps it.
+    let mut beside = [0_u64; 4];
+    // SAFETY: a header of zeroes is empty; it is made to point to the two local
+    // buffers with their own lengths, which live until the call is over. What
+    // the kernel wrote beside the message is read through its own macros, and
+    // only if it says that it wrote credentials.
+    unsafe {
+        let mut part = libc::iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: buffer.len(),
+        };
+        let mut head: libc::msghdr = std::mem::zeroed();
+        head.msg_iov = &raw mut part;
+        head.msg_iovlen = 1;
+        head.msg_control = beside.as_mut_ptr().cast();
+        head.msg_controllen = size_of_val(&beside);
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+        let bytes = libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut head, flags);
+        let Ok(bytes) = usize::try_from(bytes) else {
+            return Err(io::Error::last_os_error());
+        };
+        let first = libc::CMSG_FIRSTHDR(&raw const head);
+        let is_known = !first.is_null()
+            && (*first).cmsg_level == libc::SOL_SOCKET
+            && (*first).cmsg_type == libc::SCM_CREDENTIALS;
+        if !is_known {
+            return Err(io::Error::other("a message without its sender"));
+        }
+        let sender: libc::ucred = std::ptr::read_unaligned(libc::CMSG_DATA(first).cast());
+        Ok(Datagram {
+            bytes,
+            pid: sender.pid,
+            uid: sender.uid,
+            descriptors: head.msg_flags & libc::MSG_CTRUNC != 0,
+        })
+    }
+}
+
 /// Takes over a descriptor that was left open for this program across
 /// `execve`, and closes it to the next one.
 pub(super) fn adopt(fd: RawFd) -> io::Result<OwnedFd> {

@@ -179,7 +179,9 @@ impl Runner {
         match message {
             ToRunner::Hello(hello) if hello.understands(&Hello::ours()) => {
                 link.greeted = true;
+                link.speaks = hello.max;
                 self.dial_wait = DIAL.0;
+                self.tell_everything();
             }
             ToRunner::Hello(hello) => {
                 let ours = Hello::ours();
@@ -197,6 +199,8 @@ impl Runner {
             ToRunner::Launch(launch) => self.launch(launch, fds),
             ToRunner::Signal { key, signal } => self.signal_key(key, signal),
             ToRunner::Kill { key } => self.signal_key(key, libc::SIGKILL),
+            ToRunner::Freeze { key } => self.freeze_key(key, true),
+            ToRunner::Thaw { key } => self.freeze_key(key, false),
             ToRunner::Ack { key } => self.acknowledged(key),
             ToRunner::Renew => self.renew = true,
         }
@@ -207,6 +211,15 @@ impl Runner {
             Some(id) => self.signal(id, signal),
             None => {
                 tracing::debug!(task = %key.task, attempt = key.number, signal, "not held: no signal sent");
+            }
+        }
+    }
+
+    fn freeze_key(&mut self, key: AttemptKey, freeze: bool) {
+        match self.held.id(key) {
+            Some(id) => self.freeze(id, freeze),
+            None => {
+                tracing::debug!(task = %key.task, attempt = key.number, freeze, "not held: not frozen or thawed");
             }
         }
     }

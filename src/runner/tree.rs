@@ -88,6 +88,35 @@ pub(super) fn reap_orphans(leaders: &[i32]) -> Option<i32> {
     }
 }
 
+/// Processes that have an entry in their environment, but for this one and
+/// those it descends from.
+pub(super) fn bearers(entry: &str) -> Vec<i32> {
+    let mut spared = vec![std::process::id().cast_signed()];
+    while let Some(stat) = spared.last().and_then(|pid| stat(*pid))
+        && stat.parent > 0
+    {
+        spared.push(stat.parent);
+    }
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .filter(|pid| !spared.contains(pid) && bears(*pid, entry))
+        .collect()
+}
+
+/// Whether a process that has not ended has an entry in its environment, as
+/// far as this process may see it.
+pub(super) fn bears(pid: i32, entry: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|bytes| {
+        bytes
+            .split(|byte| *byte == 0)
+            .any(|own| own == entry.as_bytes())
+    })
+}
+
 /// Adds a process and all that descend from it, but for those that ended.
 fn descend(pid: i32, found: &mut Vec<i32>) {
     let mut family = vec![pid];
@@ -157,6 +186,7 @@ fn environment(pid: i32) -> io::Result<Option<[String; 2]>> {
 #[derive(Debug, Clone, Copy)]
 struct Stat {
     alive: bool,
+    parent: i32,
     group: i32,
     session: i32,
 }
@@ -168,9 +198,10 @@ fn stat(pid: i32) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?;
-    let mut numbers = fields.skip(1).map_while(|field| field.parse().ok());
+    let mut numbers = fields.map_while(|field| field.parse().ok());
     Some(Stat {
         alive: !matches!(state, "Z" | "X" | "x"),
+        parent: numbers.next()?,
         group: numbers.next()?,
         session: numbers.next()?,
     })
@@ -185,6 +216,7 @@ mod tests {
         let own = stat(std::process::id().cast_signed()).unwrap();
         assert!(own.alive);
         assert!(own.group > 0 && own.session >= 0);
+        assert_eq!(own.parent, nix::unistd::getppid().as_raw());
         assert!(stat(0).is_none());
     }
 

@@ -23,7 +23,9 @@ const LAST_TASK: i64 = 100;
 /// `what` of the row with the number of the last event.
 const LAST_EVENT: i64 = 101;
 /// `what` of the row with the bytes of output of attempts that are over.
-const OUTPUT: i64 = 102;
+const OUTPUT: i64 = 103;
+/// `what` of the row with the number of the last schedule.
+const LAST_SCHEDULE: i64 = 102;
 
 /// Names a row of the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,6 +154,11 @@ impl Books {
             }
         }
         Ok(())
+    }
+
+    /// A number no schedule has had.
+    pub(super) fn next_schedule(&mut self) -> i64 {
+        self.add(Line::last(LAST_SCHEDULE), 1)
     }
 
     /// The number of the last event.

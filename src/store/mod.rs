@@ -8,6 +8,7 @@
 pub mod backup;
 pub mod ballast;
 mod books;
+pub mod clocks;
 pub mod disk;
 mod list;
 pub mod lock;
@@ -16,6 +17,7 @@ mod open;
 pub mod options;
 pub mod record;
 mod rows;
+pub mod schedules;
 pub mod sqlite;
 
 use std::path::PathBuf;
@@ -119,7 +121,7 @@ pub struct QueueUse {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store: record::Record {
+pub trait Store: clocks::Clocks + record::Record + schedules::Schedules {
     /// Opens a transaction.
     ///
     /// # Errors

@@ -102,7 +102,7 @@ const fn stop(number: i64) -> Option<StopCause> {
 }
 
 /// Reads columns in order, and says which row is damaged.
-struct Columns<'r> {
+pub(super) struct Columns<'r> {
     row: &'r Row<'r>,
     table: &'static str,
     id: i64,
@@ -110,7 +110,7 @@ struct Columns<'r> {
 }
 
 impl<'r> Columns<'r> {
-    fn new(row: &'r Row<'r>, table: &'static str) -> Result<Self, Error> {
+    pub(super) fn new(row: &'r Row<'r>, table: &'static str) -> Result<Self, Error> {
         let mut columns = Self {
             row,
             table,
@@ -121,7 +121,12 @@ impl<'r> Columns<'r> {
         Ok(columns)
     }
 
-    fn damaged(&self, what: impl Into<String>) -> Error {
+    /// The number of the row.
+    pub(super) const fn id(&self) -> i64 {
+        self.id
+    }
+
+    pub(super) fn damaged(&self, what: impl Into<String>) -> Error {
         Error::Damaged {
             table: self.table,
             id: self.id,
@@ -129,7 +134,7 @@ impl<'r> Columns<'r> {
         }
     }
 
-    fn get<T: FromSql>(&mut self) -> Result<T, Error> {
+    pub(super) fn get<T: FromSql>(&mut self) -> Result<T, Error> {
         let index = self.next;
         self.next += 1;
         self.row
@@ -137,7 +142,7 @@ impl<'r> Columns<'r> {
             .map_err(|error| self.damaged(error.to_string()))
     }
 
-    fn json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+    pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         let text: Option<String> = self.get()?;
         text.map(|text| serde_json::from_str(&text))
             .transpose()
@@ -162,11 +167,11 @@ impl<'r> Columns<'r> {
         }))
     }
 
-    fn time(&mut self) -> Result<Time, Error> {
+    pub(super) fn time(&mut self) -> Result<Time, Error> {
         Ok(Time::from_micros(self.get()?))
     }
 
-    fn maybe_time(&mut self) -> Result<Option<Time>, Error> {
+    pub(super) fn maybe_time(&mut self) -> Result<Option<Time>, Error> {
         Ok(self.get::<Option<i64>>()?.map(Time::from_micros))
     }
 }

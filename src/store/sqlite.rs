@@ -1,6 +1,9 @@
 //! The embedded backend: one SQLite file, one writing connection.
 //! How it is opened and set up is in `open.rs`, how rows are read in `rows.rs`.
 
+mod clocks;
+mod schedules;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 

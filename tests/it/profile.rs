@@ -56,6 +56,7 @@ impl Manager {
             ..Options::default()
         };
         let options = serde_json::to_string(&options).expect("options");
+        let temporary = bed.path("");
         let enter = group.map_or_else(String::new, |group| {
             format!("echo $$ > {}/cgroup.procs &&", group.display())
         });
@@ -88,6 +89,8 @@ impl Manager {
                         "runner",
                     ])
                     .args(["--options", &options])
+                    // As a sandbox's own: gone with it.
+                    .env("TMPDIR", &temporary)
                     .stdin(Stdio::from(OwnedFd::from(stream)))
                     .stdout(Stdio::null())
                     .stderr(Stdio::null())
@@ -379,6 +382,8 @@ fn verdict(turned: &Turned) -> Verdict {
         | Effect::Launch(_)
         | Effect::Terminate(_)
         | Effect::Kill(_)
+        | Effect::Freeze(_)
+        | Effect::Thaw(_)
         | Effect::Acknowledge(_)
         | Effect::Erase(_)
         | Effect::Seek { .. } => None,
@@ -404,6 +409,8 @@ fn with_a_profile_task(dir: &Path) -> (Engine<Sqlite>, AttemptKey) {
         Effect::Attach
         | Effect::Terminate(_)
         | Effect::Kill(_)
+        | Effect::Freeze(_)
+        | Effect::Thaw(_)
         | Effect::Acknowledge(_)
         | Effect::Erase(_)
         | Effect::Seek { .. }

@@ -28,24 +28,24 @@ use taskdaemon::runner::client::{Connection, Receiver, Sender};
 use taskdaemon::runner::protocol::{FromRunner, Hello, RunnerHello, ToRunner};
 use taskdaemon::runner::{CgroupMode, Options, Users};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 fn deadline() -> PollTimeout {
     PollTimeout::try_from(DEADLINE).unwrap()
 }
 
-fn root() -> bool {
+pub(crate) fn root() -> bool {
     nix::unistd::getuid().is_root()
 }
 
-fn key(task: i64) -> AttemptKey {
+pub(crate) fn key(task: i64) -> AttemptKey {
     AttemptKey {
         task: TaskId(task),
         number: 1,
     }
 }
 
-fn launch(task: i64, argv: &[&str]) -> Launch {
+pub(crate) fn launch(task: i64, argv: &[&str]) -> Launch {
     Launch {
         key: key(task),
         argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
@@ -60,12 +60,12 @@ fn launch(task: i64, argv: &[&str]) -> Launch {
     }
 }
 
-fn shell(task: i64, script: &str) -> Launch {
+pub(crate) fn shell(task: i64, script: &str) -> Launch {
     launch(task, &["/bin/sh", "-c", script])
 }
 
 /// Own user, no cgroups, short times.
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         users: Users::Own,
         cgroup: CgroupMode::Off,
@@ -107,12 +107,12 @@ impl Drop for TestGroup {
 }
 
 /// Whether this machine lets tests make cgroups.
-fn cgroups() -> bool {
+pub(crate) fn cgroups() -> bool {
     TestGroup::new().is_some()
 }
 
 /// The ways a runner can work here.
-fn modes() -> Vec<CgroupMode> {
+pub(crate) fn modes() -> Vec<CgroupMode> {
     let mut modes = vec![CgroupMode::Off];
     if cgroups() {
         modes.push(CgroupMode::Require);
@@ -121,42 +121,42 @@ fn modes() -> Vec<CgroupMode> {
 }
 
 /// A runner that was started inetd-style on a listening socket.
-struct Running {
-    dir: tempfile::TempDir,
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) child: Child,
 }
 
 impl Running {
-    fn start(options: &Options) -> Self {
+    pub(crate) fn start(options: &Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("runner.sock")).unwrap();
         let child = start(options, listener.into());
         Self { dir, child }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("runner.sock")
     }
 
     /// Connects and introduces itself.
-    fn daemon(&self) -> Daemon {
+    pub(crate) fn daemon(&self) -> Daemon {
         Daemon::meet(Connection::connect(&self.path()).unwrap())
     }
 
-    fn capture(&self, task: i64) -> PathBuf {
+    pub(crate) fn capture(&self, task: i64) -> PathBuf {
         self.dir.path().join(format!("{task}.cap"))
     }
 
     /// What a task wrote: bytes of both streams as they came, and dropped.
-    fn output(&self, task: i64) -> Output {
+    pub(crate) fn output(&self, task: i64) -> Output {
         Output::read(&self.capture(task))
     }
 
-    fn launch(&self, daemon: &mut Daemon, launch: Launch) {
+    pub(crate) fn launch(&self, daemon: &mut Daemon, launch: Launch) {
         self.launch_with(daemon, launch, None);
     }
 
-    fn launch_with(&self, daemon: &mut Daemon, launch: Launch, stdin: Option<File>) {
+    pub(crate) fn launch_with(&self, daemon: &mut Daemon, launch: Launch, stdin: Option<File>) {
         let file = File::create(self.capture(launch.key.task.0)).unwrap();
         let mut fds = vec![file.as_fd()];
         fds.extend(stdin.as_ref().map(AsFd::as_fd));
@@ -164,7 +164,7 @@ impl Running {
     }
 
     /// Launches and waits for the end.
-    fn run(&self, daemon: &mut Daemon, launch: Launch) -> Ended {
+    pub(crate) fn run(&self, daemon: &mut Daemon, launch: Launch) -> Ended {
         let key = launch.key;
         self.launch(daemon, launch);
         let ended = daemon.ended(key).1;
@@ -172,18 +172,18 @@ impl Running {
         ended
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// How many descriptors the runner has open; nobody but root may look.
-    fn open_files(&self) -> Option<usize> {
+    pub(crate) fn open_files(&self) -> Option<usize> {
         let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).ok()?;
         Some(open.count())
     }
 
     /// Waits for the runner itself to end.
-    fn exit_code(&self) -> Option<i32> {
+    pub(crate) fn exit_code(&self) -> Option<i32> {
         wait_gone(self.pid());
         let status = nix::sys::wait::waitpid(self.pid(), None).unwrap();
         match status {
@@ -206,7 +206,7 @@ impl Drop for Running {
     }
 }
 
-fn start(options: &Options, input: OwnedFd) -> Child {
+pub(crate) fn start(options: &Options, input: OwnedFd) -> Child {
     Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
         .args([
             "runner",
@@ -221,21 +221,27 @@ fn start(options: &Options, input: OwnedFd) -> Child {
 }
 
 /// The daemon's end, with deadlines.
-struct Daemon {
+pub(crate) struct Daemon {
     sender: Sender,
-    receiver: Receiver,
-    hello: RunnerHello,
+    pub(crate) receiver: Receiver,
+    pub(crate) hello: RunnerHello,
 }
 
 impl Daemon {
-    fn meet(connection: Connection) -> Self {
+    pub(crate) fn meet(connection: Connection) -> Self {
+        Self::meet_as(connection, &Hello::ours())
+    }
+
+    /// The same as somebody else.
+    pub(crate) fn meet_as(connection: Connection, own: &Hello) -> Self {
         let (mut sender, mut receiver) = connection.split().unwrap();
         receiver.stream().set_read_timeout(Some(DEADLINE)).unwrap();
-        sender.send(&ToRunner::Hello(Hello::ours()), &[]).unwrap();
+        sender.send(&ToRunner::Hello(own.clone()), &[]).unwrap();
         let hello = match receiver.recv().unwrap().unwrap() {
             FromRunner::Hello(hello) => hello,
             other => panic!("{other:?} before hello"),
         };
+        sender.know(&hello.hello);
         Self {
             sender,
             receiver,
@@ -243,15 +249,15 @@ impl Daemon {
         }
     }
 
-    fn send(&mut self, message: &ToRunner) {
+    pub(crate) fn send(&mut self, message: &ToRunner) {
         self.sender.send(message, &[]).unwrap();
     }
 
-    fn recv(&mut self) -> FromRunner {
+    pub(crate) fn recv(&mut self) -> FromRunner {
         self.receiver.recv().unwrap().expect("the runner hung up")
     }
 
-    fn ended(&mut self, wanted: AttemptKey) -> (Option<Started>, Ended) {
+    pub(crate) fn ended(&mut self, wanted: AttemptKey) -> (Option<Started>, Ended) {
         loop {
             if let FromRunner::Ended {
                 key,
@@ -265,7 +271,7 @@ impl Daemon {
         }
     }
 
-    fn started(&mut self, wanted: AttemptKey) -> Started {
+    pub(crate) fn started(&mut self, wanted: AttemptKey) -> Started {
         loop {
             match self.recv() {
                 FromRunner::Started { key, started } if key == wanted => return started,
@@ -276,13 +282,13 @@ impl Daemon {
     }
 
     /// Waits for the runner to close the connection.
-    fn hung_up(&mut self) {
+    pub(crate) fn hung_up(&mut self) {
         while let Ok(Some(_)) = self.receiver.recv() {}
     }
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Output {
+pub(crate) struct Output {
     out: Vec<u8>,
     err: Vec<u8>,
     all: Vec<u8>,
@@ -312,19 +318,19 @@ impl Output {
         output
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.out).into_owned()
     }
 }
 
 /// A named pipe by which a task says that it got somewhere.
-struct Gate {
+pub(crate) struct Gate {
     path: PathBuf,
-    file: File,
+    pub(crate) file: File,
 }
 
 impl Gate {
-    fn new(running: &Running, name: &str) -> Self {
+    pub(crate) fn new(running: &Running, name: &str) -> Self {
         let path = running.dir.path().join(name);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
         let file = File::options().read(true).write(true).open(&path).unwrap();
@@ -332,7 +338,7 @@ impl Gate {
     }
 
     /// Waits for a line.
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
@@ -348,17 +354,17 @@ impl Gate {
         String::from_utf8(line).unwrap().trim().to_owned()
     }
 
-    fn pid(&mut self) -> Pid {
+    pub(crate) fn pid(&mut self) -> Pid {
         Pid::from_raw(self.line().parse().unwrap())
     }
 
-    fn show(&self) -> String {
+    pub(crate) fn show(&self) -> String {
         self.path.display().to_string()
     }
 }
 
 /// Waits until a process is no more (or a zombie); false after the deadline.
-fn gone(pid: Pid) -> bool {
+pub(crate) fn gone(pid: Pid) -> bool {
     let raw = unsafe_pidfd(pid);
     let Some(fd) = raw else { return true };
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
@@ -378,14 +384,14 @@ fn unsafe_pidfd(pid: Pid) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn code(ended: &Ended) -> i32 {
+pub(crate) fn code(ended: &Ended) -> i32 {
     match ended.exit {
         Exit::Code { code } => code,
         ref other => panic!("{other:?}"),
     }
 }
 
-fn spawn_error(ended: &Ended) -> String {
+pub(crate) fn spawn_error(ended: &Ended) -> String {
     match &ended.exit {
         Exit::Spawn { error, .. } => error.clone(),
         other => panic!("{other:?}"),
@@ -725,6 +731,8 @@ fn a_task_sees_three_descriptors_and_an_allow_list() {
                 "d",
                 "TASKDAEMON_TASK_ID",
                 "TASKDAEMON_ATTEMPT",
+                "NOTIFY_SOCKET",
+                "TASKDAEMON_MARK",
             ];
             assert!(known.contains(&name), "{name}");
         }
@@ -1030,7 +1038,7 @@ fn started_on_no_socket_it_says_so() {
 }
 
 /// Options of a runner that switches users by a policy file of this text.
-fn with_policy(dir: &Path, text: &str) -> Options {
+pub(crate) fn with_policy(dir: &Path, text: &str) -> Options {
     let policy = dir.join("run-as.toml");
     fs::write(&policy, text).unwrap();
     Options {
@@ -1176,7 +1184,7 @@ fn cgroups_of_ended_attempts_are_gone() {
 }
 
 /// Starts a runner as systemd would in a unit's own group.
-fn start_in(group: &TestGroup, options: &Options, dir: tempfile::TempDir) -> Running {
+pub(crate) fn start_in(group: &TestGroup, options: &Options, dir: tempfile::TempDir) -> Running {
     let path = dir.path().join("runner.sock");
     fs::remove_file(&path).ok();
     let listener = UnixListener::bind(path).unwrap();
@@ -1222,6 +1230,81 @@ fn alone_in_its_group_it_uses_it_and_ends_what_a_killed_one_left() {
     assert_ne!(daemon.hello.instance, first);
     assert_eq!(daemon.hello.held, []);
     wait_gone(task);
+}
+
+/// Starts another runner on a socket whose runner was killed.
+fn after_a_kill(mut running: Running) -> Running {
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    fs::remove_file(running.path()).unwrap();
+    let listener = UnixListener::bind(running.path()).unwrap();
+    running.child = start(&options(), listener.into());
+    running
+}
+
+#[test]
+fn without_cgroups_a_fresh_runner_ends_what_a_killed_ones_tasks_had_started() {
+    let (running, other) = (Running::start(&options()), Running::start(&options()));
+    let mut gate = Gate::new(&running, "gate");
+    let mut pids = Vec::new();
+    // A grandchild in a session of its own, one renewal apart, and one of
+    // another runner, which is a stranger here.
+    for (task, running) in [(1, &running), (2, &running), (3, &other)] {
+        let mut daemon = running.daemon();
+        let script = format!(
+            "setsid sh -c 'echo $$ > {}; exec sleep 300' & wait",
+            gate.show()
+        );
+        running.launch(&mut daemon, shell(task, &script));
+        pids.push(gate.pid());
+        daemon.send(&ToRunner::Renew);
+        daemon.hung_up();
+    }
+    running.daemon();
+    let stranger = pids.pop().unwrap();
+    let unmarked = Command::new("sleep").arg("300").env_clear().spawn();
+    let mut unmarked = unmarked.unwrap();
+    let running = after_a_kill(running);
+    let daemon = running.daemon();
+    assert_eq!(daemon.hello.held, []);
+    // Before the first word: nothing can be run beside it.
+    for pid in pids {
+        assert!(ended(pid), "process {pid} lives on");
+    }
+    assert!(!ended(stranger) && unmarked.try_wait().unwrap().is_none());
+    unmarked.kill().unwrap();
+    unmarked.wait().unwrap();
+}
+
+/// Whether a process is no more, or a zombie.
+fn ended(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn a_mark_that_others_could_know_is_not_used() {
+    let mut running = Running::start(&options());
+    let mut daemon = running.daemon();
+    let mark = |running: &Running, daemon: &mut Daemon, task| {
+        let script = "echo $TASKDAEMON_MARK";
+        assert_eq!(code(&running.run(daemon, shell(task, script))), 0);
+        running.output(task).text()
+    };
+    let first = mark(&running, &mut daemon, 1);
+    assert_eq!(first.len(), 33, "{first}");
+    let path = running.path().with_extension("mark");
+    assert_eq!(fs::read_to_string(&path).unwrap(), first.trim());
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs::set_permissions(&path, open).unwrap();
+    running = after_a_kill(running);
+    let mut daemon = running.daemon();
+    let second = mark(&running, &mut daemon, 1);
+    assert_ne!(first, second);
+    running = after_a_kill(running);
+    let mut daemon = running.daemon();
+    assert_eq!(mark(&running, &mut daemon, 1), second);
 }
 
 #[test]

@@ -145,6 +145,7 @@ impl World {
                         self.end(key, None);
                     }
                 }
+                Effect::Freeze(_) | Effect::Thaw(_) => {}
                 Effect::Acknowledge(key) => {
                     if let Some(runner) = self.runner_of(key) {
                         runner.ended.remove(&key);

@@ -25,6 +25,7 @@ mod hostile;
 mod install;
 mod leave;
 mod load;
+mod notices;
 mod profile;
 mod renew;
 mod security;

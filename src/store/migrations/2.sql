@@ -41,6 +41,8 @@ CREATE UNIQUE INDEX task_unique ON task (owner, unique_key)
     WHERE unique_key IS NOT NULL AND state IN (0, 1, 2, 3, 4, 5);
 -- Each nominal time of a schedule makes one task.
 CREATE UNIQUE INDEX task_nominal ON task (schedule, nominal) WHERE schedule IS NOT NULL;
+CREATE INDEX task_of_schedule ON task (schedule, id)
+    WHERE schedule IS NOT NULL AND state IN (0, 1, 2, 3, 4, 5);
 
 -- What is removed first: the order of retention.
 CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;
@@ -84,10 +86,18 @@ ALTER TABLE event ADD COLUMN queue INTEGER NOT NULL DEFAULT 0;
 UPDATE event SET owner = coalesce((SELECT owner FROM task WHERE id = event.task), 0),
     queue = coalesce((SELECT queue FROM task WHERE id = event.task), 0);
 
+-- How far the wall clock was ahead of the time since boot, in microseconds: one
+-- row, by which a clock that was set is noticed.
+CREATE TABLE clock (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    boot TEXT    NOT NULL,
+    lead INTEGER NOT NULL
+) STRICT;
+
 -- Tasks in each state, by queue and owner, and the numbers given out so far:
 -- one row each, one page for all that one commit changes. `what` is a state's
--- number, or 100 for the last task, 101 for the last event, and 102 for the
--- bytes of output of attempts that are over.
+-- number, or 100 for the last task, 101 for the last event, 102 for the last
+-- schedule, and 103 for the bytes of output of attempts that are over.
 CREATE TABLE book (
     what   INTEGER NOT NULL,
     queue  INTEGER NOT NULL,
@@ -101,6 +111,6 @@ INSERT INTO book (what, queue, owner, number)
 INSERT INTO book (what, queue, owner, number)
     SELECT CASE what WHEN 'task' THEN 100 ELSE 101 END, 0, 0, number FROM given;
 INSERT INTO book (what, queue, owner, number)
-    SELECT 102, 0, 0, coalesce(sum(output_kept), 0) FROM attempt WHERE outcome IS NOT NULL;
+    SELECT 103, 0, 0, coalesce(sum(output_kept), 0) FROM attempt WHERE outcome IS NOT NULL;
 DROP TABLE tally;
 DROP TABLE given;

@@ -1,0 +1,37 @@
+//! What follows when the host's clock was set.
+//!
+//! Deadlines are kept as wall-clock times, since they outlive the process. So
+//! when the wall clock steps against the time since boot, everything that was
+//! meant as a duration is moved by that step; what was meant as a time is not.
+
+use crate::model::task::Event;
+use crate::model::time::Time;
+use crate::store::{self, Store};
+
+use super::Engine;
+
+/// Smallest step that counts, in microseconds. Less is what clocks are kept
+/// right by all the time.
+pub const STEP: i64 = 1_000_000;
+
+impl<S: Store> Engine<S> {
+    /// Learns how far the wall clock is ahead of the time since boot. What was
+    /// kept in this boot tells whether the clock was set since, even when that
+    /// was while no daemon ran.
+    pub(super) fn clock_lead(&mut self, lead: i64, now: Time) -> Result<(), store::Error> {
+        let boot = self.boot.clone();
+        let before = self.store.lead()?;
+        if let Some((_, before)) = before.filter(|(kept, _)| *kept == boot) {
+            let by = lead.saturating_sub(before);
+            if by.abs() < STEP {
+                return Ok(());
+            }
+            for task in self.sound(now, S::timed)? {
+                // Refused by no state, so there is nobody to tell.
+                let _step = self.advance(task, Event::ClockSet { by }, None, now)?;
+            }
+            self.fall_back(now)?;
+        }
+        self.store.keep_lead(&boot, lead)
+    }
+}

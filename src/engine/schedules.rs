@@ -1,0 +1,330 @@
+//! Schedules: the tasks they make, and what is asked about them.
+//!
+//! A nominal time's task and the cursor that has passed it are one
+//! transaction, and no two tasks can have the same nominal time of a schedule:
+//! whatever happens to the process or the clock, each makes at most one.
+
+use std::fmt;
+
+use crate::model::event::{Event as Row, Kind};
+use crate::model::id::{ScheduleId, TaskId, Tick};
+use crate::model::schedule::due::{Overlap, due};
+use crate::model::schedule::plan::{NewSchedule, Schedule};
+use crate::model::spec::{After, NewTask, Parent, Wants};
+use crate::model::task::{Event, State, Task};
+use crate::model::time::Time;
+use crate::store::{self, Store};
+
+use super::Engine;
+use super::answer::Answer;
+use super::command::{Caller, Error, Reply};
+use super::news::News;
+
+/// Schedules looked at in one turn; the rest has the next one, so that others
+/// wait no longer for their answers.
+const LOOKS: u32 = 100;
+/// Tasks made in one turn, about.
+const MADE: usize = 500;
+
+/// Calls a schedule by its number, or by its owner's name for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Called {
+    /// Its number.
+    Number(ScheduleId),
+    /// Its name, among the caller's own.
+    Name(String),
+}
+
+impl fmt::Display for Called {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(id) => id.fmt(f),
+            Self::Name(name) => write!(f, "`{name}`"),
+        }
+    }
+}
+
+/// What can be asked of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Fire at no time until it is resumed.
+    Pause,
+    /// Fire again, at times that come; those in between are left out.
+    Resume,
+    /// Make its task now.
+    Trigger,
+    /// Forget it. Tasks it made stay.
+    Remove,
+}
+
+/// What enters the engine about schedules.
+#[derive(Debug)]
+pub enum Ask {
+    /// Make one.
+    Add {
+        /// It.
+        new: Box<NewSchedule>,
+        /// Whether it takes the place of one of the same name.
+        replace: bool,
+        /// It, as it is kept.
+        reply: Reply<Changed>,
+    },
+    /// Change one.
+    Change {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        called: Called,
+        /// How.
+        change: Change,
+        /// It, afterwards.
+        reply: Reply<Changed>,
+    },
+}
+
+/// A schedule after a change.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// It.
+    pub schedule: Schedule,
+    /// The task that the change made.
+    pub task: Option<Task>,
+}
+
+impl<S: Store> Engine<S> {
+    /// Makes the tasks whose nominal time has come. What is left when the turn
+    /// has done its share is still due.
+    pub(super) fn tick(&mut self, now: Time) -> Result<(), store::Error> {
+        let mut made = 0;
+        for mut schedule in self.store.due_schedules(now, LOOKS)? {
+            let rule = &schedule.rule;
+            let look = due(&rule.when, &rule.zone, schedule.cursor, now, rule.missed);
+            if look.skipped > 0 {
+                self.news.push(News::Missed {
+                    schedule: schedule.name.clone(),
+                    times: look.skipped,
+                });
+            }
+            made += look.fire.len();
+            for nominal in look.fire {
+                self.fire(&schedule, nominal, now)?;
+            }
+            schedule.cursor = look.cursor;
+            schedule.wake = schedule.next();
+            self.store.save_schedule(&schedule)?;
+            if made >= MADE {
+                break;
+            }
+        }
+        self.look_ahead()
+    }
+
+    /// Learns the next nominal time, after something about schedules changed.
+    fn look_ahead(&mut self) -> Result<(), store::Error> {
+        self.next_tick = self.store.next_tick()?;
+        Ok(())
+    }
+
+    /// Lets schedules fire again that are ahead of a clock that was set back.
+    /// Times that had their task then are known by it.
+    pub(super) fn fall_back(&mut self, now: Time) -> Result<(), store::Error> {
+        for mut schedule in self.store.schedules_ahead(now)? {
+            schedule.cursor = now;
+            schedule.wake = schedule.next();
+            self.store.save_schedule(&schedule)?;
+        }
+        self.look_ahead()
+    }
+
+    /// Makes the task of a nominal time, as the overlap rule has it. None when
+    /// that time had its task, or the rule leaves it out.
+    fn fire(
+        &mut self,
+        schedule: &Schedule,
+        nominal: Time,
+        now: Time,
+    ) -> Result<Option<Task>, store::Error> {
+        let tick = Tick {
+            schedule: schedule.id,
+            nominal,
+        };
+        if self.store.has_tick(tick)? {
+            return Ok(None);
+        }
+        let before = match schedule.rule.overlap {
+            Overlap::Allow => Vec::new(),
+            Overlap::Skip | Overlap::Queue | Overlap::Replace => {
+                self.store.unfinished_of(schedule.id)?
+            }
+        };
+        let waits_for = match schedule.rule.overlap {
+            Overlap::Allow => Vec::new(),
+            Overlap::Queue => before.last().map(|task| task.id).into_iter().collect(),
+            Overlap::Replace => self.replaced(before, now)?,
+            Overlap::Skip => match before.first() {
+                None => Vec::new(),
+                Some(task) => {
+                    self.left_out(schedule, nominal, task.id, now)?;
+                    return Ok(None);
+                }
+            },
+        };
+        let mut new = schedule.task(nominal);
+        new.after = waits_for.into_iter().map(over).collect();
+        self.make(&new, now).map(Some)
+    }
+
+    /// Cancels tasks; gives those that take their time to end.
+    fn replaced(&mut self, tasks: Vec<Task>, now: Time) -> Result<Vec<TaskId>, store::Error> {
+        let mut still = Vec::new();
+        for task in tasks {
+            let id = task.id;
+            if let Ok(task) = self.advance(task, Event::Cancel, None, now)?
+                && !task.state.is_terminal()
+            {
+                still.push(id);
+            }
+        }
+        Ok(still)
+    }
+
+    fn left_out(
+        &mut self,
+        schedule: &Schedule,
+        nominal: Time,
+        running: TaskId,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        self.news.push(News::LeftOut {
+            schedule: schedule.name.clone(),
+            task: running,
+        });
+        let data = serde_json::json!({
+            "schedule": schedule.name,
+            "nominal": nominal.micros(),
+        });
+        self.store.record(&Row {
+            at: now,
+            task: running,
+            attempt: 0,
+            kind: Kind::TickLeftOut,
+            actor: None,
+            owner: schedule.owner,
+            queue: schedule.task.queue.clone(),
+            data: Some(data.to_string()),
+        })
+    }
+
+    /// Accepts a task that nobody hands in.
+    pub(super) fn make(&mut self, new: &NewTask, now: Time) -> Result<Task, store::Error> {
+        let task = self.store.insert(new, false, now)?;
+        self.record(&task, Kind::Submitted, None, now)?;
+        self.hungry |= task.state == State::Queued;
+        Ok(task)
+    }
+
+    pub(super) fn about_schedule(&mut self, ask: Ask, now: Time) -> Result<(), store::Error> {
+        let (reply, result) = match ask {
+            Ask::Add {
+                new,
+                replace,
+                reply,
+            } => (reply, self.add_schedule(&new, replace, now)?),
+            Ask::Change {
+                caller,
+                called,
+                change,
+                reply,
+            } => {
+                let result = match self.called(caller, &called)? {
+                    Some(schedule) => self.change_schedule(schedule, change, now)?,
+                    None => Err(Error::NoSchedule(called)),
+                };
+                (reply, result)
+            }
+        };
+        self.answers
+            .push(Answer::Schedule(reply, result.map(Box::new)));
+        self.look_ahead()
+    }
+
+    fn called(
+        &mut self,
+        caller: Caller,
+        called: &Called,
+    ) -> Result<Option<Schedule>, store::Error> {
+        let found = match called {
+            Called::Number(id) => self.store.schedule(*id)?,
+            Called::Name(name) => self.store.schedule_named(caller.uid, name)?,
+        };
+        Ok(found.filter(|schedule| caller.may_touch(schedule.owner)))
+    }
+
+    fn add_schedule(
+        &mut self,
+        new: &NewSchedule,
+        replace: bool,
+        now: Time,
+    ) -> Result<Result<Changed, Error>, store::Error> {
+        let schedule = match self.store.schedule_named(new.owner, &new.name)? {
+            Some(before) if replace => {
+                let mut schedule = Schedule {
+                    rule: new.rule.clone(),
+                    task: new.task.clone(),
+                    cursor: before.cursor.max(now),
+                    ..before
+                };
+                schedule.wake = schedule.next();
+                self.store.save_schedule(&schedule)?;
+                schedule
+            }
+            Some(before) => return Ok(Err(Error::ScheduleExists(before.name))),
+            None if self.store.count_schedules(new.owner)? >= self.options.user_schedules => {
+                return Ok(Err(Error::TooManySchedules(self.options.user_schedules)));
+            }
+            None => self.store.add_schedule(new, now)?,
+        };
+        Ok(Ok(Changed {
+            schedule,
+            task: None,
+        }))
+    }
+
+    fn change_schedule(
+        &mut self,
+        mut schedule: Schedule,
+        change: Change,
+        now: Time,
+    ) -> Result<Result<Changed, Error>, store::Error> {
+        let mut task = None;
+        match change {
+            Change::Pause => {
+                schedule.paused = true;
+                self.store.save_schedule(&schedule)?;
+            }
+            Change::Resume if schedule.paused => {
+                schedule.paused = false;
+                schedule.cursor = schedule.cursor.max(now);
+                schedule.wake = schedule.next();
+                self.store.save_schedule(&schedule)?;
+            }
+            Change::Resume => {}
+            Change::Remove => self.store.remove_schedule(schedule.id)?,
+            Change::Trigger => {
+                task = self.fire(&schedule, now, now)?;
+                if task.is_none() {
+                    return Ok(Err(Error::StillRunning(schedule.name)));
+                }
+            }
+        }
+        Ok(Ok(Changed { schedule, task }))
+    }
+}
+
+/// To wait for a task's end, however it ends.
+const fn over(task: TaskId) -> After {
+    After {
+        parent: Parent::Task(task),
+        wants: Wants::Any,
+    }
+}
