@@ -222,9 +222,6 @@ impl Held {
             return Ok(Passed::Nothing);
         }
         self.recover(engine)?;
-        if self.room == Room::Ample && before != Room::Ample {
-            self.disk.restock()?;
-        }
         if !self.back.is_empty() {
             batch.splice(0..0, self.back.drain(..));
         }

@@ -139,7 +139,9 @@ impl Books {
         }
         self.tally = Tally::default();
         let read = || -> rusqlite::Result<Vec<(Line, i64)>> {
-            let sql = "SELECT state, queue, owner, count(*) FROM task GROUP BY 1, 2, 3";
+            // Rows that are still damaged are counted when they are mended.
+            let sql = "SELECT state, queue, owner, count(*) FROM task WHERE state BETWEEN 0 AND 10 \
+                       AND owner BETWEEN 0 AND 4294967295 GROUP BY 1, 2, 3";
             let mut statement = connection.prepare(sql)?;
             let counted = statement.query_map([], |row| {
                 let (what, queue, owner) = (row.get(0)?, row.get(1)?, row.get(2)?);

@@ -45,6 +45,9 @@ pub struct Disk {
     dir: PathBuf,
     low_water: u64,
     ballast: u64,
+    /// The ballast was given up: new work has to wait until it can be there
+    /// again, or it would fill the room that was made for the old.
+    given_up: bool,
 }
 
 impl Disk {
@@ -55,6 +58,7 @@ impl Disk {
             dir: dir.to_owned(),
             low_water: options.low_water.bytes(),
             ballast: options.ballast.bytes(),
+            given_up: false,
         }
     }
 
@@ -63,20 +67,19 @@ impl Disk {
     ///
     /// # Errors
     /// The disk cannot be measured.
-    pub fn look(&self) -> Result<Room, Error> {
-        let room = self.measure()?;
-        match room {
-            Room::None(_) if ballast::release(&self.dir) => self.measure(),
-            Room::Ample | Room::Low(_) | Room::None(_) => Ok(room),
+    pub fn look(&mut self) -> Result<Room, Error> {
+        match self.measure()? {
+            Room::None(_) if ballast::release(&self.dir) => {
+                self.given_up = true;
+                self.measure()
+            }
+            Room::Ample if self.given_up => {
+                ballast::keep(&self.dir, self.ballast)?;
+                self.given_up = false;
+                Ok(Room::Ample)
+            }
+            room => Ok(room),
         }
-    }
-
-    /// Makes the ballast anew if it was given up and the disk has room.
-    ///
-    /// # Errors
-    /// The file cannot be made.
-    pub fn restock(&self) -> Result<(), Error> {
-        ballast::keep(&self.dir, self.ballast)
     }
 
     fn measure(&self) -> Result<Room, Error> {
@@ -94,14 +97,18 @@ impl Disk {
             bytes(disk.blocks_available()),
             bytes(disk.blocks()),
             self.low_water,
+            // What it takes to make it again (`ballast::keep`).
+            if self.given_up { 2 * self.ballast } else { 0 },
         ))
     }
 }
 
-/// What so many free bytes of so many allow.
-fn judge(free: u64, total: u64, low_water: u64) -> Room {
-    let low = low_water.min(total / LOW_PART);
-    let turn = TURN.min(low).min(total / TURN_PART);
+/// What so many free bytes of so many allow, where `more` have to be free for
+/// new work.
+fn judge(free: u64, total: u64, low_water: u64, more: u64) -> Room {
+    let water = low_water.min(total / LOW_PART);
+    let turn = TURN.min(water).min(total / TURN_PART);
+    let low = water.saturating_add(more);
     if free < turn {
         Room::None(Shortage { free, mark: turn })
     } else if free < low {
@@ -120,16 +127,27 @@ mod tests {
     #[test]
     fn marks_hold_and_are_parts_of_a_small_disk() {
         let big = 1 << 40;
-        assert_eq!(judge(64 * MIB, big, 64 * MIB), Room::Ample);
+        assert_eq!(judge(64 * MIB, big, 64 * MIB, 0), Room::Ample);
         let low = Shortage {
             free: 64 * MIB - 1,
             mark: 64 * MIB,
         };
-        assert_eq!(judge(low.free, big, 64 * MIB), Room::Low(low));
-        assert!(matches!(judge(4 * MIB, big, 64 * MIB), Room::Low(_)));
-        assert!(matches!(judge(4 * MIB - 1, big, 64 * MIB), Room::None(_)));
-        assert_eq!(judge(8 * MIB, 64 * MIB, 64 * MIB), Room::Ample);
-        assert!(matches!(judge(2 * MIB, 64 * MIB, 64 * MIB), Room::Low(_)));
-        assert_eq!(judge(0, big, 0), Room::Ample, "no marks");
+        assert_eq!(judge(low.free, big, 64 * MIB, 0), Room::Low(low));
+        assert!(matches!(judge(4 * MIB, big, 64 * MIB, 0), Room::Low(_)));
+        assert!(matches!(
+            judge(4 * MIB - 1, big, 64 * MIB, 0),
+            Room::None(_)
+        ));
+        assert_eq!(judge(8 * MIB, 64 * MIB, 64 * MIB, 0), Room::Ample);
+        assert!(matches!(
+            judge(2 * MIB, 64 * MIB, 64 * MIB, 0),
+            Room::Low(_)
+        ));
+        let given_up = judge(70 * MIB, big, 64 * MIB, 8 * MIB);
+        assert!(
+            matches!(given_up, Room::Low(_)),
+            "not while the ballast is gone"
+        );
+        assert_eq!(judge(0, big, 0, 0), Room::Ample, "no marks");
     }
 }
