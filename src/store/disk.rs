@@ -48,6 +48,8 @@ pub struct Disk {
     /// The ballast was given up: new work has to wait until it can be there
     /// again, or it would fill the room that was made for the old.
     given_up: bool,
+    /// There was too little room when it was last looked at.
+    short: bool,
 }
 
 impl Disk {
@@ -59,6 +61,7 @@ impl Disk {
             low_water: options.low_water.bytes(),
             ballast: options.ballast.bytes(),
             given_up: false,
+            short: false,
         }
     }
 
@@ -70,15 +73,18 @@ impl Disk {
     pub fn look(&mut self) -> Result<Room, Error> {
         match self.measure()? {
             Room::None(_) if ballast::release(&self.dir) => {
-                self.given_up = true;
+                (self.short, self.given_up) = (true, true);
                 self.measure()
             }
-            Room::Ample if self.given_up => {
+            Room::Ample if self.short => {
                 ballast::keep(&self.dir, self.ballast)?;
-                self.given_up = false;
+                (self.short, self.given_up) = (false, false);
                 Ok(Room::Ample)
             }
-            room => Ok(room),
+            room @ (Room::Ample | Room::Low(_) | Room::None(_)) => {
+                self.short |= room != Room::Ample;
+                Ok(room)
+            }
         }
     }
 

@@ -364,25 +364,7 @@ impl Store for Sqlite {
     }
 
     fn record(&mut self, event: &Event) -> Result<(), Error> {
-        let seq = self.books.next_event();
-        let queue = self.queue(&event.queue)?;
-        self.statement(
-            "INSERT INTO event (seq, at, task, attempt, kind, actor, owner, data, queue) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
-            seq,
-            event.at.micros(),
-            event.task.0,
-            event.attempt,
-            event.kind.word(),
-            event.actor,
-            event.owner,
-            event.data,
-            queue,
-        ])
-        .map_err(failed("record an event"))?;
-        Ok(())
+        self.append(event)
     }
 
     fn tally(&self) -> [u64; State::ALL.len()] {

@@ -96,6 +96,15 @@ impl Bed {
         });
     }
 
+    /// Starts a daemon that may have to wait for something before it is ready.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.daemon.is_none());
+        self.daemon = Some(self.command().spawn().expect("start"));
+        self.until("the daemon lives", |bed| {
+            bed.get("/live").is_ok_and(|(status, _)| status == 200)
+        });
+    }
+
     pub(crate) fn pid(&self) -> nix::unistd::Pid {
         let id = self.daemon.as_ref().expect("a daemon").id();
         nix::unistd::Pid::from_raw(i32::try_from(id).expect("pid"))

@@ -16,6 +16,7 @@ mod notify_socket;
 mod packaging;
 mod profile;
 mod record;
+mod retention;
 mod runner;
 mod schedules;
 mod signals;

@@ -95,7 +95,7 @@ impl World {
             met: BTreeSet::new(),
             sought: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
-            removable: seed % 2 == 0,
+            removable: seed.is_multiple_of(2),
             over: BTreeSet::new(),
             last_event: 0,
             gone: BTreeSet::new(),

@@ -1,6 +1,8 @@
 //! The conformance suite of the record's side of the store, written against
 //! the trait: events, removal, walks by filter, and the repair of rows.
 
+use std::path::Path;
+
 use taskdaemon::model::attempt::{Attempt, AttemptKey, Class, Outcome, Usage};
 use taskdaemon::model::event::{Event, Kind, Wanted};
 use taskdaemon::model::filter::{Filter, Selection, Window};
@@ -44,7 +46,13 @@ fn add(store: &mut impl Store, new: &NewTask) -> Task {
 }
 
 /// A task of this queue that ended then, with so much output.
-fn ended(store: &mut impl Store, queue: &str, then: Time, state: State, output: u64) -> Task {
+pub(crate) fn ended(
+    store: &mut impl Store,
+    queue: &str,
+    then: Time,
+    state: State,
+    output: u64,
+) -> Task {
     let new = NewTask {
         queue: queue.to_owned(),
         ..new_task("true")
@@ -347,11 +355,10 @@ fn sqlite_keeps_the_record() {
     conforms(|| Sqlite::open(dir.path(), &options()).expect("open"));
 }
 
-/// FI-10: the other rows are listed, and the damaged one is named.
-#[test]
-fn a_damaged_row_fails_no_listing_and_can_be_mended() {
-    let dir = tempfile::tempdir().expect("directory");
-    let mut store = Sqlite::open(dir.path(), &options()).expect("open");
+/// Tasks with one damaged row each, one that is sound, and one that is over and
+/// whose attempt is damaged.
+fn with_damage(dir: &Path) -> (Sqlite, Vec<TaskId>, TaskId) {
+    let mut store = Sqlite::open(dir, &options()).expect("open");
     store.begin().expect("begin");
     let ids: Vec<_> = (0..8)
         .map(|_| add(&mut store, &new_task("true")).id)
@@ -359,7 +366,7 @@ fn a_damaged_row_fails_no_listing_and_can_be_mended() {
     let over = ended(&mut store, "default", at(10), State::Failed, 0);
     store.commit().expect("commit");
     drop(store);
-    let raw = rusqlite::Connection::open(dir.path().join("taskdaemon.db")).expect("open");
+    let raw = rusqlite::Connection::open(dir.join("taskdaemon.db")).expect("open");
     raw.pragma_update(None, "foreign_keys", false)
         .expect("pragma");
     for (id, damage) in ids.iter().zip([
@@ -377,7 +384,15 @@ fn a_damaged_row_fails_no_listing_and_can_be_mended() {
     raw.execute("UPDATE attempt SET outcome = '{'", [])
         .expect("damage");
     drop(raw);
-    let mut store = Sqlite::open(dir.path(), &options()).expect("open");
+    let store = Sqlite::open(dir, &options()).expect("open");
+    (store, ids, over.id)
+}
+
+/// FI-10: the other rows are listed, and the damaged one is named.
+#[test]
+fn a_damaged_row_fails_no_listing_and_can_be_mended() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (mut store, ids, over) = with_damage(dir.path());
     let mut filter = Filter {
         limit: 4,
         ..Filter::default()
@@ -393,7 +408,7 @@ fn a_damaged_row_fails_no_listing_and_can_be_mended() {
         }
     }
     damaged.reverse();
-    assert_eq!(shown, [over.id, ids[7]]);
+    assert_eq!(shown, [over, ids[7]]);
     assert_eq!(damaged, ids[..7]);
     let by_label = Filter {
         label: Some(("a".to_owned(), "b".to_owned())),
@@ -413,13 +428,13 @@ fn a_damaged_row_fails_no_listing_and_can_be_mended() {
             (State::Failed, Some(why.clone()))
         );
     }
-    assert!(store.attempts(over.id).is_err(), "still damaged");
+    assert!(store.attempts(over).is_err(), "still damaged");
     store
-        .quarantine(over.id, State::Failed, &why, at(200))
+        .quarantine(over, State::Failed, &why, at(200))
         .expect("mend");
-    let attempts = store.attempts(over.id).expect("readable");
+    let attempts = store.attempts(over).expect("readable");
     assert_eq!(attempts[0].outcome, Some(why));
-    let kept = store.task(over.id).expect("readable").expect("there");
+    let kept = store.task(over).expect("readable").expect("there");
     assert_eq!(kept.ended, Some(at(10)), "it was over before");
     store.commit().expect("commit");
     let mut tally = [0_u64; State::ALL.len()];

@@ -4,7 +4,7 @@
 use rusqlite::{OptionalExtension as _, params};
 
 use crate::model::attempt::Outcome;
-use crate::model::event::{Entries, Entry, Wanted};
+use crate::model::event::{Entries, Entry, Event, Wanted};
 use crate::model::filter::{Filter, Listing, Selection, Window};
 use crate::model::id::TaskId;
 use crate::model::spec::Spec;
@@ -109,6 +109,29 @@ impl Sqlite {
         self.statement(sql)?
             .query_row([], |row| row.get(0))
             .map_err(failed("read a number"))
+    }
+
+    /// Appends to the record.
+    pub(super) fn append(&mut self, event: &Event) -> Result<(), Error> {
+        let seq = self.books.next_event();
+        let queue = self.queue(&event.queue)?;
+        self.statement(
+            "INSERT INTO event (seq, at, task, attempt, kind, actor, owner, data, queue) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            seq,
+            event.at.micros(),
+            event.task.0,
+            event.attempt,
+            event.kind.word(),
+            event.actor,
+            event.owner,
+            event.data,
+            queue,
+        ])
+        .map_err(failed("record an event"))?;
+        Ok(())
     }
 
     /// Makes every attempt of a task readable; a live one is over now.
