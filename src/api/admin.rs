@@ -95,6 +95,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Response {
             ("cpu", can.cpu),
             ("pids", can.pids),
             ("switch_user", can.switch_user),
+            ("freeze", can.freeze),
         ];
         Runner {
             version: runner.version.clone(),

@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,7 +19,8 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, sleep_until};
+use tokio::io::{copy, sink};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clock;
 
@@ -31,6 +33,12 @@ use super::{Server, Shared, head};
 const HEAD_MAX: usize = 16 * 1024;
 /// Bytes read from or kept for a connection at a time.
 const BUFFER: usize = 64 * 1024;
+/// How long a connection is kept for its next request once the daemon stops,
+/// counted from its last answer or its begin: clients that ask one request after
+/// the other notice of a restart no more than `Connection: close`.
+const KEPT: Duration = Duration::from_millis(500);
+/// How long a client has for closing its side after its last answer.
+const PARTING: Duration = Duration::from_millis(200);
 /// Paths that answer anyone who can connect.
 const PUBLIC: [&str; 3] = ["/live", "/ready", "/health"];
 
@@ -53,8 +61,8 @@ pub(super) fn turn_away(stream: &Stream) {
 /// Serves one connection to its end.
 pub(super) async fn run(stream: Stream, gate: Gate, settings: Arc<Settings>) {
     let activity = Arc::clone(&gate.0.activity);
-    let patience = settings.options.idle_timeout;
-    let now = || Instant::from_std(clock::instant());
+    let shutdown = gate.0.shared.shutdown.clone();
+    let mut patience = settings.options.idle_timeout;
     let mut idle = pin!(sleep_until(now() + patience));
     let io = Watched::new(stream, Arc::clone(&activity), settings);
     let mut connection = http1::Builder::new()
@@ -62,46 +70,74 @@ pub(super) async fn run(stream: Stream, gate: Gate, settings: Arc<Settings>) {
         .max_header_size(HEAD_MAX)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(io), gate);
-    let mut closing = false;
+    // Whether it is closed between two requests, so that there is no last answer.
+    let mut silent = false;
     let ended = loop {
+        let stopping = *shutdown.borrow();
+        let mut close = false;
         tokio::select! {
             biased;
             ended = poll_fn(|cx| Pin::new(&mut connection).poll(cx)) => break ended,
-            () = activity.close.notified(), if !closing => {
-                closing = true;
-                match activity.now().0 {
-                    // Nothing was asked yet, so there is nothing to answer.
-                    Phase::Fresh | Phase::Head => return,
-                    Phase::Idle | Phase::Busy => Pin::new(&mut connection).graceful_shutdown(),
+            () = activity.close.notified() => if *shutdown.borrow() {
+                patience = patience.min(KEPT);
+                idle.as_mut().reset(now());
+            } else {
+                close = true;
+            },
+            // Set anew when it strikes, not with every request.
+            () = &mut idle => {
+                let (phase, since) = activity.now();
+                let due = match phase {
+                    Phase::Idle => since + patience,
+                    // Until the daemon stops, `stream` has their deadline.
+                    Phase::Fresh | Phase::Head if stopping => since + patience,
+                    Phase::Fresh | Phase::Head | Phase::Busy => now() + patience,
+                };
+                close = due <= now();
+                idle.as_mut().reset(if close { now() + patience } else { due });
+            }
+        }
+        if close {
+            match activity.now().0 {
+                // Nothing was asked yet, so there is nothing to answer.
+                Phase::Fresh | Phase::Head => return,
+                phase @ (Phase::Idle | Phase::Busy) => {
+                    silent = phase == Phase::Idle;
+                    Pin::new(&mut connection).graceful_shutdown();
                 }
             }
-            // Set anew when it strikes, not with every request.
-            () = &mut idle => match activity.now() {
-                (Phase::Idle, since) if since + patience <= now() => {
-                    Pin::new(&mut connection).graceful_shutdown();
-                    idle.as_mut().reset(now() + patience);
-                }
-                (Phase::Idle, since) => idle.as_mut().reset(since + patience),
-                (Phase::Fresh | Phase::Head | Phase::Busy, _) => {
-                    idle.as_mut().reset(now() + patience);
-                }
-            },
         }
     };
-    let Err(error) = ended else {
-        return;
-    };
-    tracing::debug!(%error, "a connection ended early");
     let late = activity.timed_out.load(Ordering::Relaxed) && activity.now().0 == Phase::Head;
-    if late {
-        let detail = "the head of the request took too long";
-        let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "head_timeout", detail);
-        connection
-            .into_parts()
-            .io
-            .into_inner()
-            .stream
-            .parting(&problem);
+    let io = connection.into_parts().io.into_inner();
+    match ended {
+        Ok(()) if silent => {}
+        Ok(()) => see_out(io, &activity).await,
+        Err(error) => {
+            tracing::debug!(%error, "a connection ended early");
+            if late {
+                let detail = "the head of the request took too long";
+                let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "head_timeout", detail);
+                io.stream.parting(&problem);
+            }
+        }
+    }
+}
+
+fn now() -> Instant {
+    Instant::from_std(clock::instant())
+}
+
+/// Reads what still comes after the last answer, until the client closes too.
+/// Closing on unread bytes would be a reset, and a reset takes with it what the
+/// client has not read yet (RFC 9112, 9.6).
+async fn see_out(mut io: Watched, activity: &Activity) {
+    let mut nowhere = sink();
+    tokio::select! {
+        // How the client leaves makes no difference any more.
+        _ = timeout(PARTING, copy(&mut io, &mut nowhere)) => {}
+        // Somebody else needs the room.
+        () = activity.close.notified() => {}
     }
 }
 

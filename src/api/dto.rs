@@ -118,6 +118,15 @@ pub struct TaskInfo {
     pub reason: Option<String>,
     /// What it waits for, for programs.
     pub reason_code: Option<String>,
+    /// How far its attempt says that it is, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<f64>,
+    /// What its attempt says that it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Whether its attempt says that it has started up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ready: bool,
     /// Until when it waits, where that is known.
     pub until: Option<Stamp>,
     /// Its name.
@@ -280,6 +289,9 @@ impl TaskInfo {
             reason: None,
             reason_code: None,
             until: None,
+            progress: None,
+            status: None,
+            ready: false,
             name: task.name.clone(),
             queue: task.queue.clone(),
             priority: task.priority,
@@ -301,7 +313,15 @@ impl TaskInfo {
     #[must_use]
     pub fn in_list(view: &View) -> Self {
         let reason = view.reason.as_ref();
+        let notice = view.sign.as_ref().map(|sign| &sign.notice);
         Self {
+            progress: notice
+                .and_then(|notice| notice.progress)
+                .map(|done| f64::from(done) / 10.0),
+            status: notice
+                .and_then(|notice| notice.status.clone())
+                .filter(|status| !status.is_empty()),
+            ready: notice.is_some_and(|notice| notice.ready),
             reason: reason.map(ToString::to_string),
             reason_code: reason.map(|reason| reason.code().to_owned()),
             until: reason.and_then(|reason| reason.until()).map(Stamp),

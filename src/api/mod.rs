@@ -158,6 +158,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/tasks/{id}/wait", get(tasks::wait))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(tasks::retry))
+        .route("/v1/tasks/{id}/pause", post(tasks::pause))
+        .route("/v1/tasks/{id}/resume", post(tasks::resume))
         .route("/v1/tasks/{id}/log", get(log::log))
         .route("/v1/events", get(events::events))
         .route("/v1/schedules", post(schedules::add).get(schedules::list))

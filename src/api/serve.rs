@@ -5,6 +5,25 @@
 //!
 //! Listening sockets are never shut down here. Under systemd they outlive this
 //! process, and whoever connects meanwhile waits for the next one.
+//!
+//! # What a client may rely on when the daemon stops in order
+//!
+//! - A connection that was not accepted yet is served by the next process.
+//! - A request whose head has come is answered, at the latest when the time set
+//!   as `drain` is over, and its answer says `Connection: close`.
+//! - A connection stays open for half a second after an answer that did not say
+//!   so, and after its own begin (`conn::KEPT`). A client that sends its next
+//!   request in this time therefore never meets a closed connection.
+//! - One that was without a request for longer is closed at once and without a
+//!   word, as the idle time-out closes it at any other time; so is one whose
+//!   next head has been on its way for longer. HTTP cannot announce that, and a
+//!   client that pauses for so long has to be ready to ask again on a new
+//!   connection (RFC 9112, 9.5).
+//! - After a last answer the connection is closed for writing first and read for
+//!   a moment longer: what a client has sent on does not cost it the answer.
+//!
+//! A daemon that is killed keeps none of this; then the idempotency key is what
+//! makes it safe to ask again.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -27,9 +46,6 @@ use super::conn::{self, Gate};
 use super::peer::{Peer, PeerKey};
 use super::stream::{Activity, Stream};
 
-/// How long idle connections stay open when the daemon stops: a client that
-/// sends its next request in this time is answered, and told to reconnect.
-const LINGER: Duration = Duration::from_millis(500);
 /// How long a connection must have been without a request before it can be
 /// closed to make room: the request of one just opened is on its way.
 const SETTLED: Duration = Duration::from_millis(10);
@@ -285,26 +301,20 @@ impl Table {
             .await;
     }
 
-    /// Sees everyone out.
+    /// Sees everyone out: each connection is told, and ends when `conn` says so.
     async fn drain(mut self) -> Drained {
-        let begun = Instant::from_std(clock::instant());
         let limit = self.server.shared.settings.borrow().options.drain;
+        let deadline = Instant::from_std(clock::instant()) + limit;
         let mut drained = Drained::default();
-        self.join_until(begun + LINGER.min(limit), &mut drained)
-            .await;
         for open in self.open.values() {
             open.activity.close.notify_one();
         }
-        self.join_until(begun + limit, &mut drained).await;
-        drained.cut = self.tasks.len();
-        self.tasks.shutdown().await;
-        drained
-    }
-
-    async fn join_until(&mut self, deadline: Instant, drained: &mut Drained) {
         while let Ok(Some(ended)) = timeout_at(deadline, self.tasks.join_next_with_id()).await {
             self.forget(ended);
             drained.finished += 1;
         }
+        drained.cut = self.tasks.len();
+        self.tasks.shutdown().await;
+        drained
     }
 }

@@ -1,4 +1,4 @@
-//! Tasks that are there: list, show, wait, cancel, retry. Whose task it is,
+//! Tasks that are there: list, show, wait, cancel, retry, pause, resume. Whose task it is,
 //! the engine knows; a caller who may not see one is told there is none.
 
 use std::sync::Arc;
@@ -204,6 +204,26 @@ pub(super) async fn retry(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let task = shared.handle.retry(caller, task_id(&id)?).await?;
+    Ok(json::answer(StatusCode::OK, &TaskInfo::of_task(&task)))
+}
+
+/// `POST /v1/tasks/{id}/pause`.
+pub(super) async fn pause(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let task = shared.handle.pause(caller, task_id(&id)?).await?;
+    Ok(json::answer(StatusCode::OK, &TaskInfo::of_task(&task)))
+}
+
+/// `POST /v1/tasks/{id}/resume`.
+pub(super) async fn resume(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let task = shared.handle.resume(caller, task_id(&id)?).await?;
     Ok(json::answer(StatusCode::OK, &TaskInfo::of_task(&task)))
 }
 

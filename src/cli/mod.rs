@@ -67,6 +67,10 @@ enum Verb {
     Events(record::EventsArgs),
     /// Copy the database while it is in use, and check the copy
     Backup(record::BackupArgs),
+    /// Freeze a running task; its clocks stand still
+    Pause(tasks::IdArgs),
+    /// Let a paused task go on
+    Resume(tasks::IdArgs),
     /// Make tasks at set times
     #[command(subcommand)]
     Schedule(schedules::Verb),
@@ -212,6 +216,8 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Prune(args) => online(record::bulk(&args, "discard", setting)),
         Verb::Events(args) => online(record::events(&args, setting)),
         Verb::Backup(args) => record::backup(&args, setting),
+        Verb::Pause(args) => online(tasks::change(args.id, "pause", setting)),
+        Verb::Resume(args) => online(tasks::change(args.id, "resume", setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Status => online(status::status(setting)),
         Verb::Health => online(status::health(setting)),

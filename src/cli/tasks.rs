@@ -16,7 +16,7 @@ use super::{Failure, Outcome, Setting, complain};
 pub(super) struct IdArgs {
     /// Number of the task
     #[arg(value_parser = number)]
-    id: i64,
+    pub(super) id: i64,
 }
 
 /// The number of a task, from 1.
@@ -134,11 +134,18 @@ fn row(task: &TaskInfo) -> Vec<String> {
         shorten(&escape(task.name.as_deref().unwrap_or("-")), 24),
         shorten(&command(&task.run.command), 48),
         match (&task.reason, &task.outcome) {
-            (Some(reason), _) => escape(reason),
+            (Some(_), _) => shorten(&escape(&said(task)), 64),
             (None, Some(outcome)) => shorten(&escape(&outcome.message), 48),
             (None, None) => String::new(),
         },
     ]
+}
+
+/// What a task waits for or does, with what it says of itself.
+fn said(task: &TaskInfo) -> String {
+    let progress = task.progress.map(|percent| format!("{percent} %"));
+    let parts = [task.reason.clone(), progress, task.status.clone()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// `show`.
@@ -200,6 +207,11 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("task", Some(task.id.to_string())),
         ("state", Some(task.state.clone())),
         ("reason", reason),
+        (
+            "progress",
+            task.progress.map(|percent| format!("{percent} %")),
+        ),
+        ("status", task.status.clone()),
         ("name", task.name.clone()),
         ("queue", Some(task.queue.clone())),
         (
@@ -211,7 +223,10 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("user", run.user.clone()),
         ("cwd", run.cwd.clone()),
         ("key", task.key.clone()),
+        ("group", task.group.clone()),
         ("timeout", run.timeout.clone()),
+        ("heartbeat", run.heartbeat.clone()),
+        ("deadline", task.deadline.map(|at| at.to_string())),
         ("memory", run.memory.clone()),
         ("cpu", run.cpu.map(|cores| format!("{cores} cores"))),
         ("pids", run.pids.map(|pids| pids.to_string())),

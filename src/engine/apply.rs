@@ -12,7 +12,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::answer::Answer;
-use super::command::{Caller, Command, Error, Reply, Submitted, View};
+use super::command::{Caller, Command, Error, Reply, RunnerUp, Submitted, View};
 use super::effect::Effect;
 use super::snapshot::Phase;
 
@@ -28,6 +28,12 @@ impl<S: Store> Engine<S> {
                 self.ask(caller, id, (Kind::RetryAsked, event), reply, now)
             }
             Command::Wait { caller, id, reply } => self.wait(caller, id, reply, now),
+            Command::Pause { caller, id, reply } => {
+                self.ask(caller, id, (Kind::PauseAsked, Event::Pause), reply, now)
+            }
+            Command::Resume { caller, id, reply } => {
+                self.ask(caller, id, (Kind::ResumeAsked, Event::Resume), reply, now)
+            }
             Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Ping { reply } => {
                 self.answers.push(Answer::Pong(reply, now));
@@ -51,7 +57,7 @@ impl<S: Store> Engine<S> {
                 uid,
                 trusted,
             } => self.dialled(visit, key, uid, trusted, now),
-            Command::Notified { .. } => Ok(()),
+            Command::Notified { key, notice, at } => self.notified(key, notice, at, now),
             Command::Started { key, started } => self.store.start_attempt(key, &started),
             Command::Ended {
                 key,
@@ -199,6 +205,9 @@ impl<S: Store> Engine<S> {
     ) -> Result<(), store::Error> {
         let result = match self.find(caller, id, now)? {
             Err(error) => Err(error),
+            Ok(task) if event == Event::Pause && !self.can_pause(&task) => {
+                Err(Error::Unenforceable("a pause"))
+            }
             Ok(task) => self.change(task, (kind, event), Some(caller.uid), now)?,
         };
         self.answers.push(Answer::Task(reply, result.map(Box::new)));
@@ -219,6 +228,14 @@ impl<S: Store> Engine<S> {
             self.record(&asked, kind, actor, now)?;
         }
         Ok(moved.map_err(Error::from))
+    }
+
+    /// Whether a live attempt could be frozen. A runner of a single attempt
+    /// has not said what it can, so its attempts are not.
+    fn can_pause(&self, task: &Task) -> bool {
+        let shared = task.spec.profile.is_none();
+        let can = |runner: &RunnerUp| runner.abilities.freeze;
+        task.state != State::Running || (shared && self.runner.as_deref().is_some_and(can))
     }
 
     fn wait(
@@ -249,6 +266,7 @@ impl<S: Store> Engine<S> {
             task,
             attempts,
             reason: None,
+            sign: None,
         })
     }
 

@@ -19,6 +19,7 @@ use crate::store::disk::Shortage;
 use super::options::Options;
 use super::record;
 use super::schedules;
+use super::signs::Sign;
 
 /// Where the answer to a command goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -150,6 +151,8 @@ pub struct View {
     pub attempts: Vec<Attempt>,
     /// What it waits for; absent when it is over.
     pub reason: Option<Reason>,
+    /// What its live attempt says of itself.
+    pub sign: Option<Sign>,
 }
 
 /// A runner as it introduces itself.
@@ -211,6 +214,24 @@ pub enum Command {
     },
     /// Run a task again that is over.
     Retry {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// The task afterwards.
+        reply: Reply<Task>,
+    },
+    /// Freeze a running task.
+    Pause {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// The task afterwards.
+        reply: Reply<Task>,
+    },
+    /// Thaw a paused task.
+    Resume {
         /// Who asks.
         caller: Caller,
         /// Which.
@@ -299,7 +320,10 @@ impl Command {
         let full = Error::DiskFull(shortage.into());
         match self {
             Self::Submit { reply, .. } => drop(reply.send(Err(full))),
-            Self::Cancel { reply, .. } | Self::Retry { reply, .. } => drop(reply.send(Err(full))),
+            Self::Cancel { reply, .. }
+            | Self::Retry { reply, .. }
+            | Self::Pause { reply, .. }
+            | Self::Resume { reply, .. } => drop(reply.send(Err(full))),
             Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(full))),
             Self::Schedule(
                 schedules::Ask::Add { reply, .. } | schedules::Ask::Change { reply, .. },

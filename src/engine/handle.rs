@@ -74,6 +74,23 @@ impl Handle {
         self.ask(|reply| Command::Retry { caller, id, reply }).await
     }
 
+    /// Freezes a running task.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Unenforceable`] where its runner cannot.
+    pub async fn pause(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
+        self.ask(|reply| Command::Pause { caller, id, reply }).await
+    }
+
+    /// Thaws a paused task.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn resume(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
+        self.ask(|reply| Command::Resume { caller, id, reply })
+            .await
+    }
+
     /// Waits until a task is over.
     ///
     /// # Errors

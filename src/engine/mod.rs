@@ -24,6 +24,7 @@ pub mod record;
 pub mod retention;
 mod runner;
 pub mod schedules;
+pub mod signs;
 pub mod snapshot;
 
 use std::collections::{HashMap, HashSet};
@@ -204,6 +205,7 @@ impl<S: Store> Engine<S> {
             let due = self.sound(now, |store| store.awake(now, WAKES))?;
             let full = due.len() >= usize::try_from(WAKES).unwrap_or(usize::MAX);
             for task in due {
+                let task = self.refreshed(task, now)?;
                 // Refused by no state, so there is nobody to tell.
                 let _step = self.advance(task, Event::Wake, None, now)?;
             }
@@ -257,6 +259,9 @@ impl<S: Store> Engine<S> {
                 state: task.state,
                 verdict,
             });
+        }
+        if before.0.is_live() && !task.state.is_live() {
+            self.forget_sign(task.id);
         }
         if task.state != before.0 {
             self.record(&task, Kind::Changed(task.state), actor, now)?;

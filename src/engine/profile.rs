@@ -7,7 +7,6 @@
 //! to find out, and is reported like any other end.
 
 use crate::model::attempt::{Attempt, AttemptKey};
-use crate::model::task::State;
 use crate::model::time::Time;
 use crate::store::{self, Store};
 
@@ -42,10 +41,9 @@ impl<S: Store> Engine<S> {
         self.turned.effects.push(Effect::Met { visit, verdict });
         if matches!(verdict, Verdict::Adopt(_))
             && let Some(task) = self.sound(now, |store| store.task(key.task))?
-            && task.state == State::Stopping
+            && task.attempt == key.number
         {
-            // What was asked while no one was listening is asked again.
-            self.turned.effects.push(Effect::Terminate(key));
+            self.ask_again(&task);
         }
         Ok(())
     }

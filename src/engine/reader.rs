@@ -18,6 +18,7 @@ use crate::store::{self, QueueUse, Store};
 
 use super::command::{Caller, Error, Reply, View};
 use super::schedules::Called;
+use super::signs::Sign;
 use super::snapshot::{Phase, Snapshot};
 
 /// Reads that may wait before new ones are turned away.
@@ -149,11 +150,12 @@ impl Reader {
             .ok_or(Error::NotFound(id))?;
         let attempts = self.store.attempts(id).map_err(storage)?;
         let queues = self.store.queues().map_err(storage)?;
-        let reason = explain(&task, &queues, &self.snapshot.borrow());
+        let snapshot = self.snapshot.borrow();
         Ok(View {
+            reason: explain(&task, &queues, &snapshot),
+            sign: sign(&task, &snapshot),
             task,
             attempts,
-            reason,
         })
     }
 
@@ -174,13 +176,11 @@ impl Reader {
         let page = self.store.page(filter).map_err(storage)?;
         let queues = self.store.queues().map_err(storage)?;
         let snapshot = self.snapshot.borrow();
-        let view = |task| {
-            let reason = explain(&task, &queues, &snapshot);
-            View {
-                task,
-                attempts: Vec::new(),
-                reason,
-            }
+        let view = |task| View {
+            reason: explain(&task, &queues, &snapshot),
+            sign: sign(&task, &snapshot),
+            task,
+            attempts: Vec::new(),
         };
         Ok(Listed {
             views: page.tasks.into_iter().map(view).collect(),
@@ -188,6 +188,13 @@ impl Reader {
             next: page.next,
         })
     }
+}
+
+/// What the live attempt of a task says of itself.
+fn sign(task: &Task, snapshot: &Snapshot) -> Option<Sign> {
+    let sign = snapshot.signs.get(&task.id)?;
+    let own = task.state.is_live() && sign.attempt == task.attempt;
+    own.then(|| sign.clone())
 }
 
 /// Why a task is not over: every state but the last ones has a reason.

@@ -54,9 +54,12 @@ pub(super) fn facts(task: &Task, kind: Kind) -> Option<String> {
         Kind::Changed(state) if state.is_terminal() => (true, true),
         // Behind an attempt that failed or was cut short.
         Kind::Changed(State::Scheduled | State::Queued) => (false, task.attempt > 0),
-        Kind::Changed(_) | Kind::CancelAsked | Kind::RetryAsked | Kind::TickLeftOut => {
-            (false, false)
-        }
+        Kind::Changed(_)
+        | Kind::CancelAsked
+        | Kind::RetryAsked
+        | Kind::PauseAsked
+        | Kind::ResumeAsked
+        | Kind::TickLeftOut => (false, false),
     };
     let mut facts = Map::new();
     if let (true, Some(name)) = (named, &task.name) {

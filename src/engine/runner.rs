@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use crate::model::attempt::{AttemptKey, Ended};
-use crate::model::task::{Event, State};
+use crate::model::task::{Event, State, Task};
 use crate::model::time::Time;
 use crate::store::{self, Store};
 
@@ -29,10 +29,7 @@ impl<S: Store> Engine<S> {
                 continue;
             };
             if held {
-                // What was asked of it while no one was listening is asked again.
-                if task.state == State::Stopping {
-                    self.turned.effects.push(Effect::Terminate(attempt.key));
-                }
+                self.ask_again(&task);
             } else if attempt.runner != runner.instance {
                 self.lose(attempt.key, now)?;
             } else if task.state == State::Stopping {
@@ -53,6 +50,25 @@ impl<S: Store> Engine<S> {
         self.runner = Some(std::sync::Arc::new(runner));
         self.hungry = true;
         Ok(())
+    }
+
+    /// Asks a runner for what may have been asked while no one was listening.
+    /// All of it may be asked twice.
+    pub(super) fn ask_again(&mut self, task: &Task) {
+        let key = task.attempt_key();
+        self.turned.effects.extend(match task.state {
+            State::Stopping => vec![Effect::Terminate(key), Effect::Thaw(key)],
+            State::Paused => vec![Effect::Freeze(key)],
+            State::Running => vec![Effect::Thaw(key)],
+            State::Blocked
+            | State::Scheduled
+            | State::Queued
+            | State::Succeeded
+            | State::Failed
+            | State::Cancelled
+            | State::Skipped
+            | State::Expired => vec![],
+        });
     }
 
     /// Ends a live attempt that nobody holds any more.

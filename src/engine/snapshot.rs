@@ -8,6 +8,7 @@ use crate::model::time::Time;
 use crate::store::disk::Shortage;
 
 use super::command::RunnerUp;
+use super::signs::Signs;
 
 /// What the engine is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub used: u32,
     /// The connected runner.
     pub runner: Option<Arc<RunnerUp>>,
+    /// What live attempts say of themselves.
+    pub signs: Signs,
     /// Commits since start.
     pub commits: u64,
     /// Commands carried out since start.

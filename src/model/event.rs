@@ -18,17 +18,23 @@ pub enum Kind {
     RetryAsked,
     /// Someone had a task that was over removed.
     Removed,
+    /// Someone asked for a pause.
+    PauseAsked,
+    /// Someone asked for the end of a pause.
+    ResumeAsked,
     /// A schedule made no task, since this one was not over.
     TickLeftOut,
 }
 
 impl Kind {
     /// Kinds that are no states.
-    const OTHERS: [Self; 5] = [
+    const OTHERS: [Self; 7] = [
         Self::Submitted,
         Self::CancelAsked,
         Self::RetryAsked,
         Self::Removed,
+        Self::PauseAsked,
+        Self::ResumeAsked,
         Self::TickLeftOut,
     ];
 
@@ -47,6 +53,8 @@ impl Kind {
             Self::CancelAsked => "cancel_asked",
             Self::RetryAsked => "retry_asked",
             Self::Removed => "removed",
+            Self::PauseAsked => "pause_asked",
+            Self::ResumeAsked => "resume_asked",
             Self::TickLeftOut => "tick_left_out",
         }
     }

@@ -169,6 +169,11 @@ pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
         .clone()
         .unwrap_or_else(|| format!("task-{}", order.key.task));
     env.push(("TASKDAEMON_KEY".to_owned(), key));
+    if let Some(ms) = spec.heartbeat_ms {
+        // As a service manager says it; the runner names the socket.
+        let micros = ms.saturating_mul(1_000).to_string();
+        env.push(("WATCHDOG_USEC".to_owned(), micros));
+    }
     Launch {
         key: order.key,
         argv: spec.argv.clone(),

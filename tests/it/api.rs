@@ -315,8 +315,9 @@ fn slow_clients_are_cut_at_their_deadlines() {
     assert_eq!(problem(&body)["code"], "body_timeout", "{body}");
     let idle = raw(&bed, b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(status(&idle), 200, "answered, then closed as idle: {idle}");
+    // Not tighter: one deadline that is not as set is at least its default, of which this is the shortest.
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        begun.elapsed() < Duration::from_secs(10),
         "{:?}",
         begun.elapsed()
     );
@@ -331,9 +332,11 @@ fn descriptors() -> usize {
 
 #[test]
 fn idle_connections_make_room_and_requests_at_work_are_left_alone() {
+    // Were room not made, nobody would be let in before the header's deadline, and the question below goes unanswered.
     let bed = Bed::start(&[
         ("API__CONNECTIONS", "60"),
         ("API__CONNECTIONS_PER_PEER", "50"),
+        ("API__HEADER_TIMEOUT", "10m"),
     ]);
     let id = bed.submit(&json!({"command": ["sleep", "3"]}));
     let mut waiting = connect(&bed);
@@ -351,14 +354,7 @@ fn idle_connections_make_room_and_requests_at_work_are_left_alone() {
         }
         idle.push(stream);
     }
-    let begun = clock::instant();
     assert_eq!(bed.get("/live").expect("answer").0, 200);
-    // Without room being made it would be the header's deadline, 10 s.
-    assert!(
-        begun.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
-    );
     let first = idle.remove(1);
     assert_eq!(rest(first), "", "the longest-idle one was closed");
     let answer = rest(waiting);
@@ -406,7 +402,8 @@ fn connections_beyond_the_cap_are_told_so_when_all_are_at_work() {
 
 #[test]
 fn shutdown_answers_what_is_asked_and_waits_for_no_slow_client() {
-    let mut bed = Bed::start(&[("API__DRAIN", "3s")]);
+    // Longer than anybody's patience here: nothing that waited for the drain's end would pass.
+    let mut bed = Bed::start(&[("API__DRAIN", "25s")]);
     let id = bed.submit(&json!({"command": ["sleep", "30"]}));
     let mut waiting = connect(&bed);
     write!(
@@ -440,12 +437,6 @@ fn shutdown_answers_what_is_asked_and_waits_for_no_slow_client() {
     let answer = rest(waiting);
     assert_eq!(problem(&answer)["code"], "stopping", "{answer}");
     assert!(answer.contains("retry-after: 1"), "{answer}");
-    // Not at the end of the drain, 5 s.
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "at once: {:?}",
-        begun.elapsed()
-    );
     ask(&mut kept).expect("an idle connection is still served for a moment");
     let answer = rest(kept);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -458,15 +449,94 @@ fn shutdown_answers_what_is_asked_and_waits_for_no_slow_client() {
     assert_eq!(problem(&rest(half_body))["code"], "stopping");
     drop(silent);
     assert_eq!(bed.end(Signal::SIGCONT), Some(0));
-    assert!(
-        begun.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        begun.elapsed()
-    );
+    // Not tighter: a half-sent body rightly has two seconds. Only the end of the drain is ruled out.
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     bed.restart();
     bed.post(&format!("/v1/tasks/{id}/cancel"), &json!({}))
         .expect("cancel");
     assert_eq!(bed.wait(id)["state"], "cancelled");
+}
+
+/// Asks on a connection that is kept, and reads the answer, which is a short one.
+fn ask_kept(stream: &mut UnixStream) -> String {
+    stream
+        .write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("ask");
+    let mut piece = [0; 4096];
+    let len = stream.read(&mut piece).expect("answer");
+    String::from_utf8_lossy(&piece[..len]).into_owned()
+}
+
+/// Connections older than the time for which a stopping daemon keeps them.
+fn long_idle(bed: &Bed) -> [UnixStream; 2] {
+    let mut used = connect(bed);
+    assert_eq!(status(&ask_kept(&mut used)), 200);
+    let unused = connect(bed);
+    // It is the passing of time that makes them what they are.
+    std::thread::park_timeout(Duration::from_millis(700));
+    [used, unused]
+}
+
+#[test]
+fn shutdown_lets_long_idle_connections_go_before_those_in_use() {
+    let mut bed = Bed::start(&[]);
+    let idle = long_idle(&bed);
+    let mut kept = connect(&bed);
+    assert_eq!(status(&ask_kept(&mut kept)), 200);
+    kill(bed.pid(), Signal::SIGTERM).expect("signal");
+    for stream in idle {
+        assert_eq!(rest(stream), "", "closed without a word");
+    }
+    let answer = ask_kept(&mut kept);
+    assert_eq!(status(&answer), 200, "and this one is still open: {answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(rest(kept), "");
+    assert_eq!(bed.end(Signal::SIGCONT), Some(0));
+}
+
+#[test]
+fn an_answer_under_way_at_shutdown_is_not_the_last_unless_it_said_so() {
+    let mut bed = Bed::start(&[("API__DRAIN", "25s")]);
+    // More than the buffers between the daemon and a client that does not read.
+    let id = bed.submit(&json!({"command": ["head", "-c", "8000000", "/dev/zero"]}));
+    assert_eq!(bed.wait(id)["state"], "succeeded");
+    let mut stream = connect(&bed);
+    write!(stream, "GET /v1/tasks/{id}/log HTTP/1.1\r\nHost: x\r\n\r\n").expect("ask");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("head");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    assert!(!head.contains("connection: close"), "{head}");
+    assert!(head.contains("content-length: 8000000\r\n"), "{head}");
+    // One that is never used is closed when what was in use at the signal has had its time.
+    let unused = connect(&bed);
+    let mut kept = connect(&bed);
+    assert_eq!(status(&ask_kept(&mut kept)), 200, "accepted, all of them");
+    kill(bed.pid(), Signal::SIGTERM).expect("signal");
+    assert_eq!(rest(unused), "");
+    let mut body = vec![0; 8_000_000];
+    stream.read_exact(&mut body).expect("the whole body");
+    let answer = ask_kept(&mut stream);
+    assert_eq!(status(&answer), 200, "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    drop(kept);
+    assert_eq!(bed.end(Signal::SIGCONT), Some(0));
+}
+
+#[test]
+fn what_is_sent_after_the_last_request_costs_no_answer() {
+    let bed = Bed::start(&[]);
+    let mut stream = connect(&bed);
+    let mut bytes = get("/live");
+    // More than is read along with the request.
+    bytes.resize(bytes.len() + 150_000, b'x');
+    stream.write_all(&bytes).expect("send");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("no reset");
+    assert_eq!(status(&answer), 200, "{answer}");
 }
 
 #[test]

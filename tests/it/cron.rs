@@ -356,6 +356,14 @@ fn intervals_are_counted_from_their_anchor() {
 }
 
 #[test]
+fn fi_42_a_leap_second_is_refused_or_the_second_before() {
+    let error = refused("2016-12-31 23:59:60").to_string();
+    assert!(error.contains("the second is not from 0 to 59"), "{error}");
+    let text = when("every 1h from 2016-12-31T23:59:60Z").to_string();
+    assert_eq!(text, "every 1h from 2016-12-31T23:59:59Z");
+}
+
+#[test]
 fn the_canonical_text_reads_back_as_the_same() {
     for (text, canonical) in [
         (" 5\t4 * *  SUN ", "5 4 * * sun"),

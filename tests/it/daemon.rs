@@ -14,9 +14,14 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, request};
 
-/// A loaded machine's idea of at once; whatever waited for a time-out would be
-/// slower. How fast it really is, benchmarks say.
-const NOTICED: Duration = Duration::from_secs(3);
+/// What must be noticed, is noticed within this time.
+pub(crate) const NOTICED: Duration = Duration::from_secs(1);
+
+/// The shortest of three times. A loaded machine makes any one of them longer,
+/// a time-out in the way makes all of them longer.
+pub(crate) fn quickest(measure: impl FnMut(u32) -> Duration) -> Duration {
+    (0..3).map(measure).min().expect("three")
+}
 
 /// A shell line as a task that leaves `mark` in a file when it starts.
 fn marking(bed: &Bed, mark: &str, then: &str) -> Value {
@@ -68,20 +73,26 @@ fn the_end_of_a_task_is_recorded_that_ended_while_no_daemon_ran() {
 #[test]
 fn a_task_whose_runner_is_killed_is_lost_at_once_and_run_again() {
     let bed = Bed::start(&[]);
-    let id = bed.submit(&marking(&bed, "ran", "sleep 0.8"));
-    bed.until("it runs", |bed| marks(bed).len() == 1);
-    let (_, status) = bed.get("/v1/status").expect("status");
-    let pid = i32::try_from(status["runner"]["pid"].as_i64().expect("pid")).expect("pid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
-    let killed = taskdaemon::clock::instant();
-    bed.until("it is lost", |bed| {
-        let (_, task) = bed.get(&format!("/v1/tasks/{id}")).expect("show");
-        task["attempts"][0]["outcome"] == "lost"
+    let noticed = quickest(|round| {
+        let mark = format!("ran {round}");
+        let ran = |bed: &Bed| marks(bed).iter().filter(|line| **line == mark).count();
+        let id = bed.submit(&marking(&bed, &mark, "sleep 0.8"));
+        bed.until("it runs", |bed| ran(bed) == 1);
+        let (_, status) = bed.get("/v1/status").expect("status");
+        let pid = i32::try_from(status["runner"]["pid"].as_i64().expect("pid")).expect("pid");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
+        let killed = taskdaemon::clock::instant();
+        bed.until("it is lost", |bed| {
+            let (_, task) = bed.get(&format!("/v1/tasks/{id}")).expect("show");
+            task["attempts"][0]["outcome"] == "lost"
+        });
+        let noticed = killed.elapsed();
+        let task = bed.wait(id);
+        assert_eq!(task["state"], "succeeded", "{task}");
+        assert_eq!(ran(&bed), 2, "run again, once");
+        noticed
     });
-    assert!(killed.elapsed() < NOTICED, "{:?}", killed.elapsed());
-    let task = bed.wait(id);
-    assert_eq!(task["state"], "succeeded", "{task}");
-    assert_eq!(marks(&bed).len(), 2, "run again, once");
+    assert!(noticed < NOTICED, "{noticed:?} at best");
 }
 
 #[test]
@@ -205,10 +216,13 @@ fn a_runner_short_of_descriptors_fails_no_task() {
 #[test]
 fn a_second_daemon_on_one_directory_is_refused_at_once() {
     let bed = Bed::start(&[]);
-    let start = taskdaemon::clock::instant();
-    let status = bed.command().status().expect("run");
-    assert_eq!(status.code(), Some(78));
-    assert!(start.elapsed() < NOTICED, "{:?}", start.elapsed());
+    let refused = quickest(|_| {
+        let start = taskdaemon::clock::instant();
+        let status = bed.command().status().expect("run");
+        assert_eq!(status.code(), Some(78));
+        start.elapsed()
+    });
+    assert!(refused < NOTICED, "{refused:?} at best");
     assert_eq!(bed.get("/ready").expect("the first is untouched").0, 200);
 }
 

@@ -85,7 +85,9 @@ fn honest_clients_are_served(door: &Door, before: u64, bed: &Bed) {
     let asked = Instant::now();
     bed.ok(&["systemctl", "restart", "taskdaemon.service"]);
     let taken = asked.elapsed();
-    assert!(taken < Duration::from_secs(8), "the restart took {taken:?}");
+    println!("a restart with {CROWD} idle connections took {taken:?}");
+    // Nobody of the crowd has asked for anything, so nobody of it is waited for.
+    assert!(taken < Duration::from_secs(2), "the restart took {taken:?}");
     let answer = door
         .connect()
         .and_then(|mut connection| connection.ask(Request::get("/v1/status")));

@@ -62,8 +62,9 @@ pub enum When {
 }
 
 impl When {
-    /// The first nominal time strictly after another, or none: when no more
-    /// comes up to the year 2199. Times before 1970 are taken for its start.
+    /// The first nominal time strictly after another, or none: of cron and
+    /// calendar expressions when no more comes up to the year 2199. Times
+    /// before 1970 are taken for its start.
     ///
     /// `zone` is the schedule's; a calendar expression that names a zone of
     /// its own goes by that one. A calendar expression can be of the past

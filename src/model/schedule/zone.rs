@@ -36,13 +36,11 @@ impl Zone {
     }
 
     /// Every name of the database, in order.
-    pub fn names() -> impl Iterator<Item = String> {
-        TimeZoneDatabase::bundled()
-            .available()
-            .map(|name| name.to_string())
-            .collect::<Vec<_>>()
-            .into_iter()
-            .filter(|name| name != "Etc/Unknown")
+    #[must_use]
+    pub fn names() -> Vec<String> {
+        let database = TimeZoneDatabase::bundled();
+        let names = database.available().map(|name| name.to_string());
+        names.filter(|name| name != "Etc/Unknown").collect()
     }
 
     /// The rules of the zone.
