@@ -15,7 +15,10 @@ use clap::{Parser, Subcommand};
 use crate::client::target::Target;
 use crate::client::{self, Client};
 
+mod batch;
 mod demo;
+mod graph;
+mod jobs;
 mod logs;
 mod process;
 mod record;
@@ -51,7 +54,7 @@ enum Verb {
     /// List tasks, newest first
     List(tasks::ListArgs),
     /// Show one task with its attempts, and what it waits for
-    Show(tasks::IdArgs),
+    Show(graph::ShowArgs),
     /// Print what a task wrote
     Logs(logs::Args),
     /// Wait until a task is over, and end with its exit code
@@ -208,7 +211,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
     match verb {
         Verb::Submit(args) => online(submit::submit(&args, setting)),
         Verb::List(args) => online(tasks::list(&args, setting)),
-        Verb::Show(args) => online(tasks::show(&args, setting)),
+        Verb::Show(args) => online(graph::show(&args, setting)),
         Verb::Logs(args) => online(logs::logs(&args, setting)),
         Verb::Wait(args) => online(tasks::wait(&args, setting)),
         Verb::Cancel(args) => online(record::change(&args, "cancel", setting)),

@@ -14,7 +14,7 @@ use crate::config::{self, Sources};
 use crate::store::backup as store_backup;
 
 use super::text::escape;
-use super::{Failure, Outcome, Setting, complain, tasks};
+use super::{Failure, Outcome, Setting, complain, graph, tasks};
 
 /// Most events asked for at once.
 const PAGE: u32 = 1000;
@@ -183,6 +183,10 @@ pub(super) struct Meant {
     /// Number of the task
     #[arg(value_parser = tasks::number, conflicts_with_all = ["which", "all", "dry_run", "yes"])]
     id: Option<i64>,
+    /// Also those that wait for it, directly or through others: `cancel` takes all that are not
+    /// over, `retry` those that were skipped
+    #[arg(long, requires = "id")]
+    dependants: bool,
     #[command(flatten)]
     filter: Filter,
 }
@@ -190,6 +194,7 @@ pub(super) struct Meant {
 /// `retry` and `cancel`.
 pub(super) async fn change(args: &Meant, action: &str, setting: &Setting) -> Outcome {
     match args.id {
+        Some(id) if args.dependants => graph::change(id, action, setting).await,
         Some(id) => tasks::change(id, action, setting).await,
         None => bulk(&args.filter, action, setting).await,
     }

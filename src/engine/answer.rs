@@ -6,6 +6,7 @@ use crate::model::time::Time;
 
 use super::bulk::Count;
 use super::command::{Error, Reply, Submitted, View};
+use super::graph::Affected;
 use super::schedules::Changed;
 
 /// A reply with what it will say.
@@ -15,6 +16,8 @@ pub(super) enum Answer {
     Submitted(Reply<Vec<Submitted>>, Result<Vec<Submitted>, Error>),
     /// To whoever asked about or changed a task.
     Task(Reply<Task>, Result<Box<Task>, Error>),
+    /// To whoever changed a task together with those behind it.
+    Affected(Reply<Affected>, Result<Box<Affected>, Error>),
     /// To whoever waited for the end of a task.
     View(Reply<View>, Result<Box<View>, Error>),
     /// To a change of many tasks.
@@ -35,6 +38,7 @@ impl Answer {
         match self {
             Self::Submitted(reply, result) => drop(reply.send(result)),
             Self::Task(reply, result) => drop(reply.send(result.map(|task| *task))),
+            Self::Affected(reply, result) => drop(reply.send(result.map(|all| *all))),
             Self::View(reply, result) => drop(reply.send(result.map(|view| *view))),
             Self::Counted(reply, result) => drop(reply.send(result)),
             Self::Schedule(reply, result) => drop(reply.send(result.map(|changed| *changed))),
@@ -49,6 +53,7 @@ impl Answer {
         match self {
             Self::Submitted(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Task(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Affected(reply, _) => drop(reply.send(Err(Error::Unknown))),
             // Nothing was asked to change, so nothing is unknown: ask again.
             Self::View(reply, _) => drop(reply.send(Err(Error::Stopping))),
             Self::Counted(reply, _) => drop(reply.send(Err(Error::Unknown))),

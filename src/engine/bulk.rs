@@ -159,16 +159,19 @@ impl<S: Store> Engine<S> {
 
     /// Whether the task could be changed.
     fn change_one(&mut self, order: &Order, id: TaskId, now: Time) -> Result<bool, store::Error> {
-        let actor = Some(order.caller.uid);
-        let (kind, event) = match order.action {
-            Action::Retry => (Kind::RetryAsked, Event::Retry { blocked: false }),
-            Action::Cancel => (Kind::CancelAsked, Event::Cancel),
-            Action::Discard => return self.discard(id, actor, now),
-        };
+        let caller = order.caller;
+        if order.action == Action::Discard {
+            return self.discard(id, Some(caller.uid), now);
+        }
         let Some(task) = self.sound(now, |store| store.task(id))? else {
             return Ok(false);
         };
-        let asked = self.change(task, (kind, event), actor, now)?;
+        let asked = match order.action {
+            Action::Retry => self.again(task, caller, now)?,
+            Action::Cancel | Action::Discard => {
+                self.change(task, (Kind::CancelAsked, Event::Cancel), caller, now)?
+            }
+        };
         Ok(asked.is_ok())
     }
 

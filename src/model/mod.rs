@@ -10,6 +10,7 @@ pub mod attempt;
 pub mod bound;
 pub mod capture;
 pub mod check;
+pub mod depend;
 mod draw;
 pub mod event;
 pub mod filter;

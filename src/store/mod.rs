@@ -10,6 +10,7 @@ pub mod ballast;
 mod books;
 pub mod clocks;
 pub mod disk;
+pub mod graph;
 mod list;
 pub mod lock;
 pub mod migrate;
@@ -121,7 +122,7 @@ pub struct QueueUse {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store: clocks::Clocks + record::Record + schedules::Schedules {
+pub trait Store: clocks::Clocks + graph::Graph + record::Record + schedules::Schedules {
     /// Opens a transaction.
     ///
     /// # Errors
