@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::engine::command::View;
 use crate::model::attempt::{Attempt, Outcome};
 use crate::model::depend::Link;
-use crate::model::event::Entry;
 use crate::model::quantity::{ByteSize, format_duration};
 use crate::model::spec::OnInterrupt;
 use crate::model::task::Task;
@@ -258,59 +257,6 @@ pub struct Page {
     /// Where the next page begins; none on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-}
-
-/// Something that happened to a task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EventInfo {
-    /// Its number: later events have higher ones.
-    pub seq: i64,
-    /// When.
-    pub at: Stamp,
-    /// What: a task's new state, or `submitted`, `cancel_asked`, `retry_asked`, `removed`.
-    pub kind: String,
-    /// To which task.
-    pub task: i64,
-    /// In which attempt; 0 before the first.
-    pub attempt: u32,
-    /// The task's queue.
-    pub queue: Option<String>,
-    /// Uid of who asked for it; none when nobody did.
-    pub actor: Option<u32>,
-    /// What goes with it: the task's name, and how an attempt went.
-    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
-    pub data: serde_json::Value,
-}
-
-impl From<&Entry> for EventInfo {
-    fn from(entry: &Entry) -> Self {
-        let data = entry.data.as_deref();
-        Self {
-            seq: entry.seq,
-            at: Stamp(entry.at),
-            kind: entry.kind.clone(),
-            task: entry.task.0,
-            attempt: entry.attempt,
-            queue: entry.queue.clone(),
-            actor: entry.actor,
-            data: data
-                .and_then(|data| serde_json::from_str(data).ok())
-                .unwrap_or_default(),
-        }
-    }
-}
-
-/// A page of events.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct EventPage {
-    /// The events, oldest first.
-    pub events: Vec<EventInfo>,
-    /// Where the next page begins: as `after`. As high as `last` on the last page.
-    pub next: i64,
-    /// Number of the oldest event that is kept.
-    pub oldest: i64,
-    /// Number of the last event.
-    pub last: i64,
 }
 
 impl TaskInfo {

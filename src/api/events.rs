@@ -18,6 +18,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -25,10 +26,10 @@ use tokio::time::timeout;
 use crate::clock;
 use crate::engine::command::{Caller, Error};
 use crate::engine::snapshot::Snapshot;
-use crate::model::event::{Kind, Wanted};
+use crate::model::event::{Entry, Kind, Wanted};
 
-use super::dto::{EventInfo, EventPage};
 use super::follow::LAST_EVENT_ID;
+use super::number::Stamp;
 use super::pieces::{Pieces, Step};
 use super::problem::Problem;
 use super::query::{Pairs, Params, sequence, task_id};
@@ -42,6 +43,59 @@ const PAGE_MAX: u32 = 1000;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Pause before a busy engine is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Something that happened to a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventInfo {
+    /// Its number: later events have higher ones.
+    pub seq: i64,
+    /// When.
+    pub at: Stamp,
+    /// What: a task's new state, or `submitted`, `cancel_asked`, `retry_asked`, `removed`.
+    pub kind: String,
+    /// To which task.
+    pub task: i64,
+    /// In which attempt; 0 before the first.
+    pub attempt: u32,
+    /// The task's queue.
+    pub queue: Option<String>,
+    /// Uid of who asked for it; none when nobody did.
+    pub actor: Option<u32>,
+    /// What goes with it: the task's name, and how an attempt went.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub data: serde_json::Value,
+}
+
+impl From<&Entry> for EventInfo {
+    fn from(entry: &Entry) -> Self {
+        let data = entry.data.as_deref();
+        Self {
+            seq: entry.seq,
+            at: Stamp(entry.at),
+            kind: entry.kind.clone(),
+            task: entry.task.0,
+            attempt: entry.attempt,
+            queue: entry.queue.clone(),
+            actor: entry.actor,
+            data: data
+                .and_then(|data| serde_json::from_str(data).ok())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// A page of events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventPage {
+    /// The events, oldest first.
+    pub events: Vec<EventInfo>,
+    /// Where the next page begins: as `after`. As high as `last` on the last page.
+    pub next: i64,
+    /// Number of the oldest event that is kept.
+    pub oldest: i64,
+    /// Number of the last event.
+    pub last: i64,
+}
 
 /// `GET /v1/events`.
 pub(super) async fn events(

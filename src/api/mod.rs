@@ -23,7 +23,7 @@ mod body;
 pub mod bulk;
 mod conn;
 pub mod dto;
-mod events;
+pub mod events;
 mod follow;
 pub mod graph;
 mod head;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use crate::api::bulk::{Bulk, Counted};
-use crate::api::dto::{EventInfo, EventPage};
+use crate::api::events::{EventInfo, EventPage};
 use crate::api::number::{Pairs, Span};
 use crate::client::events::{Gap, Heard};
 use crate::config::{self, Sources};

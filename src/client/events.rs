@@ -9,7 +9,7 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use crate::api::dto::EventInfo;
+use crate::api::events::EventInfo;
 use crate::clock;
 
 use super::follow::SILENCE;
