@@ -150,6 +150,12 @@ pub struct TaskInfo {
     /// When it must be over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Stamp>,
+    /// Number of the schedule that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<i64>,
+    /// For which of the schedule's times it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nominal_at: Option<Stamp>,
     /// What it runs, and how.
     #[serde(flatten)]
     pub run: RunInfo,
@@ -281,6 +287,8 @@ impl TaskInfo {
             group: task.group.clone(),
             unique: task.unique.clone(),
             deadline: task.deadline.map(Stamp),
+            schedule: task.tick.map(|tick| tick.schedule.0),
+            nominal_at: task.tick.map(|tick| Stamp(tick.nominal)),
             run: RunInfo::of_task(task),
             created_at: Stamp(task.created),
             due_at: Stamp(task.due),

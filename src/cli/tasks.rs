@@ -225,6 +225,8 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("after", after(task)),
         ("behind", behind(task)),
         ("group", task.group.clone()),
+        ("schedule", task.schedule.map(|id| id.to_string())),
+        ("nominal", task.nominal_at.map(|at| at.to_string())),
         ("timeout", run.timeout.clone()),
         ("heartbeat", run.heartbeat.clone()),
         ("deadline", task.deadline.map(|at| at.to_string())),
