@@ -14,15 +14,18 @@ use std::time::Duration;
 
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
+use taskdaemon::engine::bulk::{Action, Count, Order};
 use taskdaemon::engine::command::{Abilities, Caller, Command, Error, RunnerUp};
 use taskdaemon::engine::effect::{Effect, Verdict};
 use taskdaemon::engine::graph::{Affected, Ask};
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::reader::explain;
-use taskdaemon::engine::{Engine, Turned};
+use taskdaemon::engine::{Engine, Turned, record, retention};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
+use taskdaemon::model::bound::{Age, Bound};
 use taskdaemon::model::depend::Link;
-use taskdaemon::model::filter::Filter;
+use taskdaemon::model::event::Wanted;
+use taskdaemon::model::filter::{Filter, Selection};
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::retry::Retry;
 use taskdaemon::model::spec::{After, Conflict, Parent, Unique, Wants};
@@ -30,6 +33,7 @@ use taskdaemon::model::task::{State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
 use taskdaemon::store::graph::Graph as _;
+use taskdaemon::store::record::Record as _;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
 
@@ -62,6 +66,16 @@ struct World {
     sought: BTreeSet<AttemptKey>,
     /// What was acknowledged to clients.
     acknowledged: BTreeSet<TaskId>,
+    /// Tasks that may have been removed, since someone asked for it or
+    /// retention is on.
+    removable: bool,
+    /// Tasks that were over at the end of the last turn.
+    over: BTreeSet<TaskId>,
+    last_event: i64,
+    /// Tasks that were removed.
+    gone: BTreeSet<TaskId>,
+    /// Attempts whose output was removed.
+    erased: BTreeSet<AttemptKey>,
     /// Every launch that reached a runner, by attempt.
     launched: HashMap<AttemptKey, u32>,
     keys: u32,
@@ -85,6 +99,11 @@ impl World {
             met: BTreeSet::new(),
             sought: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
+            removable: seed.is_multiple_of(2),
+            over: BTreeSet::new(),
+            last_event: 0,
+            gone: BTreeSet::new(),
+            erased: BTreeSet::new(),
             launched: HashMap::new(),
             keys: 0,
             old: Vec::new(),
@@ -108,6 +127,14 @@ impl World {
             ..Options::default()
         };
         let mut engine = Engine::new(store, limits, format!("boot-{}", self.boot));
+        if self.removable {
+            engine.retain(retention::Options {
+                task_count: Bound::Most(12),
+                event_count: Bound::Most(200),
+                output_age: Bound::Most(Age(Duration::from_secs(600))),
+                ..retention::Options::keep_all()
+            });
+        }
         engine.recover(self.now).expect("recover");
         engine
     }
@@ -155,6 +182,9 @@ impl World {
                     if let Some(runner) = self.runner_of(key) {
                         runner.ended.remove(&key);
                     }
+                }
+                Effect::Erase(key) => {
+                    self.erased.insert(key);
                 }
                 Effect::Seek { key, .. } => {
                     self.sought.insert(key);
@@ -333,6 +363,7 @@ impl World {
                         reply,
                     });
                 }
+                5 if self.chance(4) => commands.push(self.bulk(answers)),
                 5 => {
                     let (reply, answer) = oneshot::channel();
                     let id = self.some_task();
@@ -386,6 +417,32 @@ impl World {
             commands.extend(self.reports());
         }
         commands
+    }
+
+    /// A change by filter; nothing is discarded where nothing may be removed.
+    fn bulk(&mut self, answers: &mut Vec<Asked>) -> Command {
+        let (reply, answer) = oneshot::channel();
+        let action = match self.below(3) {
+            0 if self.removable => Action::Discard,
+            1 => Action::Cancel,
+            _ => Action::Retry,
+        };
+        let states = State::ALL
+            .into_iter()
+            .filter(|state| action.implies(*state));
+        answers.push(Asked::Bulk(answer));
+        Command::Record(record::Ask::Bulk(Order {
+            caller: CALLER,
+            action,
+            selection: Selection {
+                owner: Some(CALLER.uid),
+                states: states.collect(),
+                queue: Some(format!("q{}", self.below(3))),
+                ..Selection::default()
+            },
+            dry_run: self.chance(5),
+            reply,
+        }))
     }
 
     fn tree(&mut self, answers: &mut Vec<Asked>) -> Command {
@@ -532,14 +589,34 @@ fn lost(key: AttemptKey, at: Time) -> Command {
 }
 
 enum Asked {
+    Bulk(oneshot::Receiver<Result<Count, Error>>),
     Submit(oneshot::Receiver<Result<Vec<taskdaemon::engine::command::Submitted>, Error>>),
     Tree(oneshot::Receiver<Result<Affected, Error>>),
     Other(oneshot::Receiver<Result<Task, Error>>),
 }
 
+/// Numbers of events are never given again.
+fn grows(world: &mut World, store: &mut Sqlite) {
+    let page = store.events(&Wanted::default()).expect("read");
+    assert!(page.last >= world.last_event, "numbers of events only grow");
+    world.last_event = page.last;
+}
+
+/// The last state that the record has of a task.
+fn last_state(store: &mut Sqlite, id: TaskId) -> Option<State> {
+    let wanted = Wanted {
+        task: Some(id),
+        limit: 1_000,
+        ..Wanted::default()
+    };
+    let entries = store.events(&wanted).expect("read").entries;
+    let mut states = entries.iter().rev();
+    states.find_map(|entry| State::from_word(&entry.kind))
+}
+
 /// Everything acknowledged is there, attempts have no gaps, nothing waits
 /// without a reason, and no more runs than may.
-fn check(world: &World, engine: &mut Engine<Sqlite>) {
+fn check(world: &mut World, engine: &mut Engine<Sqlite>) {
     let snapshot = engine.snapshot().clone();
     let store = engine.store();
     let queues = store.queues().expect("read");
@@ -550,8 +627,23 @@ fn check(world: &World, engine: &mut Engine<Sqlite>) {
         })
         .expect("read");
     let present: BTreeSet<_> = all.iter().map(|task| task.id).collect();
-    let lost: Vec<_> = world.acknowledged.difference(&present).collect();
-    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    let lost: BTreeSet<_> = world.acknowledged.difference(&present).copied().collect();
+    assert!(
+        world.removable || lost.is_empty(),
+        "acknowledged and lost: {lost:?}"
+    );
+    // Over when the turn began, or ended in it by what the record says.
+    for id in lost.difference(&world.gone) {
+        assert!(
+            world.over.contains(id) || last_state(store, *id).is_some_and(State::is_terminal),
+            "removed and not over: {id}"
+        );
+    }
+    let again: Vec<_> = present.intersection(&world.gone).collect();
+    assert!(again.is_empty(), "a number was given twice: {again:?}");
+    world.gone.extend(&lost);
+    let over = all.iter().filter(|task| task.state.is_terminal());
+    world.over = over.map(|task| task.id).collect();
     let mut tally = [0_u64; State::ALL.len()];
     for task in &all {
         let place = State::ALL
@@ -592,6 +684,7 @@ fn check(world: &World, engine: &mut Engine<Sqlite>) {
         }
     }
     assert_eq!(store.tally(), tally, "the tally is what is there");
+    grows(world, store);
     assert!(queues.iter().map(|queue| queue.used).sum::<u32>() <= SLOTS);
     assert!(queues.iter().all(|queue| queue.used <= 2), "{queues:?}");
 }
@@ -662,6 +755,7 @@ fn run(seed: u64, turns: u32) -> usize {
     for _ in 0..turns {
         world.advance();
         let mut asked = Vec::new();
+        let mut bulks = Vec::new();
         let commands = world.commands(&mut asked);
         let turned = engine.turn(commands, world.now).expect("turn");
         for answer in asked {
@@ -675,11 +769,19 @@ fn run(seed: u64, turns: u32) -> usize {
                     ) {
                         continue;
                     }
+                    // To wait for a task that was removed.
+                    if world.removable
+                        && matches!(&submitted, Err(Error::Invalid { invalid, .. }) if invalid.field == "after")
+                    {
+                        continue;
+                    }
                     let submitted = submitted.expect("a good task is accepted");
                     world
                         .acknowledged
                         .extend(submitted.iter().map(|one| one.id));
                 }
+                // Several turns may pass; a crash forgets the question.
+                Asked::Bulk(answer) => bulks.push(answer),
                 Asked::Tree(mut answer) => drop(answer.try_recv().expect("answered in its turn")),
                 Asked::Other(mut answer) => drop(answer.try_recv().expect("answered in its turn")),
             }
@@ -695,7 +797,13 @@ fn run(seed: u64, turns: u32) -> usize {
         } else {
             world.carry_out(turned);
         }
-        check(&world, &mut engine);
+        check(&mut world, &mut engine);
+        for mut answer in bulks {
+            if let Ok(count) = answer.try_recv() {
+                let count = count.expect("a good filter");
+                assert!(count.changed + count.refused <= count.matched);
+            }
+        }
     }
     let twice: Vec<_> = world
         .launched
@@ -757,6 +865,21 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
             ..Filter::default()
         })
         .expect("read");
+    if world.removable {
+        for _ in 0..20 {
+            world.now = world.now.after(Duration::from_secs(61));
+            drop(engine.turn(Vec::new(), world.now).expect("turn"));
+        }
+        let over: u64 = engine.store().tally().iter().sum();
+        assert!(over <= 12, "retention leaves {over}");
+        let page = engine.store().events(&Wanted::default()).expect("read");
+        assert!(
+            page.last - page.oldest < 200,
+            "{} to {}",
+            page.oldest,
+            page.last
+        );
+    }
     let open: Vec<_> = all
         .iter()
         .filter(|task| !task.state.is_terminal())
