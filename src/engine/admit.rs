@@ -142,7 +142,7 @@ impl<S: Store> Engine<S> {
         runner: &str,
         now: Time,
     ) -> Result<bool, store::Error> {
-        let Some(task) = self.store.task(head.task)? else {
+        let Some(task) = self.sound(now, |store| store.task(head.task))? else {
             return Ok(false);
         };
         let next = AttemptKey {

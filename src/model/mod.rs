@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod admit;
 pub mod attempt;
+pub mod bound;
 pub mod capture;
 pub mod check;
 pub mod depend;

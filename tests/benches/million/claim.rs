@@ -64,6 +64,7 @@ fn launched(effects: Vec<Effect>) -> Vec<AttemptKey> {
         | Effect::Freeze(_)
         | Effect::Thaw(_)
         | Effect::Acknowledge(_)
+        | Effect::Erase(_)
         | Effect::Seek { .. }
         | Effect::Met { .. } => None,
     };
