@@ -187,6 +187,8 @@ fn fill(client: &mut Client, tasks: u64, report: &mut Report) -> anyhow::Result<
         rate,
         Goal::None,
     );
+    // The figures of the last turn are there once another one has begun.
+    client.ask(&Request::get("/health"))?;
     let status = client.json(&Request::get("/v1/status"))?;
     let queued = status.pointer("/tasks/queued").and_then(Value::as_u64);
     ensure!(queued >= Some(tasks), "{tasks} tasks should wait: {status}");
