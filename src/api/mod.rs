@@ -22,6 +22,7 @@ pub mod asked;
 mod body;
 mod conn;
 pub mod dto;
+pub mod edit;
 mod follow;
 mod head;
 mod json;
@@ -149,7 +150,7 @@ impl Server {
 fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/tasks", post(submit::submit).get(tasks::list))
-        .route("/v1/tasks/{id}", get(tasks::show))
+        .route("/v1/tasks/{id}", get(tasks::show).patch(edit::edit))
         .route("/v1/tasks/{id}/wait", get(tasks::wait))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(tasks::retry))

@@ -33,6 +33,7 @@ impl<S: Store> Engine<S> {
             Command::Resume { caller, id, reply } => {
                 self.ask(caller, id, (Kind::ResumeAsked, Event::Resume), reply, now)
             }
+            Command::Edit(ask) => self.edit(ask, now),
             Command::Wait { caller, id, reply } => self.wait(caller, id, reply),
             Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Ping { reply } => {
@@ -177,7 +178,11 @@ impl<S: Store> Engine<S> {
     }
 
     /// A task that this caller may know of.
-    fn find(&mut self, caller: Caller, id: TaskId) -> Result<Result<Task, Error>, store::Error> {
+    pub(super) fn find(
+        &mut self,
+        caller: Caller,
+        id: TaskId,
+    ) -> Result<Result<Task, Error>, store::Error> {
         let task = self
             .store
             .task(id)?

@@ -14,6 +14,7 @@ use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
 
+use super::edit;
 use super::options::Options;
 use super::schedules;
 use super::signs::Sign;
@@ -210,6 +211,8 @@ pub enum Command {
         /// The task afterwards.
         reply: Reply<Task>,
     },
+    /// Change a task that waits.
+    Edit(edit::Ask),
     /// Answer when a task is over.
     Wait {
         /// Who asks.

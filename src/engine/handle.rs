@@ -8,6 +8,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock;
 use crate::model::check::Invalid;
+use crate::model::edit::Edit;
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
 use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
@@ -16,6 +17,7 @@ use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
+use super::edit;
 use super::reader::{Query, ScheduleView};
 use super::schedules::{self, Called, Changed};
 use super::snapshot::Snapshot;
@@ -86,6 +88,23 @@ impl Handle {
     pub async fn resume(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
         self.ask(|reply| Command::Resume { caller, id, reply })
             .await
+    }
+
+    /// Changes what was asked of a task that waits.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn edit(&self, caller: Caller, id: TaskId, edit: Edit) -> Result<Task, Error> {
+        let edit = Box::new(edit);
+        self.ask(|reply| {
+            Command::Edit(edit::Ask {
+                caller,
+                id,
+                edit,
+                reply,
+            })
+        })
+        .await
     }
 
     /// Waits until a task is over.

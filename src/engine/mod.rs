@@ -12,6 +12,7 @@ mod answer;
 mod apply;
 pub mod clocks;
 pub mod command;
+pub mod edit;
 pub mod effect;
 pub mod handle;
 mod news;

@@ -20,6 +20,8 @@ pub enum Kind {
     PauseAsked,
     /// Someone asked for the end of a pause.
     ResumeAsked,
+    /// Someone changed what was asked, before it ran.
+    Edited,
     /// A schedule made no task, since this one was not over.
     TickLeftOut,
 }
@@ -35,6 +37,7 @@ impl Kind {
             Self::RetryAsked => "retry_asked",
             Self::PauseAsked => "pause_asked",
             Self::ResumeAsked => "resume_asked",
+            Self::Edited => "edited",
             Self::TickLeftOut => "tick_left_out",
         }
     }

@@ -10,6 +10,7 @@ pub mod attempt;
 pub mod capture;
 pub mod check;
 mod draw;
+pub mod edit;
 pub mod event;
 pub mod filter;
 pub mod id;
