@@ -119,12 +119,21 @@ pub struct Submitted {
 pub struct View {
     /// The task.
     pub task: Task,
-    /// Its attempts, first to last.
+    /// Its attempts, first to last; in listings only a live one.
     pub attempts: Vec<Attempt>,
     /// What it waits for; absent when it is over.
     pub reason: Option<Reason>,
     /// What its live attempt says of itself.
     pub sign: Option<Sign>,
+}
+
+impl View {
+    /// Its live attempt.
+    #[must_use]
+    pub fn live(&self) -> Option<&Attempt> {
+        let last = self.attempts.last();
+        last.filter(|attempt| attempt.outcome.is_none() && self.task.state.is_live())
+    }
 }
 
 /// A runner as it introduces itself.

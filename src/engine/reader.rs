@@ -1,6 +1,7 @@
 //! Reads for the rooms above, on a thread and a read-only connection of their
 //! own, so that a long listing never holds up a commit.
 
+use std::collections::HashMap;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use tokio::sync::watch;
@@ -152,14 +153,19 @@ impl Reader {
     fn list(&mut self, filter: &Filter) -> Result<Vec<View>, Error> {
         let tasks = self.store.list(filter).map_err(storage)?;
         let queues = self.store.queues().map_err(storage)?;
+        let mut live = HashMap::new();
+        if tasks.iter().any(|task| task.state.is_live()) {
+            let attempts = self.store.live().map_err(storage)?;
+            live.extend(attempts.into_iter().map(|attempt| (attempt.key, attempt)));
+        }
         let snapshot = self.snapshot.borrow();
-        let view = |task| View {
+        let mut view = |task: Task| View {
+            attempts: live.remove(&task.attempt_key()).into_iter().collect(),
             reason: explain(&task, &queues, &snapshot),
             sign: sign(&task, &snapshot),
             task,
-            attempts: Vec::new(),
         };
-        Ok(tasks.into_iter().map(view).collect())
+        Ok(tasks.into_iter().map(&mut view).collect())
     }
 }
 
