@@ -14,11 +14,13 @@ use std::time::Duration;
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use taskdaemon::engine::command::{Abilities, Caller, Command, RunnerUp};
+use taskdaemon::engine::edit;
 use taskdaemon::engine::effect::{Effect, Verdict};
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::reader::explain;
 use taskdaemon::engine::{Engine, Turned};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
+use taskdaemon::model::edit::Edit;
 use taskdaemon::model::filter::Filter;
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::retry::Retry;
@@ -314,7 +316,8 @@ impl World {
     fn commands(&mut self, answers: &mut Vec<Asked>) -> Vec<Command> {
         let mut commands = Vec::new();
         for _ in 0..self.below(4) {
-            match self.below(8) {
+            match self.below(9) {
+                8 => commands.push(self.edit(answers)),
                 0..=3 => commands.push(self.submit(answers)),
                 4 => {
                     let (reply, answer) = oneshot::channel();
@@ -379,6 +382,28 @@ impl World {
             commands.extend(self.reports());
         }
         commands
+    }
+
+    fn edit(&mut self, answers: &mut Vec<Asked>) -> Command {
+        let (reply, answer) = oneshot::channel();
+        let mut edit = Edit {
+            priority: Some(i32::try_from(self.below(3)).expect("small")),
+            ..Edit::default()
+        };
+        if self.chance(2) {
+            edit.queue = Some(format!("q{}", self.below(3)));
+        }
+        if self.chance(2) {
+            let later = Duration::from_millis(self.below(9_000).into());
+            edit.run_at = Some(self.chance(2).then(|| self.now.after(later)));
+        }
+        answers.push(Asked::Other(answer));
+        Command::Edit(edit::Ask {
+            caller: CALLER,
+            id: self.some_task(),
+            edit: Box::new(edit),
+            reply,
+        })
     }
 
     fn submit(&mut self, answers: &mut Vec<Asked>) -> Command {
@@ -478,12 +503,14 @@ fn check(world: &World, engine: &mut Engine<Sqlite>) {
     let lost: Vec<_> = world.acknowledged.difference(&present).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     let mut tally = [0_u64; State::ALL.len()];
+    let mut by_queue = BTreeMap::new();
     for task in &all {
         let place = State::ALL
             .iter()
             .position(|state| *state == task.state)
             .expect("listed");
         tally[place] += 1;
+        *by_queue.entry((task.queue.clone(), place)).or_insert(0_u64) += 1;
         let attempts = store.attempts(task.id).expect("read");
         let numbers: Vec<_> = attempts.iter().map(|attempt| attempt.key.number).collect();
         assert_eq!(
@@ -510,6 +537,17 @@ fn check(world: &World, engine: &mut Engine<Sqlite>) {
         assert!(task.tries <= task.spec.retry.max_attempts);
     }
     assert_eq!(store.tally(), tally, "the tally is what is there");
+    for queue in &queues {
+        for (place, state) in State::ALL.into_iter().enumerate() {
+            let there = by_queue.get(&(queue.name.clone(), place));
+            assert_eq!(
+                store.count_of_queue(queue.id, state),
+                there.copied().unwrap_or(0),
+                "the books of queue {} and {state}",
+                queue.name
+            );
+        }
+    }
     assert!(queues.iter().map(|queue| queue.used).sum::<u32>() <= SLOTS);
     assert!(queues.iter().all(|queue| queue.used <= 2), "{queues:?}");
 }

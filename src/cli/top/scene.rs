@@ -151,6 +151,12 @@ impl Scene {
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
             return Some(Wish::Quit);
         }
+        if key
+            .modifiers
+            .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
+        {
+            return None;
+        }
         match self.mode.clone() {
             Mode::Browse => self.browse(key.code),
             Mode::Filter => {
