@@ -129,6 +129,10 @@ async fn in_editor(client: &Client, id: i64) -> Result<Option<TaskInfo>, Failure
         edited(&draft.0)?;
         let text = fs::read(&draft.0)?;
         let problem = match serde_json::from_slice::<Map<String, Value>>(&text) {
+            Ok(after) if missing(&after).is_some() => {
+                let name = missing(&after).unwrap_or_default();
+                format!("`{name}` is missing, and a task cannot be without it")
+            }
             Ok(after) => {
                 let patch = difference(&before, &after);
                 if patch.is_empty() {
@@ -177,6 +181,14 @@ fn fields(task: &TaskInfo) -> Map<String, Value> {
     all.map(|(name, value)| (name.to_owned(), value))
         .into_iter()
         .collect()
+}
+
+/// The first field that has to be there and is not.
+fn missing(after: &Map<String, Value>) -> Option<&'static str> {
+    let needed = ["command", "queue", "priority"];
+    needed
+        .into_iter()
+        .find(|name| after.get(*name).is_none_or(Value::is_null))
 }
 
 /// What leads from one to the other: new values, and `null` for what is gone.

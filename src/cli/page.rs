@@ -10,8 +10,6 @@ use ratatui::text::Line;
 use crate::api::number::Stamp;
 use crate::model::time::Time;
 
-use super::text::shorten;
-
 /// When to use colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
@@ -113,14 +111,22 @@ pub(super) fn terminal_width() -> usize {
 /// The text in at most so many places of a terminal, with a sign that some of
 /// it is missing.
 pub(super) fn cut(text: &str, max: usize) -> String {
-    let mut letters = max;
-    let mut short = shorten(text, letters);
-    // A letter can take two places.
-    while width(&short) > max && letters > 0 {
-        letters -= 1;
-        short = shorten(text, letters);
+    if width(text) <= max {
+        return text.to_owned();
     }
-    if max == 0 { String::new() } else { short }
+    let mut short = String::new();
+    for letter in text.chars() {
+        short.push(letter);
+        // A letter can take two places, and the sign takes one.
+        if width(&short) >= max {
+            short.pop();
+            break;
+        }
+    }
+    if max > 0 {
+        short.push('…');
+    }
+    short
 }
 
 /// Makes columns narrower, the widest of those that may be first, until a line

@@ -132,7 +132,11 @@ fn several_tasks_are_each_answered_and_the_worst_code_is_told() {
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(lines(&output), ["task 1 cancelled", "task 2 cancelled"]);
     assert!(text(&output.stderr).contains("no task 77"));
-    let output = at(&bed, &["cancel", "1", "3", "77"]);
+    let over = bed.submit(&json!({"command": ["true"]})).to_string();
+    bed.until("it is over", |bed| {
+        bed.get("/v1/tasks/4").expect("show").1["state"] == "succeeded"
+    });
+    let output = at(&bed, &["cancel", &over, "3", "77"]);
     assert_eq!(
         output.status.code(),
         Some(4),

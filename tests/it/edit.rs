@@ -177,11 +177,12 @@ fn an_editor_is_opened_until_the_daemon_takes_it() {
     let bed = Bed::start(&[]);
     bed.submit(&json!({"command": ["false"], "delay": "1h", "labels": {"a": "1"}}));
     let editor = bed.path("editor");
-    // First nonsense, then a field that is refused, then one that is not.
+    // First nonsense, then too little, then too much, then what is right.
     let script = format!(
         "#!/bin/sh\ncat \"$1\" >>{0}\necho >>{0}.count\nset -- \"$1\" $(wc -l <{0}.count)\n\
-         case $2 in\n1) echo nonsense >\"$1\" ;;\n2) echo '{{\"priority\": 5000}}' >\"$1\" ;;\n\
-         3) echo '{{\"command\": [\"true\"], \"priority\": 4, \"queue\": \"q\", \"labels\": {{}}, \
+         case $2 in\n1) echo nonsense >\"$1\" ;;\n2) echo '{{\"priority\": 4}}' >\"$1\" ;;\n\
+         3) echo '{{\"command\": [\"true\"], \"priority\": 5000, \"queue\": \"q\"}}' >\"$1\" ;;\n\
+         4) echo '{{\"command\": [\"true\"], \"priority\": 4, \"queue\": \"q\", \"labels\": {{}}, \
          \"env\": {{}}}}' >\"$1\" ;;\nesac\n",
         bed.path("seen").display()
     );
@@ -194,8 +195,12 @@ fn an_editor_is_opened_until_the_daemon_takes_it() {
     terminal.until("[Y/n]");
     assert_eq!(show(&bed, 1)["priority"], 0);
     terminal.press("y\n");
-    terminal.until("priority");
+    terminal.until("`command` is missing");
     terminal.until("[Y/n]");
+    terminal.press("\n");
+    terminal.until("priority: must lie");
+    terminal.until("[Y/n]");
+    assert_eq!(show(&bed, 1)["priority"], 0);
     terminal.press("\n");
     terminal.until("task 1 changed");
     assert_eq!(terminal.end().code(), Some(0));

@@ -19,6 +19,8 @@ use super::scene::{Mode, Scene};
 
 /// Most lines for queues.
 const QUEUES: usize = 4;
+/// Columns from which on there is room for all there is to say.
+const WIDE: u16 = 72;
 /// Longest text of one place: what is beyond is off any screen.
 const TEXT_MAX: usize = 400;
 
@@ -109,17 +111,23 @@ fn queue_lines(scene: &Scene) -> Vec<Line<'static>> {
 
 fn draw_tasks(scene: &Scene, frame: &mut Frame<'_>, area: Rect) {
     let tasks = scene.tasks();
-    let head = Row::new(["ID", "STATE", "QUEUE", "TIME", "DONE", "NAME", "SAYS"]).style(bold());
-    let rows = tasks.iter().map(|task| row(task, scene));
-    let widths = [
-        Constraint::Length(7),
-        Constraint::Length(9),
-        Constraint::Length(10),
-        Constraint::Length(9),
-        Constraint::Length(5),
-        Constraint::Fill(2),
-        Constraint::Fill(3),
+    let wide = area.width >= WIDE;
+    let columns = [
+        ("ID", Constraint::Length(7), true),
+        ("STATE", Constraint::Length(9), true),
+        ("QUEUE", Constraint::Length(10), wide),
+        ("TIME", Constraint::Length(9), true),
+        ("DONE", Constraint::Length(5), wide),
+        ("NAME", Constraint::Fill(2), true),
+        ("SAYS", Constraint::Fill(3), true),
     ];
+    let shown = || columns.iter().filter(|(_, _, shown)| *shown);
+    let head = Row::new(shown().map(|(name, ..)| *name)).style(bold());
+    let rows = tasks.iter().map(|task| {
+        let cells = cells(task, scene).into_iter().zip(&columns);
+        Row::new(cells.filter_map(|(cell, (.., shown))| shown.then_some(cell)))
+    });
+    let widths: Vec<Constraint> = shown().map(|(_, width, _)| *width).collect();
     let table = Table::new(rows, widths)
         .header(head)
         .row_highlight_style(turned());
@@ -127,7 +135,7 @@ fn draw_tasks(scene: &Scene, frame: &mut Frame<'_>, area: Rect) {
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-fn row(task: &TaskInfo, scene: &Scene) -> Row<'static> {
+fn cells(task: &TaskInfo, scene: &Scene) -> [Span<'static>; 7] {
     let now = scene.now;
     let time = match (task.started_at, task.ended_at) {
         (Some(started), _) => {
@@ -150,7 +158,7 @@ fn row(task: &TaskInfo, scene: &Scene) -> Row<'static> {
         Some(color) if scene.color => Style::new().fg(Color::Indexed(color_index(color))),
         Some(_) | None => Style::new(),
     };
-    Row::new([
+    [
         Span::raw(task.id.to_string()),
         Span::styled(escape(&task.state), style),
         Span::raw(escape(&task.queue)),
@@ -161,7 +169,7 @@ fn row(task: &TaskInfo, scene: &Scene) -> Row<'static> {
         ),
         Span::raw(shorten(&name, TEXT_MAX)),
         Span::raw(shorten(&says, TEXT_MAX)),
-    ])
+    ]
 }
 
 /// What a task says of itself, or why it waits.
