@@ -15,9 +15,12 @@ use clap::{Parser, Subcommand};
 use crate::client::target::Target;
 use crate::client::{self, Client};
 
+mod batch;
 mod completions;
 mod demo;
 mod edit;
+mod graph;
+mod jobs;
 mod list;
 mod logs;
 mod page;
@@ -56,19 +59,19 @@ enum Verb {
     /// List tasks, newest first
     List(list::Args),
     /// Show one task with its attempts, and what it waits for
-    Show(tasks::IdArgs),
+    Show(graph::ShowArgs),
     /// Print what a task wrote
     Logs(logs::Args),
     /// Wait until tasks are over, and end with the exit code of one, or 0 if all succeeded
     Wait(several::IdsArgs),
     /// Cancel tasks
-    Cancel(several::IdsArgs),
+    Cancel(graph::ChangeArgs),
     /// Freeze running tasks; their clocks stand still
     Pause(several::IdsArgs),
     /// Let paused tasks go on
     Resume(several::IdsArgs),
     /// Run tasks again that are over
-    Retry(several::IdsArgs),
+    Retry(graph::ChangeArgs),
     /// Change a task that waits: by options, or in your editor
     Edit(Box<edit::Args>),
     /// Watch queues and tasks, and act on them
@@ -222,13 +225,13 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
     match verb {
         Verb::Submit(args) => online(submit::submit(&args, setting)),
         Verb::List(args) => online(list::list(&args, setting)),
-        Verb::Show(args) => online(tasks::show(&args, setting)),
+        Verb::Show(args) => online(graph::show(&args, setting)),
         Verb::Logs(args) => online(logs::logs(&args, setting)),
         Verb::Wait(args) => online(several::wait(&args, setting)),
-        Verb::Cancel(args) => online(several::change(&args, "cancel", setting)),
+        Verb::Cancel(args) => online(graph::change(&args, "cancel", setting)),
+        Verb::Retry(args) => online(graph::change(&args, "retry", setting)),
         Verb::Pause(args) => online(several::change(&args, "pause", setting)),
         Verb::Resume(args) => online(several::change(&args, "resume", setting)),
-        Verb::Retry(args) => online(several::change(&args, "retry", setting)),
         Verb::Edit(args) => online(edit::edit(&args, setting)),
         Verb::Top => online(top::top(setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),

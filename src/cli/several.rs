@@ -35,14 +35,19 @@ pub(super) struct IdsArgs {
     ids: Vec<i64>,
 }
 
-/// `cancel`, `retry`, `pause` and `resume`.
+/// `pause` and `resume`.
 pub(super) async fn change(args: &IdsArgs, verb: &str, setting: &Setting) -> Outcome {
-    if let [id] = args.ids.as_slice() {
-        return tasks::change(*id, verb, setting).await;
+    each(&args.ids, async |id| tasks::change(id, verb, setting).await).await
+}
+
+/// Does something with each of several tasks.
+pub(super) async fn each(ids: &[i64], mut one: impl AsyncFnMut(i64) -> Outcome) -> Outcome {
+    if let [id] = ids {
+        return one(*id).await;
     }
     let mut worst = 0;
-    for id in &args.ids {
-        match tasks::change(*id, verb, setting).await {
+    for id in ids {
+        match one(*id).await {
             Ok(code) => worst = worst.max(code),
             Err(failure) if ends_all(&failure) => return Err(failure),
             Err(failure) => {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::Args;
 use tokio::signal::ctrl_c;
 
-use crate::api::dto::{AttemptInfo, TaskInfo};
+use crate::api::dto::{AfterInfo, AttemptInfo, TaskInfo};
 use crate::model::quantity::format_duration;
 
 use super::page::Users;
@@ -17,7 +17,7 @@ use super::{Failure, Outcome, Setting, complain};
 pub(super) struct IdArgs {
     /// Number of the task
     #[arg(value_parser = number)]
-    id: i64,
+    pub(super) id: i64,
 }
 
 /// The number of a task, from 1.
@@ -48,11 +48,9 @@ pub(super) fn said(task: &TaskInfo) -> String {
 }
 
 /// `show`.
-pub(super) async fn show(args: &IdArgs, setting: &Setting) -> Outcome {
-    let answer = setting
-        .client()?
-        .get(&format!("/v1/tasks/{}", args.id))
-        .await?;
+pub(super) async fn show(id: i64, setting: &Setting) -> Outcome {
+    let path = format!("/v1/tasks/{id}");
+    let answer = setting.client()?.get(&path).await?;
     let mut out = io::stdout().lock();
     if setting.json {
         out.write_all(&answer.body)?;
@@ -122,7 +120,12 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("user", run.user.clone()),
         ("cwd", run.cwd.clone()),
         ("key", task.key.clone()),
+        ("unique", task.unique.clone()),
+        ("after", after(task)),
+        ("behind", behind(task)),
         ("group", task.group.clone()),
+        ("schedule", task.schedule.map(|id| id.to_string())),
+        ("nominal", task.nominal_at.map(|at| at.to_string())),
         ("timeout", run.timeout.clone()),
         ("heartbeat", run.heartbeat.clone()),
         ("deadline", task.deadline.map(|at| at.to_string())),
@@ -153,6 +156,32 @@ fn owner(uid: u32) -> String {
         name if name == uid.to_string() => number,
         name => format!("{name} ({number})"),
     }
+}
+
+/// What it was told to wait for; the first few.
+fn after(task: &TaskInfo) -> Option<String> {
+    let links = task.after.as_ref().filter(|links| !links.is_empty())?;
+    let word = |link: &AfterInfo| {
+        let any = if link.wants == "any" { ":any" } else { "" };
+        let state = link.state.as_deref().unwrap_or("gone");
+        format!("{}{any} ({state})", link.task)
+    };
+    let mut words: Vec<_> = links.iter().take(5).map(word).collect();
+    if links.len() > words.len() {
+        words.push(format!("and {} more", links.len() - words.len()));
+    }
+    Some(words.join(", "))
+}
+
+/// How many were told to wait for it.
+fn behind(task: &TaskInfo) -> Option<String> {
+    let count = task.dependants.filter(|count| *count > 0)?;
+    let tasks = if count == 1 {
+        "task waits"
+    } else {
+        "tasks wait"
+    };
+    Some(format!("{count} {tasks} for it; see `show --graph`"))
 }
 
 fn attempt_table(attempts: &[AttemptInfo]) -> String {

@@ -9,6 +9,7 @@ pub mod ballast;
 mod books;
 pub mod clocks;
 pub mod edit;
+pub mod graph;
 mod list;
 pub mod lock;
 pub mod migrate;
@@ -119,7 +120,7 @@ pub struct QueueUse {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store: clocks::Clocks + edit::Edits + schedules::Schedules {
+pub trait Store: clocks::Clocks + edit::Edits + graph::Graph + schedules::Schedules {
     /// Opens a transaction.
     ///
     /// # Errors

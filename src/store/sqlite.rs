@@ -3,6 +3,7 @@
 
 mod clocks;
 mod edit;
+mod graph;
 mod schedules;
 
 use std::collections::HashMap;

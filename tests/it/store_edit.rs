@@ -6,7 +6,6 @@ use std::sync::Arc;
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::task::{Delay, State, Task};
 use taskdaemon::model::time::Time;
-use taskdaemon::store::edit::Edits as _;
 use taskdaemon::store::sqlite::Sqlite;
 use taskdaemon::store::{Error, Store};
 
