@@ -349,3 +349,68 @@ fn completions_are_what_the_shell_can_read() {
     assert_eq!(at(&bed, &["completions", "tcsh"]).status.code(), Some(2));
     assert_eq!(at(&bed, &["completions"]).status.code(), Some(2));
 }
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_and_a_reader_that_left_is_not_news() {
+    let bed = Bed::start(&[]);
+    let id = bed.submit(&json!({"command": ["sh", "-c", "yes | head -c 500000"]}));
+    bed.wait(id);
+    let own = env!("CARGO_BIN_EXE_taskdaemon");
+    let host = format!("unix:{}", bed.socket().display());
+    let run = |line: &str| {
+        std::process::Command::new("bash")
+            .args(["--norc", "-c", line])
+            .env("TASKDAEMON_HOST", &host)
+            .output()
+            .expect("bash")
+    };
+    for verb in [
+        "list",
+        "list --json",
+        "logs 1 --json",
+        "completions bash",
+        "cancel 1 77",
+    ] {
+        let full = run(&format!("{own} {verb} >/dev/full"));
+        assert_ne!(full.status.code(), Some(0), "{verb}");
+        assert!(!text(&full.stderr).contains("panicked"), "{verb}");
+        let deaf = run(&format!("{own} {verb} >/dev/full 2>/dev/full"));
+        assert_ne!(deaf.status.code(), Some(0), "{verb}");
+    }
+    for verb in ["list", "logs 1 --json", "completions bash"] {
+        let left = run(&format!("{own} {verb} | true; echo ${{PIPESTATUS[0]}}"));
+        assert!(!text(&left.stderr).contains("panicked"), "{verb}");
+        assert!(
+            text(&left.stderr).is_empty(),
+            "{verb}: {}",
+            text(&left.stderr)
+        );
+    }
+}
+
+#[test]
+fn the_language_of_the_host_changes_nothing() {
+    let bed = Bed::start(&[]);
+    let id = bed.submit(&json!({"command": ["printf", "%s", "ıİ日本"], "name": "ıİ日本"}));
+    bed.wait(id);
+    let shown = |locale: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
+            .args(["list"])
+            .env(
+                "TASKDAEMON_HOST",
+                format!("unix:{}", bed.socket().display()),
+            )
+            .env("LC_ALL", locale)
+            .env("TZ", "Asia/Tokyo")
+            .env_remove("TERM")
+            .output()
+            .expect("run");
+        assert_eq!(output.status.code(), Some(0));
+        text(&output.stdout)
+    };
+    let plain = shown("C");
+    assert!(plain.contains("ıİ日本"), "{plain}");
+    for locale in ["tr_TR.UTF-8", "ja_JP.eucJP", "nonsense"] {
+        assert_eq!(shown(locale), plain, "{locale}");
+    }
+}

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use nix::pty::{Winsize, openpty};
@@ -60,7 +60,7 @@ impl Terminal {
         }
         let child = command.spawn().expect("start");
         let mut output = File::from(pty.master.try_clone().expect("descriptor"));
-        let (sender, pieces) = channel();
+        let (sender, pieces) = sync_channel(1024);
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(len @ 1..) = output.read(&mut buffer) {
@@ -82,14 +82,13 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).expect("keys");
     }
 
-    /// Takes what has been written so far.
+    /// Takes the next piece of what is written; false when none comes.
     fn take(&mut self, wait: Duration) -> bool {
-        match self.pieces.recv_timeout(wait) {
-            Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-            Err(RecvTimeoutError::Timeout) => return false,
-            Err(RecvTimeoutError::Disconnected) => panic!("gone: {}", self.seen),
+        let piece = self.pieces.recv_timeout(wait);
+        if let Ok(bytes) = &piece {
+            self.seen.push_str(&String::from_utf8_lossy(bytes));
         }
-        true
+        piece.is_ok()
     }
 
     /// Waits until this is written, and forgets all up to its end.
