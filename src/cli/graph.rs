@@ -8,7 +8,6 @@ use clap::Args;
 use crate::api::graph::{ChangedInfo, GraphInfo, NodeInfo};
 use crate::model::depend::in_order;
 
-use super::several;
 use super::tasks::{self, number};
 use super::text::{command, escape, shorten};
 use super::{Outcome, Setting};
@@ -29,18 +28,6 @@ pub(super) struct ShowArgs {
     graph: bool,
 }
 
-/// Tasks to change.
-#[derive(Debug, Args)]
-pub(super) struct ChangeArgs {
-    /// Numbers of the tasks
-    #[arg(value_parser = number, value_name = "ID", required = true)]
-    ids: Vec<i64>,
-    /// Also those that wait for them, directly or through others: `cancel` takes all that are not
-    /// over, `retry` those that were skipped
-    #[arg(long)]
-    dependants: bool,
-}
-
 /// `show`.
 pub(super) async fn show(args: &ShowArgs, setting: &Setting) -> Outcome {
     if !args.graph {
@@ -58,19 +45,8 @@ pub(super) async fn show(args: &ShowArgs, setting: &Setting) -> Outcome {
     Ok(0)
 }
 
-/// `cancel` and `retry`.
-pub(super) async fn change(args: &ChangeArgs, verb: &str, setting: &Setting) -> Outcome {
-    let one = async |id| {
-        if args.dependants {
-            with_dependants(id, verb, setting).await
-        } else {
-            tasks::change(id, verb, setting).await
-        }
-    };
-    several::each(&args.ids, one).await
-}
-
-async fn with_dependants(id: i64, verb: &str, setting: &Setting) -> Outcome {
+/// `cancel` and `retry` of a task and those behind it.
+pub(super) async fn change(id: i64, verb: &str, setting: &Setting) -> Outcome {
     let path = format!("/v1/tasks/{id}/{verb}?dependants=true");
     let answer = setting.client()?.post(&path).await?;
     let mut out = io::stdout().lock();

@@ -240,6 +240,9 @@ pub(super) async fn list(args: &Args, setting: &Setting) -> Outcome {
         } else {
             out.write_all(style.lines(&page.tasks, first).as_bytes())?;
         }
+        for id in &page.damaged {
+            complain(&format!("task {id} cannot be shown: its row is damaged"));
+        }
         first = false;
         cursor = page.next;
         if cursor.is_none() {

@@ -25,6 +25,7 @@ mod list;
 mod logs;
 mod page;
 mod process;
+mod record;
 mod schedules;
 mod several;
 mod status;
@@ -64,18 +65,25 @@ enum Verb {
     Logs(logs::Args),
     /// Wait until tasks are over, and end with the exit code of one, or 0 if all succeeded
     Wait(several::IdsArgs),
-    /// Cancel tasks
-    Cancel(graph::ChangeArgs),
+    /// Cancel tasks, or all that a filter selects
+    Cancel(record::Meant),
+    /// Run tasks again that are over, or all that a filter selects
+    Retry(record::Meant),
+    /// Remove tasks that are over, with all that is known of them but the events
+    #[command(visible_alias = "discard")]
+    Prune(record::Filter),
     /// Freeze running tasks; their clocks stand still
     Pause(several::IdsArgs),
     /// Let paused tasks go on
     Resume(several::IdsArgs),
-    /// Run tasks again that are over
-    Retry(graph::ChangeArgs),
     /// Change a task that waits: by options, or in your editor
     Edit(Box<edit::Args>),
     /// Watch queues and tasks, and act on them
     Top,
+    /// Print what happened, and with --follow what happens
+    Events(record::EventsArgs),
+    /// Copy the database while it is in use, and check the copy
+    Backup(record::BackupArgs),
     /// Make tasks at set times
     #[command(subcommand)]
     Schedule(schedules::Verb),
@@ -144,7 +152,7 @@ fn client_code(error: &client::Error) -> u8 {
             (404, _) => 3,
             (401 | 403 | 409 | 422, _) => 4,
             (400 | 405 | 413 | 415 | 416 | 421, _) => 2,
-            (408 | 429 | 503, _) => 75,
+            (408 | 429 | 503 | 507, _) => 75,
             _ => 1,
         },
     }
@@ -228,12 +236,15 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Show(args) => online(graph::show(&args, setting)),
         Verb::Logs(args) => online(logs::logs(&args, setting)),
         Verb::Wait(args) => online(several::wait(&args, setting)),
-        Verb::Cancel(args) => online(graph::change(&args, "cancel", setting)),
-        Verb::Retry(args) => online(graph::change(&args, "retry", setting)),
+        Verb::Cancel(args) => online(record::change(&args, "cancel", setting)),
+        Verb::Retry(args) => online(record::change(&args, "retry", setting)),
+        Verb::Prune(args) => online(record::bulk(&args, "discard", setting)),
         Verb::Pause(args) => online(several::change(&args, "pause", setting)),
         Verb::Resume(args) => online(several::change(&args, "resume", setting)),
         Verb::Edit(args) => online(edit::edit(&args, setting)),
         Verb::Top => online(top::top(setting)),
+        Verb::Events(args) => online(record::events(&args, setting)),
+        Verb::Backup(args) => record::backup(&args, setting),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Status => online(status::status(setting)),
         Verb::Health => online(status::health(setting)),

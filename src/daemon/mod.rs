@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{self, Sources};
 use crate::engine::actor;
-use crate::store::{self, ballast, lock::Lock, sqlite::Sqlite};
+use crate::store::{self, ballast, disk::Disk, lock::Lock, sqlite::Sqlite};
 use crate::{clock, run as work, telemetry};
 
 use service::Systemd;
@@ -114,7 +114,12 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     // must not take the runner, and end the tasks, of one that has them.
     let passed = std::mem::take(&mut systemd.listeners);
     let listeners = listen::listeners(passed, &settings.api)?;
-    let engine = actor::start(store, &settings.state_dir, settings.engine.clone(), boot()?)?;
+    let begin = actor::Settings {
+        engine: settings.engine.clone(),
+        retention: settings.retention.clone(),
+        disk: Disk::new(&settings.state_dir, &settings.store),
+    };
+    let engine = actor::start(store, &settings.state_dir, begin, boot()?)?;
     work::start(
         settings.run.clone(),
         output.clone(),

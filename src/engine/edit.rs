@@ -38,7 +38,7 @@ impl From<Bad> for Error {
 
 impl<S: Store> Engine<S> {
     pub(super) fn edit(&mut self, ask: Ask, now: Time) -> Result<(), store::Error> {
-        let result = match self.find(ask.caller, ask.id)? {
+        let result = match self.find(ask.caller, ask.id, now)? {
             Err(error) => Err(error),
             Ok(task) => match ask.edit.apply(&task, now) {
                 Err(bad) => Err(bad.into()),
@@ -68,6 +68,7 @@ impl<S: Store> Engine<S> {
             kind: Kind::Edited,
             actor: Some(ask.caller.uid),
             owner: edited.owner,
+            queue: edited.queue.clone(),
             data: Some(data.to_string()),
         })?;
         if edited.state != task.state {

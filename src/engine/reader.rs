@@ -6,12 +6,14 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use tokio::sync::watch;
 
+use crate::model::event::{Entries, Wanted};
 use crate::model::filter::Filter;
 use crate::model::id::TaskId;
 use crate::model::reason::Reason;
 use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
 use crate::store::graph::Graph as _;
+use crate::store::record::Record as _;
 use crate::store::schedules::Schedules as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, QueueUse, Store};
@@ -81,8 +83,26 @@ pub enum Query {
         /// Which.
         filter: Filter,
         /// The tasks, without their attempts.
-        reply: Reply<Vec<View>>,
+        reply: Reply<Listed>,
     },
+    /// A page of events.
+    Events {
+        /// Which.
+        wanted: Wanted,
+        /// The events.
+        reply: Reply<Entries>,
+    },
+}
+
+/// A page of tasks.
+#[derive(Debug)]
+pub struct Listed {
+    /// The tasks, newest first.
+    pub views: Vec<View>,
+    /// Tasks of this page whose rows are damaged.
+    pub damaged: Vec<TaskId>,
+    /// The next page is before this one; absent on the last page.
+    pub next: Option<TaskId>,
 }
 
 /// Starts the reader; it ends when nobody can ask any more.
@@ -121,6 +141,9 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
                 drop(reply.send(reader.store.schedules(shown).map_err(storage)));
             }
             Query::List { filter, reply } => drop(reply.send(reader.list(&filter))),
+            Query::Events { wanted, reply } => {
+                drop(reply.send(reader.store.events(&wanted).map_err(storage)));
+            }
         }
     }
 }
@@ -192,16 +215,16 @@ impl Reader {
         Ok(ScheduleView { schedule, latest })
     }
 
-    fn list(&mut self, filter: &Filter) -> Result<Vec<View>, Error> {
-        let tasks = self.store.list(filter).map_err(storage)?;
+    fn list(&mut self, filter: &Filter) -> Result<Listed, Error> {
+        let page = self.store.page(filter).map_err(storage)?;
         let queues = self.store.queues().map_err(storage)?;
         let mut live = HashMap::new();
-        if tasks.iter().any(|task| task.state.is_live()) {
+        if page.tasks.iter().any(|task| task.state.is_live()) {
             let attempts = self.store.live().map_err(storage)?;
             live.extend(attempts.into_iter().map(|attempt| (attempt.key, attempt)));
         }
-        let mut views = Vec::with_capacity(tasks.len());
-        for task in tasks {
+        let mut views = Vec::with_capacity(page.tasks.len());
+        for task in page.tasks {
             views.push(View {
                 reason: self.why(&task, &queues)?,
                 sign: sign(&task, &self.snapshot.borrow()),
@@ -211,7 +234,11 @@ impl Reader {
                 dependants: 0,
             });
         }
-        Ok(views)
+        Ok(Listed {
+            views,
+            damaged: page.damaged,
+            next: page.next,
+        })
     }
 }
 
