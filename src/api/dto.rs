@@ -163,6 +163,9 @@ pub struct TaskInfo {
     pub created_at: Stamp,
     /// When it became, or becomes, ready.
     pub due_at: Stamp,
+    /// When its live attempt was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Stamp>,
     /// When it was over.
     pub ended_at: Option<Stamp>,
     /// How it ended.
@@ -292,6 +295,7 @@ impl TaskInfo {
             run: RunInfo::of_task(task),
             created_at: Stamp(task.created),
             due_at: Stamp(task.due),
+            started_at: None,
             ended_at: task.ended.map(Stamp),
             outcome: task.outcome.as_ref().map(Verdict::from),
             attempts: None,
@@ -313,6 +317,10 @@ impl TaskInfo {
                 .and_then(|notice| notice.status.clone())
                 .filter(|status| !status.is_empty()),
             ready: notice.is_some_and(|notice| notice.ready),
+            started_at: view
+                .live()
+                .and_then(|live| live.started.as_ref())
+                .map(|at| Stamp(at.at)),
             reason: reason.map(ToString::to_string),
             reason_code: reason.map(|reason| reason.code().to_owned()),
             until: reason.and_then(|reason| reason.until()).map(Stamp),

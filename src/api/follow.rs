@@ -49,14 +49,15 @@ const AHEAD: u32 = 8;
 /// The header that says where a stream goes on.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Answers with output as it comes.
+/// Answers with output as it comes; when it is not to be followed, with what
+/// there is.
 pub(super) fn answer(
     shared: Arc<Shared>,
     caller: Caller,
     task: &Task,
     wanted: Option<u32>,
     only: Option<Stream>,
-    events: bool,
+    (follow, events): (bool, bool),
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let mut place = Place {
@@ -95,7 +96,8 @@ pub(super) fn answer(
         complete: false,
         watch,
         over,
-        ended: false,
+        // Without following, what is there is all there will be.
+        ended: !follow,
         done: false,
         shared,
     };

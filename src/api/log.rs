@@ -74,14 +74,15 @@ pub(super) async fn log(
             detail,
         ));
     }
-    if follow {
-        let events = headers.get(ACCEPT).is_some_and(|kinds| {
-            kinds
-                .as_bytes()
-                .windows(17)
-                .any(|w| w == b"text/event-stream")
-        });
-        return follow::answer(shared, caller, &task, wanted, only, events, &headers);
+    let events = headers.get(ACCEPT).is_some_and(|kinds| {
+        kinds
+            .as_bytes()
+            .windows(17)
+            .any(|w| w == b"text/event-stream")
+    });
+    if follow || events {
+        let how = (follow, events);
+        return follow::answer(shared, caller, &task, wanted, only, how, &headers);
     }
     let key = AttemptKey {
         task: id,

@@ -23,6 +23,7 @@ mod body;
 pub mod bulk;
 mod conn;
 pub mod dto;
+pub mod edit;
 pub mod events;
 mod follow;
 pub mod graph;
@@ -156,7 +157,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/tasks/retry", post(bulk::retry))
         .route("/v1/tasks/cancel", post(bulk::cancel))
         .route("/v1/tasks/discard", post(bulk::discard))
-        .route("/v1/tasks/{id}", get(tasks::show))
+        .route("/v1/tasks/{id}", get(tasks::show).patch(edit::edit))
         .route("/v1/tasks/{id}/wait", get(tasks::wait))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(tasks::retry))

@@ -278,7 +278,7 @@ fn run_at(asked: &Submit, now: Time) -> Result<Option<Time>, Problem> {
 }
 
 /// A time as the API takes it.
-fn moment(field: &'static str, text: &str) -> Result<Time, Problem> {
+pub(super) fn moment(field: &'static str, text: &str) -> Result<Time, Problem> {
     parse_time(text).ok_or_else(|| {
         let detail = "is not a time with an offset, such as 2026-01-31T09:00:00+01:00";
         Problem::invalid(field, detail)

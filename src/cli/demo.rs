@@ -197,7 +197,7 @@ async fn perform(stage: &mut Stage, id: i64) -> Result<(), Failure> {
     };
     let mut shown = String::new();
     let following = client.follow(id, &wish, |event| {
-        if let Event::Out(bytes) = event {
+        if let Event::Out(bytes, _) = event {
             shown.push_str(&String::from_utf8_lossy(&bytes));
             while let Some((line, rest)) = shown.split_once('\n') {
                 writeln!(io::stdout(), "   | {}", escape(line))?;

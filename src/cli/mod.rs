@@ -16,18 +16,24 @@ use crate::client::target::Target;
 use crate::client::{self, Client};
 
 mod batch;
+mod completions;
 mod demo;
+mod edit;
 mod graph;
 mod jobs;
+mod list;
 mod logs;
+mod page;
 mod process;
 mod queues;
 mod record;
 mod schedules;
+mod several;
 mod status;
 mod submit;
 mod tasks;
 pub mod text;
+pub mod top;
 
 /// A durable task queue, scheduler and supervisor for a Linux host.
 #[derive(Debug, Parser)]
@@ -53,28 +59,32 @@ enum Verb {
     /// Hand in a command to be run
     Submit(Box<submit::Args>),
     /// List tasks, newest first
-    List(tasks::ListArgs),
+    List(list::Args),
     /// Show one task with its attempts, and what it waits for
     Show(graph::ShowArgs),
     /// Print what a task wrote
     Logs(logs::Args),
-    /// Wait until a task is over, and end with its exit code
-    Wait(tasks::IdArgs),
-    /// Cancel a task, or all that a filter selects
+    /// Wait until tasks are over, and end with the exit code of one, or 0 if all succeeded
+    Wait(several::IdsArgs),
+    /// Cancel tasks, or all that a filter selects
     Cancel(record::Meant),
-    /// Run a task again that is over, or all that a filter selects
+    /// Run tasks again that are over, or all that a filter selects
     Retry(record::Meant),
     /// Remove tasks that are over, with all that is known of them but the events
     #[command(visible_alias = "discard")]
     Prune(record::Filter),
+    /// Freeze running tasks; their clocks stand still
+    Pause(several::IdsArgs),
+    /// Let paused tasks go on
+    Resume(several::IdsArgs),
+    /// Change a task that waits: by options, or in your editor
+    Edit(Box<edit::Args>),
+    /// Watch queues and tasks, and act on them
+    Top,
     /// Print what happened, and with --follow what happens
     Events(record::EventsArgs),
     /// Copy the database while it is in use, and check the copy
     Backup(record::BackupArgs),
-    /// Freeze a running task; its clocks stand still
-    Pause(tasks::IdArgs),
-    /// Let a paused task go on
-    Resume(tasks::IdArgs),
     /// Look at queues, and set their limits
     #[command(subcommand)]
     Queue(queues::Verb),
@@ -89,6 +99,8 @@ enum Verb {
     Reload,
     /// Look at the configuration
     Config(process::ConfigArgs),
+    /// Print what completes commands in a shell
+    Completions(completions::Args),
     /// See it work: a daemon of its own, killed and started again
     Demo,
     /// Be the daemon, in the foreground
@@ -153,6 +165,16 @@ fn client_code(error: &client::Error) -> u8 {
 /// What a verb ends with.
 pub(crate) type Outcome = Result<u8, Failure>;
 
+/// Refuses `--json` where there is nothing to say in it.
+pub(crate) fn not_in_json(setting: &Setting, verb: &str) -> Result<(), Failure> {
+    if setting.json {
+        return Err(Failure::Usage(format!(
+            "`{verb}` has no JSON form: leave out --json"
+        )));
+    }
+    Ok(())
+}
+
 /// How a verb was called.
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
@@ -214,22 +236,25 @@ fn hint(error: &clap::Error) {
 fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
     match verb {
         Verb::Submit(args) => online(submit::submit(&args, setting)),
-        Verb::List(args) => online(tasks::list(&args, setting)),
+        Verb::List(args) => online(list::list(&args, setting)),
         Verb::Show(args) => online(graph::show(&args, setting)),
         Verb::Logs(args) => online(logs::logs(&args, setting)),
-        Verb::Wait(args) => online(tasks::wait(&args, setting)),
+        Verb::Wait(args) => online(several::wait(&args, setting)),
         Verb::Cancel(args) => online(record::change(&args, "cancel", setting)),
         Verb::Retry(args) => online(record::change(&args, "retry", setting)),
         Verb::Prune(args) => online(record::bulk(&args, "discard", setting)),
+        Verb::Pause(args) => online(several::change(&args, "pause", setting)),
+        Verb::Resume(args) => online(several::change(&args, "resume", setting)),
+        Verb::Edit(args) => online(edit::edit(&args, setting)),
+        Verb::Top => online(top::top(setting)),
         Verb::Events(args) => online(record::events(&args, setting)),
         Verb::Backup(args) => record::backup(&args, setting),
-        Verb::Pause(args) => online(tasks::change(args.id, "pause", setting)),
-        Verb::Resume(args) => online(tasks::change(args.id, "resume", setting)),
         Verb::Queue(verb) => online(queues::queue(verb, setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Status => online(status::status(setting)),
         Verb::Health => online(status::health(setting)),
         Verb::Reload => online(status::reload(setting)),
+        Verb::Completions(args) => completions::completions(&args, setting),
         Verb::Demo => demo::demo(),
         Verb::Config(args) => process::config(&args, setting),
         Verb::Run(args) => process::run(args),

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use crate::config::{self, Sources, print};
 use crate::{clock, daemon, runner};
 
-use super::{Failure, Outcome, Setting};
+use super::{Failure, Outcome, Setting, not_in_json};
 
 /// Settings of the daemon that the command line may give.
 #[derive(Debug, Args)]
@@ -173,9 +173,13 @@ pub(super) fn config(args: &ConfigArgs, setting: &Setting) -> Outcome {
             }
         }
         ConfigVerb::Show { config } => {
+            not_in_json(setting, "config show")?;
             out.write_all(print::show(&load(config)?).as_bytes())?;
         }
-        ConfigVerb::Default => out.write_all(print::default_text().as_bytes())?,
+        ConfigVerb::Default => {
+            not_in_json(setting, "config default")?;
+            out.write_all(print::default_text().as_bytes())?;
+        }
     }
     Ok(0)
 }

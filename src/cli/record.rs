@@ -14,7 +14,7 @@ use crate::config::{self, Sources};
 use crate::store::backup as store_backup;
 
 use super::text::escape;
-use super::{Failure, Outcome, Setting, complain, graph, tasks};
+use super::{Failure, Outcome, Setting, complain, graph, several, tasks};
 
 /// Most events asked for at once.
 const PAGE: u32 = 1000;
@@ -177,15 +177,15 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// One task, or all that a filter selects.
+/// Some tasks, or all that a filter selects.
 #[derive(Debug, Args)]
 pub(super) struct Meant {
-    /// Number of the task
-    #[arg(value_parser = tasks::number, conflicts_with_all = ["which", "all", "dry_run", "yes"])]
-    id: Option<i64>,
-    /// Also those that wait for it, directly or through others: `cancel` takes all that are not
+    /// Numbers of the tasks
+    #[arg(value_name = "ID", value_parser = tasks::number, conflicts_with_all = ["which", "all", "dry_run", "yes"])]
+    ids: Vec<i64>,
+    /// Also those that wait for them, directly or through others: `cancel` takes all that are not
     /// over, `retry` those that were skipped
-    #[arg(long, requires = "id")]
+    #[arg(long, requires = "ids")]
     dependants: bool,
     #[command(flatten)]
     filter: Filter,
@@ -193,11 +193,17 @@ pub(super) struct Meant {
 
 /// `retry` and `cancel`.
 pub(super) async fn change(args: &Meant, action: &str, setting: &Setting) -> Outcome {
-    match args.id {
-        Some(id) if args.dependants => graph::change(id, action, setting).await,
-        Some(id) => tasks::change(id, action, setting).await,
-        None => bulk(&args.filter, action, setting).await,
+    if args.ids.is_empty() {
+        return bulk(&args.filter, action, setting).await;
     }
+    let one = async |id| {
+        if args.dependants {
+            graph::change(id, action, setting).await
+        } else {
+            tasks::change(id, action, setting).await
+        }
+    };
+    several::each(&args.ids, one).await
 }
 
 /// `prune`, and the others with a filter.

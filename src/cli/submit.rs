@@ -230,8 +230,8 @@ async fn follow(client: &Client, id: i64) -> Result<crate::api::dto::TaskInfo, F
     let mut current = 1;
     let task = client
         .follow(id, &wish, |event| match event {
-            Event::Out(bytes) => out.put(&bytes),
-            Event::Err(bytes) => err.put(&bytes),
+            Event::Out(bytes, _) => out.put(&bytes),
+            Event::Err(bytes, _) => err.put(&bytes),
             Event::Gap(bytes) => {
                 complain(&format!("{bytes} bytes of output are missing here"));
                 Ok(())
@@ -312,14 +312,14 @@ pub(super) fn order(args: &Args) -> Result<Submit, Failure> {
     })
 }
 
-fn utf8(word: OsString, what: &str) -> Result<String, Failure> {
+pub(super) fn utf8(word: OsString, what: &str) -> Result<String, Failure> {
     word.into_string().map_err(|word| {
         let shown = word.display();
         Failure::Usage(format!("{what} is not UTF-8 and cannot be sent: {shown}"))
     })
 }
 
-fn pairs(texts: &[String], flag: &str) -> Result<Pairs, Failure> {
+pub(super) fn pairs(texts: &[String], flag: &str) -> Result<Pairs, Failure> {
     let mut pairs = BTreeMap::new();
     for text in texts {
         let Some((name, value)) = text.split_once('=') else {
@@ -355,7 +355,7 @@ fn input() -> Result<(Option<String>, Option<String>), Failure> {
 }
 
 /// A time with an offset, or one of this host's time zone.
-fn time(flag: &str, text: &str) -> Result<String, Failure> {
+pub(super) fn time(flag: &str, text: &str) -> Result<String, Failure> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time.to_string());
     }

@@ -1,14 +1,15 @@
-//! Verbs about tasks that are there: list, show, wait.
+//! Verbs about one task that is there: show; and what those about several share.
 
 use std::io::{self, Write};
 
 use clap::Args;
 use tokio::signal::ctrl_c;
 
-use crate::api::dto::{AfterInfo, AttemptInfo, Page, TaskInfo};
+use crate::api::dto::{AfterInfo, AttemptInfo, TaskInfo};
 use crate::model::quantity::format_duration;
 
-use super::text::{command, escape, shorten, table};
+use super::page::Users;
+use super::text::{command, escape, table};
 use super::{Failure, Outcome, Setting, complain};
 
 /// A task.
@@ -27,91 +28,6 @@ pub(super) fn number(text: &str) -> Result<i64, String> {
     }
 }
 
-/// Which tasks.
-#[derive(Debug, Args)]
-pub(super) struct ListArgs {
-    /// Only these states, such as queued,running
-    #[arg(long, value_name = "STATES")]
-    state: Option<String>,
-    /// Only this queue
-    #[arg(long)]
-    queue: Option<String>,
-    /// Only names that contain this
-    #[arg(long)]
-    name: Option<String>,
-    /// Only this label
-    #[arg(long, value_name = "NAME=VALUE")]
-    label: Option<String>,
-    /// Only tasks of this user (admins)
-    #[arg(long, value_name = "USER")]
-    owner: Option<String>,
-    /// At most so many
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
-}
-
-/// `list`.
-pub(super) async fn list(args: &ListArgs, setting: &Setting) -> Outcome {
-    let client = setting.client()?;
-    let mut cursor: Option<String> = None;
-    let mut left = args.limit;
-    let mut tasks: Vec<TaskInfo> = Vec::new();
-    let mut damaged = Vec::new();
-    let mut out = io::stdout().lock();
-    while left > 0 {
-        let path = list_path(args, left.min(1000), cursor.as_deref());
-        let answer = client.get(&path).await?;
-        let page: Page = answer.read()?;
-        left = left.saturating_sub(u32::try_from(page.tasks.len()).unwrap_or(u32::MAX));
-        if setting.json {
-            for task in &page.tasks {
-                serde_json::to_writer(&mut out, task).map_err(io::Error::from)?;
-                writeln!(out)?;
-            }
-        } else {
-            tasks.extend(page.tasks);
-        }
-        damaged.extend(page.damaged);
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    if !setting.json {
-        let head = [
-            "ID", "STATE", "QUEUE", "CREATED", "NAME", "COMMAND", "REASON",
-        ];
-        let mut rows = vec![head.map(str::to_owned).to_vec()];
-        rows.extend(tasks.iter().map(row));
-        out.write_all(table(&rows).as_bytes())?;
-        if cursor.is_some() {
-            writeln!(out, "(there are more; see --limit)")?;
-        }
-    }
-    for id in damaged {
-        complain(&format!("task {id} cannot be shown: its row is damaged"));
-    }
-    Ok(0)
-}
-
-fn list_path(args: &ListArgs, limit: u32, cursor: Option<&str>) -> String {
-    let mut path = format!("/v1/tasks?limit={limit}");
-    let parameters = [
-        ("state", args.state.as_deref()),
-        ("queue", args.queue.as_deref()),
-        ("name", args.name.as_deref()),
-        ("label", args.label.as_deref()),
-        ("owner", args.owner.as_deref()),
-        ("cursor", cursor),
-    ];
-    for (name, value) in parameters {
-        if let Some(value) = value {
-            parameter(&mut path, name, value);
-        }
-    }
-    path
-}
-
 /// Appends a parameter to an address that has one already.
 pub(super) fn parameter(path: &mut String, name: &str, value: &str) {
     path.push_str(&format!("&{name}="));
@@ -124,25 +40,8 @@ pub(super) fn parameter(path: &mut String, name: &str, value: &str) {
     }
 }
 
-fn row(task: &TaskInfo) -> Vec<String> {
-    let created = task.created_at.to_string();
-    vec![
-        task.id.to_string(),
-        task.state.clone(),
-        escape(&task.queue),
-        created.get(..19).unwrap_or(&created).replace('T', " "),
-        shorten(&escape(task.name.as_deref().unwrap_or("-")), 24),
-        shorten(&command(&task.run.command), 48),
-        match (&task.reason, &task.outcome) {
-            (Some(_), _) => shorten(&escape(&said(task)), 64),
-            (None, Some(outcome)) => shorten(&escape(&outcome.message), 48),
-            (None, None) => String::new(),
-        },
-    ]
-}
-
 /// What a task waits for or does, with what it says of itself.
-fn said(task: &TaskInfo) -> String {
+pub(super) fn said(task: &TaskInfo) -> String {
     let progress = task.progress.map(|percent| format!("{percent} %"));
     let parts = [task.reason.clone(), progress, task.status.clone()];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
@@ -217,7 +116,7 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
             (task.priority != 0).then(|| task.priority.to_string()),
         ),
         ("labels", (!labels.is_empty()).then(|| labels.join(" "))),
-        ("owner", Some(format!("uid {}", task.owner))),
+        ("owner", Some(owner(task.owner))),
         ("user", run.user.clone()),
         ("cwd", run.cwd.clone()),
         ("key", task.key.clone()),
@@ -248,6 +147,15 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
             Some(format!("{} of {} failed", run.tries, run.max_attempts)),
         ),
     ]
+}
+
+/// A user by name and number.
+fn owner(uid: u32) -> String {
+    let number = format!("uid {uid}");
+    match Users::default().name(uid) {
+        name if name == uid.to_string() => number,
+        name => format!("{name} ({number})"),
+    }
 }
 
 /// What it was told to wait for; the first few.
@@ -310,13 +218,6 @@ fn attempt_table(attempts: &[AttemptInfo]) -> String {
     table(&rows)
 }
 
-/// `wait`.
-pub(super) async fn wait(args: &IdArgs, setting: &Setting) -> Outcome {
-    let client = setting.client()?;
-    let task = patiently(args.id, async { Ok(client.wait(args.id).await?) }).await?;
-    finish(&task, setting, io::stdout().lock())
-}
-
 /// Waits for a task's end; on Ctrl-C says that the task does not end with us.
 pub(super) async fn patiently(
     id: i64,
@@ -358,7 +259,7 @@ fn own_code(task: &TaskInfo) -> u8 {
         .unwrap_or(1)
 }
 
-/// `pause`, `resume`, and those that have to do with this task alone.
+/// `cancel`, `retry`, `pause` and `resume` of one task.
 pub(super) async fn change(id: i64, verb: &str, setting: &Setting) -> Outcome {
     let path = format!("/v1/tasks/{id}/{verb}");
     let answer = setting.client()?.post(&path).await?;

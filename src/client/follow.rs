@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::api::dto::TaskInfo;
+use crate::api::number::Stamp;
 use crate::clock;
 
 use super::sse::Blocks;
@@ -26,10 +27,10 @@ pub(super) const SILENCE: Duration = Duration::from_secs(40);
 pub enum Event {
     /// An attempt's output begins, or goes on.
     Attempt(u32),
-    /// Bytes on standard output.
-    Out(Vec<u8>),
-    /// Bytes on standard error.
-    Err(Vec<u8>),
+    /// Bytes on standard output, and when they were read.
+    Out(Vec<u8>, Stamp),
+    /// Bytes on standard error, and when they were read.
+    Err(Vec<u8>, Stamp),
     /// Bytes are missing here.
     Gap(u64),
 }
@@ -43,11 +44,13 @@ pub struct Wish {
     pub stream: Option<&'static str>,
     /// From the first attempt on, instead of the latest.
     pub from_first: bool,
+    /// Only what is there already.
+    pub kept: bool,
 }
 
 impl Client {
     /// Hands on output as it is written, each byte once, until the task is
-    /// over.
+    /// over; or what is there already, if that is the wish.
     ///
     /// # Errors
     /// No good answer, the daemon stays away, or `each` failed.
@@ -57,7 +60,7 @@ impl Client {
         wish: &Wish,
         mut each: impl FnMut(Event) -> io::Result<()>,
     ) -> Result<TaskInfo, Error> {
-        let mut path = format!("/v1/tasks/{id}/log?follow=true");
+        let mut path = format!("/v1/tasks/{id}/log?follow={}", !wish.kept);
         if let Some(number) = wish.attempt {
             path.push_str(&format!("&attempt={number}"));
         }
@@ -144,6 +147,7 @@ struct Reader {
 #[derive(Deserialize)]
 struct Output {
     stream: String,
+    at: Stamp,
     base64: String,
 }
 
@@ -182,8 +186,8 @@ fn read(kind: &str, data: &str) -> Option<Heard> {
             let output: Output = serde_json::from_str(data).ok()?;
             let bytes = BASE64_STANDARD.decode(&output.base64).ok()?;
             let event = match output.stream.as_str() {
-                "stderr" => Event::Err(bytes),
-                _ => Event::Out(bytes),
+                "stderr" => Event::Err(bytes, output.at),
+                _ => Event::Out(bytes, output.at),
             };
             Some(Heard::Event(event))
         }
@@ -204,7 +208,7 @@ mod tests {
     #[test]
     fn events_come_out_whole_whatever_the_pieces() {
         let text = "id: 1.0\nevent: attempt\ndata: {\"number\":1}\n\n: \n\n\
-                    id: 1.20\nevent: output\ndata: {\"stream\":\"stderr\",\"base64\":\"YQ==\"}\n\n\
+                    id: 1.20\nevent: output\ndata: {\"stream\":\"stderr\",\"at\":\"1970-01-01T00:00:00Z\",\"base64\":\"YQ==\"}\n\n\
                     id: 1.40\nevent: gap\ndata: {\"dropped\":7}\n\nevent: new\ndata: {}\n\n";
         for size in 1..text.len() {
             let mut reader = Reader::default();
@@ -218,7 +222,11 @@ mod tests {
                     }
                 }
             }
-            assert_eq!(seen, ["Attempt(1)", "Err([97])", "Gap(7)"], "{size}");
+            assert_eq!(
+                seen,
+                ["Attempt(1)", "Err([97], Stamp(Time(0)))", "Gap(7)"],
+                "{size}"
+            );
             assert_eq!(reader.last.as_deref(), Some("1.40"));
         }
     }

@@ -23,7 +23,6 @@ use super::effect::Effect;
 use super::handle::Handle;
 use super::options::Options;
 use super::retention;
-use super::snapshot::{Phase, Snapshot};
 use super::{Engine, reader};
 
 /// Most commands of one turn: bounds how long an answer can wait for others'.
@@ -77,7 +76,7 @@ pub fn start(
     engine.retain(settings.retention);
     let mut held = Held::new(settings.disk, most);
     held.recover(&mut engine)?;
-    let (publish, snapshot) = watch::channel(engine.snapshot().clone());
+    let snapshot = engine.watch();
     let queries = reader::start(Sqlite::open_reader(dir)?, snapshot.clone())?;
     // Nothing is ever sent: that the sender is gone says that the engine is.
     let (living, alive) = watch::channel(());
@@ -85,7 +84,7 @@ pub fn start(
         .name("engine".to_owned())
         .spawn(move || {
             let _living = living;
-            turn_until_over(engine, &inbox, &effects, &publish, held)
+            turn_until_over(engine, &inbox, &effects, held)
         })
         .map_err(|source| store::Error::File {
             act: "start a thread over",
@@ -104,7 +103,6 @@ fn turn_until_over(
     mut engine: Engine<Sqlite>,
     inbox: &Receiver<Command>,
     outbox: &SyncSender<Vec<Effect>>,
-    publish: &watch::Sender<Snapshot>,
     mut held: Held,
 ) -> Result<(), store::Error> {
     let mut next = Some(clock::now());
@@ -121,21 +119,13 @@ fn turn_until_over(
         let batch = match held.let_through(batch, &mut engine)? {
             Passed::Turn(batch) => batch,
             Passed::Nothing => {
-                publish.send_replace(engine.snapshot().clone());
+                engine.tell();
                 next = Some(clock::now().after(NAP));
                 continue;
             }
             Passed::End => return Ok(()),
         };
-        let result = engine.turn(batch, clock::now());
-        publish.send_replace(engine.snapshot().clone());
-        let turned = match result {
-            Ok(turned) => turned,
-            Err(error) => {
-                publish.send_modify(|snapshot| snapshot.phase = Phase::Failed);
-                return Err(error);
-            }
-        };
+        let turned = engine.turn(batch, clock::now())?;
         next = turned.next;
         kept.extend(turned.effects);
         if !kept.is_empty() {

@@ -41,6 +41,7 @@ impl<S: Store> Engine<S> {
             Command::Resume { caller, id, reply } => {
                 self.ask(caller, id, (Kind::ResumeAsked, Event::Resume), reply, now)
             }
+            Command::Edit(ask) => self.edit(ask, now),
             Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Queue(ask) => self.about_queue(ask),
             Command::Ping { reply } => {

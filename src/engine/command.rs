@@ -20,6 +20,7 @@ use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
 use crate::store::disk::Shortage;
 
+use super::edit;
 use super::graph::Ask;
 use super::options::Options;
 use super::signs::Sign;
@@ -215,7 +216,7 @@ pub struct Submitted {
 pub struct View {
     /// The task.
     pub task: Task,
-    /// Its attempts, first to last.
+    /// Its attempts, first to last; in listings only a live one.
     pub attempts: Vec<Attempt>,
     /// What it was told to wait for; not in listings.
     pub after: Vec<Link>,
@@ -225,6 +226,15 @@ pub struct View {
     pub reason: Option<Reason>,
     /// What its live attempt says of itself.
     pub sign: Option<Sign>,
+}
+
+impl View {
+    /// Its live attempt.
+    #[must_use]
+    pub fn live(&self) -> Option<&Attempt> {
+        let last = self.attempts.last();
+        last.filter(|attempt| attempt.outcome.is_none() && self.task.state.is_live())
+    }
 }
 
 /// A runner as it introduces itself.
@@ -313,6 +323,8 @@ pub enum Command {
         /// The task afterwards.
         reply: Reply<Task>,
     },
+    /// Change a task that waits.
+    Edit(edit::Ask),
     /// Answer when a task is over.
     Wait {
         /// Who asks.
@@ -387,44 +399,4 @@ pub enum Command {
         /// Sent when everything before it is committed.
         reply: Reply<()>,
     },
-}
-
-impl Command {
-    /// Answers without carrying anything out, where nothing may be written.
-    /// Hands a report back, which must not get lost.
-    pub(super) fn refuse(self, shortage: Shortage, now: Time) -> Option<Self> {
-        let full = Error::DiskFull(shortage.into());
-        match self {
-            Self::Submit { reply, .. } => drop(reply.send(Err(full))),
-            Self::Cancel { reply, .. }
-            | Self::Retry { reply, .. }
-            | Self::Pause { reply, .. }
-            | Self::Resume { reply, .. } => drop(reply.send(Err(full))),
-            Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(full))),
-            Self::Schedule(
-                schedules::Ask::Add { reply, .. } | schedules::Ask::Change { reply, .. },
-            ) => {
-                drop(reply.send(Err(full)));
-            }
-            Self::Graph(Ask::Cancel { reply, .. } | Ask::Retry { reply, .. }) => {
-                drop(reply.send(Err(full)));
-            }
-            Self::Queue(queues::Ask { reply, .. }) => drop(reply.send(Err(full))),
-            // Asked for again by whoever waits; and it shows that all is well
-            // but the disk.
-            Self::Wait { reply, .. } => drop(reply.send(Err(Error::Stopping))),
-            Self::Ping { reply } => drop(reply.send(Ok(now))),
-            Self::Shutdown { reply } => drop(reply.send(Ok(()))),
-            report @ (Self::Configure(_)
-            | Self::Record(record::Ask::Retain(_) | record::Ask::WithOutput { .. })
-            | Self::RunnerUp(_)
-            | Self::RunnerDown
-            | Self::ClockLead { .. }
-            | Self::Notified { .. }
-            | Self::Dialled { .. }
-            | Self::Started { .. }
-            | Self::Ended { .. }) => return Some(report),
-        }
-        None
-    }
 }

@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 use crate::clock;
 use crate::model::check::Invalid;
 use crate::model::depend;
+use crate::model::edit::Edit;
 use crate::model::event::{Entries, Wanted};
 use crate::model::filter::{Filter, Selection};
 use crate::model::id::TaskId;
@@ -20,6 +21,7 @@ use crate::model::time::Time;
 
 use super::bulk::{Action, Count, Order};
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
+use super::edit;
 use super::graph::{Affected, Ask};
 use super::picture::Picture;
 use super::reader::{Listed, Query, ScheduleView};
@@ -125,6 +127,23 @@ impl Handle {
     pub async fn resume(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
         self.ask(|reply| Command::Resume { caller, id, reply })
             .await
+    }
+
+    /// Changes what was asked of a task that waits.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn edit(&self, caller: Caller, id: TaskId, edit: Edit) -> Result<Task, Error> {
+        let edit = Box::new(edit);
+        self.ask(|reply| {
+            Command::Edit(edit::Ask {
+                caller,
+                id,
+                edit,
+                reply,
+            })
+        })
+        .await
     }
 
     /// Waits until a task is over.

@@ -14,6 +14,7 @@ pub mod bulk;
 pub mod clocks;
 pub mod command;
 mod damage;
+pub mod edit;
 pub mod effect;
 pub mod graph;
 pub mod handle;
@@ -25,6 +26,7 @@ pub mod queues;
 mod quota;
 pub mod reader;
 pub mod record;
+mod refuse;
 pub mod retention;
 mod runner;
 pub mod schedules;
@@ -34,6 +36,8 @@ mod unique;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use crate::model::admit::Served;
 use crate::model::attempt::AttemptKey;
@@ -100,6 +104,7 @@ pub struct Engine<S> {
     /// The next nominal time of all schedules.
     next_tick: Option<Time>,
     snapshot: Snapshot,
+    told: watch::Sender<Snapshot>,
 }
 
 impl<S: Store> Engine<S> {
@@ -128,6 +133,7 @@ impl<S: Store> Engine<S> {
             submits: Submits::default(),
             next_tick: None,
             snapshot: Snapshot::default(),
+            told: watch::Sender::default(),
         }
     }
 
@@ -166,13 +172,15 @@ impl<S: Store> Engine<S> {
             Ok(()) => {
                 self.snapshot.commits += 1;
                 self.snapshot.commands += u64::try_from(count).unwrap_or(u64::MAX);
+                // First, so that whoever has an answer finds it in the figures.
+                self.publish(now);
                 answers.into_iter().for_each(Answer::send);
                 news.iter().for_each(News::log);
-                self.publish(now);
             }
             Err(_) => {
-                answers.into_iter().for_each(Answer::send_unknown);
                 self.snapshot.phase = Phase::Failed;
+                self.tell();
+                answers.into_iter().for_each(Answer::send_unknown);
             }
         }
         result.map(|()| std::mem::take(&mut self.turned))
@@ -182,12 +190,6 @@ impl<S: Store> Engine<S> {
     /// has not.
     pub const fn disk(&mut self, shortage: Option<Shortage>) {
         self.shortage = shortage;
-    }
-
-    /// Figures as of the last turn.
-    #[must_use]
-    pub const fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
     }
 
     /// The store, for tests that look behind the engine's back.
@@ -365,20 +367,6 @@ impl<S: Store> Engine<S> {
             spec: Arc::clone(&task.spec),
             stdin,
         })))
-    }
-
-    fn publish(&mut self, now: Time) {
-        self.snapshot.counts = self.store.tally();
-        self.snapshot.last_event = self.store.last_event();
-        self.snapshot.shortage = self.shortage;
-        let live = State::ALL.into_iter().filter(|state| state.is_live());
-        let used: u64 = live.map(|state| self.snapshot.count(state)).sum();
-        self.snapshot.used = u32::try_from(used).unwrap_or(u32::MAX);
-        self.snapshot.slots = self.options.slots;
-        self.snapshot.queue_concurrency = self.options.queue_concurrency;
-        self.snapshot.user_running = self.options.user_running;
-        self.snapshot.runner.clone_from(&self.runner);
-        self.snapshot.turned = now;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reads for the rooms above, on a thread and a read-only connection of their
 //! own, so that a long listing never holds up a commit.
 
+use std::collections::HashMap;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use tokio::sync::watch;
@@ -225,13 +226,18 @@ impl Reader {
     fn list(&mut self, filter: &Filter) -> Result<Listed, Error> {
         let page = self.store.page(filter).map_err(storage)?;
         let crowd = self.store.crowd(&page.tasks).map_err(storage)?;
+        let mut live = HashMap::new();
+        if page.tasks.iter().any(|task| task.state.is_live()) {
+            let attempts = self.store.live().map_err(storage)?;
+            live.extend(attempts.into_iter().map(|attempt| (attempt.key, attempt)));
+        }
         let mut views = Vec::with_capacity(page.tasks.len());
         for task in page.tasks {
             views.push(View {
                 reason: self.why(&task, &crowd)?,
                 sign: sign(&task, &self.snapshot.borrow()),
+                attempts: live.remove(&task.attempt_key()).into_iter().collect(),
                 task,
-                attempts: Vec::new(),
                 after: Vec::new(),
                 dependants: 0,
             });

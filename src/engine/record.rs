@@ -59,6 +59,7 @@ pub(super) fn facts(task: &Task, kind: Kind) -> Option<String> {
         | Kind::RetryAsked
         | Kind::PauseAsked
         | Kind::ResumeAsked
+        | Kind::Edited
         | Kind::TickLeftOut => (false, false),
     };
     let mut facts = Map::new();

@@ -3,10 +3,14 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::model::task::State;
 use crate::model::time::Time;
+use crate::store::Store;
 use crate::store::disk::Shortage;
 
+use super::Engine;
 use super::command::RunnerUp;
 use super::signs::Signs;
 
@@ -63,5 +67,40 @@ impl Snapshot {
             .iter()
             .position(|other| *other == state)
             .map_or(0, |index| self.counts[index])
+    }
+}
+
+impl<S: Store> Engine<S> {
+    /// Figures as of the last turn.
+    #[must_use]
+    pub const fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// A receiver that wakes when the figures change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Snapshot> {
+        self.told.subscribe()
+    }
+
+    /// Brings the figures up to date, and tells them.
+    pub(super) fn publish(&mut self, now: Time) {
+        self.snapshot.counts = self.store.tally();
+        self.snapshot.last_event = self.store.last_event();
+        self.snapshot.shortage = self.shortage;
+        let live = State::ALL.into_iter().filter(|state| state.is_live());
+        let used: u64 = live.map(|state| self.snapshot.count(state)).sum();
+        self.snapshot.used = u32::try_from(used).unwrap_or(u32::MAX);
+        self.snapshot.slots = self.options.slots;
+        self.snapshot.queue_concurrency = self.options.queue_concurrency;
+        self.snapshot.user_running = self.options.user_running;
+        self.snapshot.runner.clone_from(&self.runner);
+        self.snapshot.turned = now;
+        self.tell();
+    }
+
+    /// Tells the figures as they are.
+    pub(super) fn tell(&self) {
+        self.told.send_replace(self.snapshot.clone());
     }
 }

@@ -22,19 +22,22 @@ pub enum Kind {
     PauseAsked,
     /// Someone asked for the end of a pause.
     ResumeAsked,
+    /// Someone changed what was asked, before it ran.
+    Edited,
     /// A schedule made no task, since this one was not over.
     TickLeftOut,
 }
 
 impl Kind {
     /// Kinds that are no states.
-    const OTHERS: [Self; 7] = [
+    const OTHERS: [Self; 8] = [
         Self::Submitted,
         Self::CancelAsked,
         Self::RetryAsked,
         Self::Removed,
         Self::PauseAsked,
         Self::ResumeAsked,
+        Self::Edited,
         Self::TickLeftOut,
     ];
 
@@ -55,6 +58,7 @@ impl Kind {
             Self::Removed => "removed",
             Self::PauseAsked => "pause_asked",
             Self::ResumeAsked => "resume_asked",
+            Self::Edited => "edited",
             Self::TickLeftOut => "tick_left_out",
         }
     }

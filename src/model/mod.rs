@@ -13,6 +13,7 @@ pub mod capture;
 pub mod check;
 pub mod depend;
 mod draw;
+pub mod edit;
 pub mod event;
 pub mod filter;
 pub mod id;

@@ -10,6 +10,7 @@ pub mod ballast;
 mod books;
 pub mod clocks;
 pub mod disk;
+pub mod edit;
 pub mod graph;
 mod list;
 pub mod lock;
@@ -109,7 +110,7 @@ pub struct KeyHolder {
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
 pub trait Store:
-    clocks::Clocks + graph::Graph + queues::Queues + record::Record + schedules::Schedules
+    clocks::Clocks + edit::Edits + graph::Graph + queues::Queues + record::Record + schedules::Schedules
 {
     /// Opens a transaction.
     ///

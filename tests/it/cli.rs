@@ -16,7 +16,7 @@ fn program() -> Command {
     command
 }
 
-fn at(bed: &Bed, args: &[&str]) -> Output {
+pub(crate) fn at(bed: &Bed, args: &[&str]) -> Output {
     let host = format!("unix:{}", bed.socket().display());
     program()
         .env("TASKDAEMON_HOST", host)
@@ -25,7 +25,7 @@ fn at(bed: &Bed, args: &[&str]) -> Output {
         .expect("run")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

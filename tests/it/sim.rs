@@ -16,6 +16,7 @@ use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use taskdaemon::engine::bulk::{Action, Count, Order};
 use taskdaemon::engine::command::{Abilities, Caller, Command, Error, RunnerUp, Submitted};
+use taskdaemon::engine::edit;
 use taskdaemon::engine::effect::{Effect, Verdict};
 use taskdaemon::engine::graph::{Affected, Ask};
 use taskdaemon::engine::options::Options;
@@ -25,6 +26,7 @@ use taskdaemon::engine::{Engine, Turned, record, retention};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
 use taskdaemon::model::bound::{Age, Bound};
 use taskdaemon::model::depend::Link;
+use taskdaemon::model::edit::Edit;
 use taskdaemon::model::event::Wanted;
 use taskdaemon::model::filter::{Filter, Selection};
 use taskdaemon::model::id::TaskId;
@@ -365,20 +367,12 @@ impl World {
         let mut commands = Vec::new();
         for _ in 0..self.below(4) {
             match self.below(13) {
+                12 => commands.push(self.edit(answers)),
                 0..=3 => commands.push(self.submit(answers)),
                 8 | 9 => commands.push(self.submit_graph(answers)),
                 10 => commands.push(self.tree(answers)),
+                4 => commands.push(self.cancel(answers)),
                 11 => commands.push(self.change_queue(answers)),
-                4 => {
-                    let (reply, answer) = oneshot::channel();
-                    let id = self.some_task();
-                    answers.push(Asked::Other(answer));
-                    commands.push(Command::Cancel {
-                        caller: CALLER,
-                        id,
-                        reply,
-                    });
-                }
                 5 if self.chance(4) => commands.push(self.bulk(answers)),
                 5 => {
                     let (reply, answer) = oneshot::channel();
@@ -433,6 +427,38 @@ impl World {
             commands.extend(self.reports());
         }
         commands
+    }
+
+    fn cancel(&mut self, answers: &mut Vec<Asked>) -> Command {
+        let (reply, answer) = oneshot::channel();
+        answers.push(Asked::Other(answer));
+        Command::Cancel {
+            caller: CALLER,
+            id: self.some_task(),
+            reply,
+        }
+    }
+
+    fn edit(&mut self, answers: &mut Vec<Asked>) -> Command {
+        let (reply, answer) = oneshot::channel();
+        let mut edit = Edit {
+            priority: Some(i32::try_from(self.below(3)).expect("small")),
+            ..Edit::default()
+        };
+        if self.chance(2) {
+            edit.queue = Some(format!("q{}", self.below(3)));
+        }
+        if self.chance(2) {
+            let later = Duration::from_millis(self.below(9_000).into());
+            edit.run_at = Some(self.chance(2).then(|| self.now.after(later)));
+        }
+        answers.push(Asked::Other(answer));
+        Command::Edit(edit::Ask {
+            caller: CALLER,
+            id: self.some_task(),
+            edit: Box::new(edit),
+            reply,
+        })
     }
 
     /// A change by filter; nothing is discarded where nothing may be removed.
@@ -787,6 +813,18 @@ fn last_state(store: &mut Sqlite, id: TaskId) -> Option<State> {
     states.find_map(|entry| State::from_word(&entry.kind))
 }
 
+/// The books by queue say what is there.
+fn booked(store: &mut Sqlite, all: &[Task]) {
+    for queue in store.queues().expect("read") {
+        for state in State::ALL {
+            let there = |task: &&Task| task.queue == queue.name && task.state == state;
+            let there = u64::try_from(all.iter().filter(there).count()).expect("small");
+            let booked = store.count_of_queue(queue.id, state);
+            assert_eq!(booked, there, "queue {}, {state}", queue.name);
+        }
+    }
+}
+
 /// Everything acknowledged is there, attempts have no gaps, nothing waits
 /// without a reason, and no more runs than may.
 fn check(world: &mut World, engine: &mut Engine<Sqlite>) {
@@ -857,6 +895,7 @@ fn check(world: &mut World, engine: &mut Engine<Sqlite>) {
         }
     }
     assert_eq!(store.tally(), tally, "the tally is what is there");
+    booked(store, &all);
     grows(world, store);
     check_limits(world, &all);
     check_groups(world, &all, &crowd.shut);
@@ -983,6 +1022,22 @@ fn stay(runner: &mut Runner) {
     }
 }
 
+fn retention_keeps_its_bounds(world: &mut World, engine: &mut Engine<Sqlite>) {
+    for _ in 0..20 {
+        world.now = world.now.after(Duration::from_secs(61));
+        drop(engine.turn(Vec::new(), world.now).expect("turn"));
+    }
+    let over: u64 = engine.store().tally().iter().sum();
+    assert!(over <= 12, "retention leaves {over}");
+    let page = engine.store().events(&Wanted::default()).expect("read");
+    assert!(
+        page.last - page.oldest < 200,
+        "{} to {}",
+        page.oldest,
+        page.last
+    );
+}
+
 /// Left alone with a runner, everything comes to an end.
 fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
     stay(&mut world.runner);
@@ -1034,19 +1089,7 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
         })
         .expect("read");
     if world.removable {
-        for _ in 0..20 {
-            world.now = world.now.after(Duration::from_secs(61));
-            drop(engine.turn(Vec::new(), world.now).expect("turn"));
-        }
-        let over: u64 = engine.store().tally().iter().sum();
-        assert!(over <= 12, "retention leaves {over}");
-        let page = engine.store().events(&Wanted::default()).expect("read");
-        assert!(
-            page.last - page.oldest < 200,
-            "{} to {}",
-            page.oldest,
-            page.last
-        );
+        retention_keeps_its_bounds(world, engine);
     }
     let open: Vec<_> = all
         .iter()

@@ -1,0 +1,41 @@
+//! `completions`: what a shell needs to complete this program's commands.
+
+use std::io::{self, Write};
+
+use clap::{Args as ClapArgs, CommandFactory as _, ValueEnum};
+use clap_complete::{Generator, Shell};
+
+use super::{Cli, Outcome, Setting, not_in_json};
+
+/// For which shell.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The shell
+    shell: Known,
+}
+
+/// Shells that the package has a place for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Known {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// `completions`.
+pub(super) fn completions(args: &Args, setting: &Setting) -> Outcome {
+    not_in_json(setting, "completions")?;
+    let shell = match args.shell {
+        Known::Bash => Shell::Bash,
+        Known::Zsh => Shell::Zsh,
+        Known::Fish => Shell::Fish,
+    };
+    let mut command = Cli::command();
+    command.set_bin_name("taskdaemon");
+    command.build();
+    // Into memory first: a reader that goes away is an error and no panic.
+    let mut script = Vec::new();
+    shell.generate(&command, &mut script);
+    io::stdout().lock().write_all(&script)?;
+    Ok(0)
+}

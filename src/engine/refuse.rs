@@ -1,0 +1,49 @@
+//! What each command is answered while nothing may be written.
+
+use crate::model::time::Time;
+use crate::store::disk::Shortage;
+
+use super::command::{Command, Error};
+use super::graph::Ask;
+use super::{queues, record, schedules};
+
+impl Command {
+    /// Answers without carrying anything out, where nothing may be written.
+    /// Hands a report back, which must not get lost.
+    pub(super) fn refuse(self, shortage: Shortage, now: Time) -> Option<Self> {
+        let full = Error::DiskFull(shortage.into());
+        match self {
+            Self::Submit { reply, .. } => drop(reply.send(Err(full))),
+            Self::Cancel { reply, .. }
+            | Self::Retry { reply, .. }
+            | Self::Pause { reply, .. }
+            | Self::Resume { reply, .. } => drop(reply.send(Err(full))),
+            Self::Edit(ask) => drop(ask.reply.send(Err(full))),
+            Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(full))),
+            Self::Schedule(
+                schedules::Ask::Add { reply, .. } | schedules::Ask::Change { reply, .. },
+            ) => {
+                drop(reply.send(Err(full)));
+            }
+            Self::Graph(Ask::Cancel { reply, .. } | Ask::Retry { reply, .. }) => {
+                drop(reply.send(Err(full)));
+            }
+            Self::Queue(queues::Ask { reply, .. }) => drop(reply.send(Err(full))),
+            // Asked for again by whoever waits; and it shows that all is well
+            // but the disk.
+            Self::Wait { reply, .. } => drop(reply.send(Err(Error::Stopping))),
+            Self::Ping { reply } => drop(reply.send(Ok(now))),
+            Self::Shutdown { reply } => drop(reply.send(Ok(()))),
+            report @ (Self::Configure(_)
+            | Self::Record(record::Ask::Retain(_) | record::Ask::WithOutput { .. })
+            | Self::RunnerUp(_)
+            | Self::RunnerDown
+            | Self::ClockLead { .. }
+            | Self::Notified { .. }
+            | Self::Dialled { .. }
+            | Self::Started { .. }
+            | Self::Ended { .. }) => return Some(report),
+        }
+        None
+    }
+}
