@@ -24,6 +24,7 @@ use crate::api::problem::Wire;
 use crate::clock;
 
 pub mod follow;
+pub mod https;
 pub mod target;
 
 use target::Target;

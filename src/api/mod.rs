@@ -24,6 +24,7 @@ mod conn;
 pub mod dto;
 mod follow;
 mod head;
+pub mod hooks;
 mod json;
 mod log;
 mod notice;
@@ -163,6 +164,10 @@ fn router(shared: Arc<Shared>) -> Router {
         )
         .route("/v1/schedules/{schedule}/next", get(schedules::next))
         .route("/v1/schedules/{schedule}/{verb}", post(schedules::change))
+        .route(
+            "/v1/queues/{queue}/hooks",
+            get(hooks::show).put(hooks::replace),
+        )
         .route("/v1/status", get(admin::status))
         .route("/v1/reload", post(admin::reload))
         .route("/live", get(admin::live))

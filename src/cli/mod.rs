@@ -15,7 +15,9 @@ use clap::{Parser, Subcommand};
 use crate::client::target::Target;
 use crate::client::{self, Client};
 
+mod deliver;
 mod demo;
+mod hooks;
 mod logs;
 mod process;
 mod schedules;
@@ -76,6 +78,9 @@ enum Verb {
     Config(process::ConfigArgs),
     /// See it work: a daemon of its own, killed and started again
     Demo,
+    /// Send the request on standard input: what a webhook's task runs
+    #[command(hide = true)]
+    Deliver,
     /// Be the daemon, in the foreground
     Run(process::RunArgs),
     /// Be the runner, the process that owns the tasks' processes
@@ -212,6 +217,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Health => online(status::health(setting)),
         Verb::Reload => online(status::reload(setting)),
         Verb::Demo => demo::demo(),
+        Verb::Deliver => online(deliver::deliver()),
         Verb::Config(args) => process::config(&args, setting),
         Verb::Run(args) => process::run(args),
         Verb::Runner(args) => process::runner(args),

@@ -20,6 +20,7 @@ use super::clocks::STEP;
 use super::command::Command;
 use super::effect::Effect;
 use super::handle::Handle;
+use super::hooks::Hooks;
 use super::options::Options;
 use super::snapshot::{Phase, Snapshot};
 use super::{Engine, reader};
@@ -55,12 +56,14 @@ pub fn start(
     store: Sqlite,
     dir: &Path,
     options: Options,
+    hooks: Hooks,
     boot: String,
 ) -> Result<Running, store::Error> {
     let (commands, inbox) =
         mpsc::sync_channel(usize::try_from(options.commands).unwrap_or(usize::MAX));
     let (effects, outbox) = mpsc::sync_channel(EFFECTS);
     let mut engine = Engine::new(store, options, boot);
+    engine.set_hooks(hooks);
     engine.recover(clock::now())?;
     let (publish, snapshot) = watch::channel(engine.snapshot().clone());
     let queries = reader::start(Sqlite::open_reader(dir)?, snapshot.clone())?;

@@ -1,5 +1,6 @@
 //! Answers held back until the commit that makes them true.
 
+use crate::model::hook::Hook;
 use crate::model::task::Task;
 use crate::model::time::Time;
 
@@ -17,6 +18,8 @@ pub(super) enum Answer {
     View(Reply<View>, Result<Box<View>, Error>),
     /// To whoever asked about a schedule.
     Schedule(Reply<Changed>, Result<Box<Changed>, Error>),
+    /// To whoever changed hooks.
+    Hooks(Reply<Vec<Hook>>, Vec<Hook>),
     /// To a ping.
     Pong(Reply<Time>, Time),
     /// To a shutdown.
@@ -31,6 +34,7 @@ impl Answer {
             Self::Task(reply, result) => drop(reply.send(result.map(|task| *task))),
             Self::View(reply, result) => drop(reply.send(result.map(|view| *view))),
             Self::Schedule(reply, result) => drop(reply.send(result.map(|changed| *changed))),
+            Self::Hooks(reply, hooks) => drop(reply.send(Ok(hooks))),
             Self::Pong(reply, at) => drop(reply.send(Ok(at))),
             Self::Done(reply) => drop(reply.send(Ok(()))),
         }
@@ -44,6 +48,7 @@ impl Answer {
             // Nothing was asked to change, so nothing is unknown: ask again.
             Self::View(reply, _) => drop(reply.send(Err(Error::Stopping))),
             Self::Schedule(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Hooks(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Pong(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Done(reply) => drop(reply.send(Err(Error::Unknown))),
         }

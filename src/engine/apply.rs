@@ -34,13 +34,15 @@ impl<S: Store> Engine<S> {
                 self.ask(caller, id, (Kind::ResumeAsked, Event::Resume), reply, now)
             }
             Command::Wait { caller, id, reply } => self.wait(caller, id, reply),
+            Command::Hook(ask) => self.about_hooks(ask),
             Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Ping { reply } => {
                 self.answers.push(Answer::Pong(reply, now));
                 Ok(())
             }
-            Command::Configure(options) => {
+            Command::Configure { options, hooks } => {
                 self.options = options;
+                self.set_hooks(hooks);
                 self.hungry = true;
                 Ok(())
             }

@@ -14,6 +14,7 @@ use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
 
+use super::hooks::{self, Hooks};
 use super::options::Options;
 use super::schedules;
 use super::signs::Sign;
@@ -219,6 +220,8 @@ pub enum Command {
         /// The task when it is over.
         reply: Reply<View>,
     },
+    /// Give a queue other hooks.
+    Hook(hooks::Ask),
     /// Make or change a schedule.
     Schedule(schedules::Ask),
     /// Answer at the end of this turn: shows that the engine makes progress.
@@ -226,8 +229,13 @@ pub enum Command {
         /// When the engine's turn began.
         reply: Reply<Time>,
     },
-    /// New limits, from a reload.
-    Configure(Options),
+    /// New settings, from a reload.
+    Configure {
+        /// The engine's own.
+        options: Options,
+        /// What follows a task's end.
+        hooks: Hooks,
+    },
     /// How far the wall clock is ahead of the time since boot: at the start,
     /// and whenever it was set.
     ClockLead {

@@ -7,8 +7,9 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock;
-use crate::model::check::Invalid;
+use crate::model::check::{self, Invalid};
 use crate::model::filter::Filter;
+use crate::model::hook::Hook;
 use crate::model::id::TaskId;
 use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
 use crate::model::spec::NewTask;
@@ -16,6 +17,7 @@ use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
+use super::hooks;
 use super::reader::{Query, ScheduleView};
 use super::schedules::{self, Called, Changed};
 use super::snapshot::Snapshot;
@@ -183,6 +185,39 @@ impl Handle {
     /// See [`Error`].
     pub async fn schedules(&self, shown: Shown) -> Result<Vec<Schedule>, Error> {
         self.read(|reply| Query::Schedules { shown, reply }).await
+    }
+
+    /// Gives a queue other hooks.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn set_queue_hooks(
+        &self,
+        queue: String,
+        hooks: Vec<Hook>,
+    ) -> Result<Vec<Hook>, Error> {
+        let invalid = |invalid| Error::Invalid {
+            index: None,
+            invalid,
+        };
+        check::queue_name(&queue).map_err(invalid)?;
+        check::hooks(&hooks).map_err(invalid)?;
+        self.ask(|reply| {
+            Command::Hook(hooks::Ask::SetOfQueue {
+                queue,
+                hooks,
+                reply,
+            })
+        })
+        .await
+    }
+
+    /// The hooks of a queue.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn queue_hooks(&self, queue: String) -> Result<Vec<Hook>, Error> {
+        self.read(|reply| Query::QueueHooks { queue, reply }).await
     }
 
     /// The engine's own figures, as of its last turn.

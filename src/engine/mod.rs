@@ -14,6 +14,7 @@ pub mod clocks;
 pub mod command;
 pub mod effect;
 pub mod handle;
+pub mod hooks;
 mod news;
 pub mod options;
 mod profile;
@@ -37,6 +38,7 @@ use crate::store::{self, Store};
 use answer::Answer;
 use command::{Command, Reply, RunnerUp, View};
 use effect::{Effect, Order};
+use hooks::Hooks;
 use news::News;
 use options::Options;
 use snapshot::{Phase, Snapshot};
@@ -60,6 +62,7 @@ pub struct Turned {
 pub struct Engine<S> {
     store: S,
     options: Options,
+    hooks: Hooks,
     boot: String,
     runner: Option<Arc<RunnerUp>>,
     /// Held by the runner and not live here. Their numbers are taken until it
@@ -84,6 +87,7 @@ impl<S: Store> Engine<S> {
         Self {
             store,
             options,
+            hooks: Hooks::default(),
             boot,
             runner: None,
             strangers: HashSet::new(),
@@ -246,6 +250,7 @@ impl<S: Store> Engine<S> {
             self.hungry |= before.0.is_live() || task.state == State::Queued;
             if task.state.is_terminal() {
                 self.over.push(task.clone());
+                self.fire_hooks(&task, now)?;
             }
         }
         for act in step.acts {

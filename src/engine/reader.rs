@@ -6,10 +6,12 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use tokio::sync::watch;
 
 use crate::model::filter::Filter;
+use crate::model::hook::Hook;
 use crate::model::id::TaskId;
 use crate::model::reason::Reason;
 use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
+use crate::store::hooks::Hooks as _;
 use crate::store::schedules::Schedules as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, QueueUse, Store};
@@ -62,6 +64,13 @@ pub enum Query {
         /// The schedules, in the order of their numbers.
         reply: Reply<Vec<Schedule>>,
     },
+    /// The hooks of a queue.
+    QueueHooks {
+        /// Which.
+        queue: String,
+        /// They.
+        reply: Reply<Vec<Hook>>,
+    },
     /// A page of tasks.
     List {
         /// Which.
@@ -99,6 +108,9 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
             } => drop(reply.send(reader.schedule(caller, called))),
             Query::Schedules { shown, reply } => {
                 drop(reply.send(reader.store.schedules(shown).map_err(storage)));
+            }
+            Query::QueueHooks { queue, reply } => {
+                drop(reply.send(reader.store.queue_hooks(&queue).map_err(storage)));
             }
             Query::List { filter, reply } => drop(reply.send(reader.list(&filter))),
         }

@@ -12,6 +12,7 @@ pub mod check;
 mod draw;
 pub mod event;
 pub mod filter;
+pub mod hook;
 pub mod id;
 pub mod live;
 pub mod notice;

@@ -157,6 +157,7 @@ fn eight_restarts_under_load_fail_no_request() {
         store,
         dir.path(),
         options::Options::default(),
+        taskdaemon::engine::hooks::Hooks::default(),
         "boot".to_owned(),
     )
     .expect("engine");
