@@ -1,6 +1,6 @@
 //! Hooks on the command line: what follows a task's end.
 
-use clap::Args as ClapArgs;
+use clap::{ArgGroup, Args as ClapArgs};
 
 use crate::api::hooks::HookRule;
 use crate::model::hook::Ends;
@@ -8,12 +8,13 @@ use crate::model::hook::Ends;
 /// What to do when the task is over.
 #[derive(Debug, Default, ClapArgs)]
 #[group(id = "hook_args")]
+#[command(group(ArgGroup::new("hooks").multiple(true).args(["hook_command", "hook_webhook"])))]
 pub(super) struct Args {
     /// When it is over, run this program, once for each; it reads on standard input how it ended
-    #[arg(long, value_name = "PROGRAM", group = "hooks")]
+    #[arg(long, value_name = "PROGRAM")]
     hook_command: Vec<String>,
     /// When it is over, send a POST request there, once for each
-    #[arg(long, value_name = "URL", group = "hooks")]
+    #[arg(long, value_name = "URL")]
     hook_webhook: Vec<String>,
     /// Do so at these ends only: failed,cancelled,skipped,expired,succeeded
     #[arg(long, value_name = "LIST", requires = "hooks")]

@@ -15,19 +15,22 @@ use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use taskdaemon::engine::command::{Abilities, Caller, Command, RunnerUp};
 use taskdaemon::engine::effect::{Effect, Verdict};
+use taskdaemon::engine::hooks::{Ask, Hooks};
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::reader::explain;
 use taskdaemon::engine::{Engine, Turned};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
 use taskdaemon::model::filter::Filter;
+use taskdaemon::model::hook::{Act, End, Ends, Hook};
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::retry::Retry;
-use taskdaemon::model::task::State;
+use taskdaemon::model::task::{State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
 
+use crate::hooks::ends;
 use crate::store::{new_task, options};
 
 const SLOTS: u32 = 3;
@@ -103,6 +106,10 @@ impl World {
             ..Options::default()
         };
         let mut engine = Engine::new(store, limits, format!("boot-{}", self.boot));
+        engine.set_hooks(Hooks {
+            host: vec![host_hook()],
+            ..Hooks::default()
+        });
         engine.recover(self.now).expect("recover");
         engine
     }
@@ -396,6 +403,16 @@ impl World {
         if self.chance(3) {
             new.spec.timeout_ms = Some(u64::from(1 + self.below(5_000)));
         }
+        if self.chance(3) {
+            let on = [
+                vec![],
+                vec![End::Succeeded],
+                vec![End::Failed, End::Expired],
+            ];
+            let most = u32::try_from(on.len()).expect("small");
+            let place = usize::try_from(self.below(most)).expect("small");
+            new.spec.hooks = vec![hook(&on[place])];
+        }
         if self.chance(4) {
             new.run_at = Some(
                 self.now
@@ -434,6 +451,48 @@ impl World {
     }
 }
 
+fn hook(on: &[End]) -> Hook {
+    Hook {
+        on: Ends(on.to_vec()),
+        act: Act::Command(vec!["true".to_owned()]),
+    }
+}
+
+/// The hook of every task of this host.
+fn host_hook() -> Hook {
+    hook(&[End::Failed])
+}
+
+/// The hook of every task of queue `q0`.
+fn queue_hook() -> Hook {
+    hook(&[End::Cancelled, End::Succeeded])
+}
+
+/// Whatever happened in between, each end of a task has its hooks once, and
+/// hooks have none.
+fn check_hooks(dir: &Path, all: &[Task]) {
+    let mut made: BTreeMap<TaskId, usize> = BTreeMap::new();
+    for task in all {
+        if let Some(of) = task.spec.hook_of {
+            *made.entry(of).or_default() += 1;
+        }
+    }
+    let ends = ends(dir);
+    let (host, queue) = (host_hook(), queue_hook());
+    for task in all {
+        let all = task.spec.hooks.iter().chain([&host]);
+        let all: Vec<_> = all.chain((task.queue == "q0").then_some(&queue)).collect();
+        let due = |end: &End| all.iter().filter(|hook| hook.on.include(*end)).count();
+        let ends = ends.get(&task.id).map(Vec::as_slice).unwrap_or_default();
+        let due = match task.spec.hook_of {
+            Some(_) => 0,
+            None => ends.iter().map(due).sum(),
+        };
+        let made = made.get(&task.id).copied().unwrap_or_default();
+        assert_eq!(made, due, "hooks of {}: {ends:?}", task.id);
+    }
+}
+
 fn lost(key: AttemptKey, at: Time) -> Command {
     let ended = Ended {
         exit: Exit::Lost,
@@ -464,7 +523,7 @@ enum Asked {
 
 /// Everything acknowledged is there, attempts have no gaps, nothing waits
 /// without a reason, and no more runs than may.
-fn check(world: &World, engine: &mut Engine<Sqlite>) {
+fn check(world: &World, engine: &mut Engine<Sqlite>, dir: &Path) {
     let snapshot = engine.snapshot().clone();
     let store = engine.store();
     let queues = store.queues().expect("read");
@@ -511,7 +570,9 @@ fn check(world: &World, engine: &mut Engine<Sqlite>) {
     }
     assert_eq!(store.tally(), tally, "the tally is what is there");
     assert!(queues.iter().map(|queue| queue.used).sum::<u32>() <= SLOTS);
-    assert!(queues.iter().all(|queue| queue.used <= 2), "{queues:?}");
+    let others = || queues.iter().filter(|queue| queue.name != "hooks");
+    assert!(others().all(|queue| queue.used <= 2), "{queues:?}");
+    check_hooks(dir, &all);
 }
 
 /// Launches repeated to one runner are ignored by it; a new runner never gets
@@ -523,6 +584,14 @@ fn run(seed: u64, turns: u32) {
         .expect("directory");
     let mut world = World::new(seed);
     let mut engine = world.open(dir.path());
+    let (reply, _) = oneshot::channel();
+    let ask = Ask::SetOfQueue {
+        queue: "q0".to_owned(),
+        hooks: vec![queue_hook()],
+        reply,
+    };
+    let turned = engine.turn(vec![Command::Hook(ask)], world.now);
+    world.carry_out(turned.expect("turn"));
     for _ in 0..turns {
         world.advance();
         let mut asked = Vec::new();
@@ -551,7 +620,7 @@ fn run(seed: u64, turns: u32) {
         } else {
             world.carry_out(turned);
         }
-        check(&world, &mut engine);
+        check(&world, &mut engine, dir.path());
     }
     let twice: Vec<_> = world
         .launched
@@ -559,7 +628,7 @@ fn run(seed: u64, turns: u32) {
         .filter(|(_, count)| **count > 1)
         .collect();
     assert!(twice.is_empty(), "launched twice: {twice:?}");
-    settle(&mut world, &mut engine);
+    settle(&mut world, &mut engine, dir.path());
 }
 
 /// A runner that was told to stop gets nothing more; this one was not.
@@ -570,7 +639,7 @@ fn stay(runner: &mut Runner) {
 }
 
 /// Left alone with a runner, everything comes to an end.
-fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
+fn settle(world: &mut World, engine: &mut Engine<Sqlite>, dir: &Path) {
     stay(&mut world.runner);
     world.steady = true;
     world.connected = true;
@@ -604,7 +673,7 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
         let turned = engine.turn(commands, world.now).expect("turn");
         world.carry_out(turned);
     }
-    check(world, engine);
+    check(world, engine, dir);
     let all = engine
         .store()
         .list(&Filter {
