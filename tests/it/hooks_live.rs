@@ -320,6 +320,7 @@ fn hooks_of_a_queue_are_set_shown_and_happen() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn bad_hooks_are_refused_with_their_field_and_nothing_is_kept() {
     let bed = Bed::start(&[]);
     let nine: Vec<_> = (0..9).map(|_| json!({"command": ["x"]})).collect();

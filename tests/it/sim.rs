@@ -514,11 +514,7 @@ enum Asked {
             Result<Vec<taskdaemon::engine::command::Submitted>, taskdaemon::engine::command::Error>,
         >,
     ),
-    Other(
-        oneshot::Receiver<
-            Result<taskdaemon::model::task::Task, taskdaemon::engine::command::Error>,
-        >,
-    ),
+    Other(oneshot::Receiver<Result<Task, taskdaemon::engine::command::Error>>),
 }
 
 /// Everything acknowledged is there, attempts have no gaps, nothing waits
