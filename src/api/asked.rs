@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::quantity::ByteSize;
-use crate::model::spec::OnInterrupt;
+use crate::model::spec::{Conflict, OnInterrupt};
 
 use super::hooks::HookRule;
 use super::json::{object, objects};
@@ -62,6 +62,17 @@ pub struct Submit {
     /// Group key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// What other tasks of this request call it in their `after`.
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub refer: Option<String>,
+    /// Tasks it waits for, each by its number or by its `ref` in this request:
+    /// `12`, `"build"`. They have to succeed; with `:any` behind, as in
+    /// `"12:any"` or `"build:any"`, they only have to be over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Word>,
+    /// Unique key while it is not over.
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub unique: Option<UniqueRule>,
     /// Longest silence of an attempt on its notify socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Span>,
@@ -103,6 +114,32 @@ pub struct Submit {
     pub tasks: Option<Vec<Self>>,
 }
 
+impl Submit {
+    /// The field by which it has to do with other tasks of its request, if any.
+    pub(super) fn names_others(&self) -> Option<&'static str> {
+        let fields = [
+            ("after", !self.after.is_empty()),
+            ("ref", self.refer.is_some()),
+        ];
+        fields
+            .into_iter()
+            .find(|(_, there)| *there)
+            .map(|(name, _)| name)
+    }
+}
+
+/// A key that only one unfinished task of an owner has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UniqueRule {
+    /// The key.
+    pub key: String,
+    /// What happens when an unfinished task has it: `reject` (the default),
+    /// `return` or `replace`.
+    #[serde(default)]
+    pub on_conflict: Conflict,
+}
+
 /// What follows a failed attempt.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -138,6 +175,10 @@ pub struct Accepted {
     pub id: i64,
     /// Where it stands.
     pub state: String,
-    /// False when this is an earlier task with the same key.
+    /// False when this is an earlier task with the same idempotency key, or the
+    /// one that has the unique key.
     pub created: bool,
+    /// What the request called it.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub refer: Option<String>,
 }

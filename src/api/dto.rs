@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::command::View;
 use crate::model::attempt::{Attempt, Outcome};
+use crate::model::depend::Link;
 use crate::model::quantity::{ByteSize, format_duration};
 use crate::model::spec::OnInterrupt;
 use crate::model::task::Task;
@@ -144,9 +145,18 @@ pub struct TaskInfo {
     /// Its group key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Its unique key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<String>,
     /// When it must be over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Stamp>,
+    /// Number of the schedule that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<i64>,
+    /// For which of the schedule's times it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nominal_at: Option<Stamp>,
     /// What it runs, and how.
     #[serde(flatten)]
     pub run: RunInfo,
@@ -161,6 +171,36 @@ pub struct TaskInfo {
     /// Its executions; not in listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<AttemptInfo>>,
+    /// What it was told to wait for; not in listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Vec<AfterInfo>>,
+    /// How many tasks were told to wait for it; not in listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependants: Option<u64>,
+}
+
+/// A task that another one was told to wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AfterInfo {
+    /// Its number.
+    pub task: i64,
+    /// How it has to end: `ok` or `any`.
+    pub wants: String,
+    /// Whether it has.
+    pub met: bool,
+    /// Where it stands; none when it is no longer kept.
+    pub state: Option<String>,
+}
+
+impl From<&Link> for AfterInfo {
+    fn from(link: &Link) -> Self {
+        Self {
+            task: link.parent.0,
+            wants: link.wants.word().to_owned(),
+            met: link.met,
+            state: link.state.map(|state| state.word().to_owned()),
+        }
+    }
 }
 
 /// What a task runs, and how.
@@ -249,13 +289,18 @@ impl TaskInfo {
             owner: task.owner,
             key: task.key.clone(),
             group: task.group.clone(),
+            unique: task.unique.clone(),
             deadline: task.deadline.map(Stamp),
+            schedule: task.tick.map(|tick| tick.schedule.0),
+            nominal_at: task.tick.map(|tick| Stamp(tick.nominal)),
             run: RunInfo::of_task(task),
             created_at: Stamp(task.created),
             due_at: Stamp(task.due),
             ended_at: task.ended.map(Stamp),
             outcome: task.outcome.as_ref().map(Verdict::from),
             attempts: None,
+            after: None,
+            dependants: None,
         }
     }
 
@@ -284,6 +329,8 @@ impl TaskInfo {
     pub fn of_view(view: &View) -> Self {
         Self {
             attempts: Some(view.attempts.iter().map(AttemptInfo::from).collect()),
+            after: Some(view.after.iter().map(AfterInfo::from).collect()),
+            dependants: Some(view.dependants),
             ..Self::in_list(view)
         }
     }

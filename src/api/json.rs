@@ -74,14 +74,10 @@ fn explain(error: &serde_json::Error, bytes: &[u8]) -> Problem {
     }
     let text = error.to_string();
     let (code, field) = if let Some(name) = quoted_after(&text, "unknown field `") {
-        let detail = match unknown_name(name, &text) {
-            Some(near) => format!("unknown field `{name}`: did you mean `{near}`?"),
-            None => format!("unknown field `{name}`"),
-        };
         let place = format!(" (line {}, column {})", error.line(), error.column());
         return Problem {
             field: Some(name.to_owned()),
-            ..Problem::bad("unknown_field", detail + &place)
+            ..Problem::bad("unknown_field", plain(&text) + &place)
         };
     } else if let Some(name) = quoted_after(&text, "duplicate field `") {
         ("duplicate_field", Some(name.to_owned()))
@@ -91,6 +87,22 @@ fn explain(error: &serde_json::Error, bytes: &[u8]) -> Problem {
     Problem {
         field,
         ..Problem::bad(code, text)
+    }
+}
+
+/// A parser's message in one line, and of an unknown name not all that are
+/// known but the one that was meant.
+#[must_use]
+pub fn plain(message: &str) -> String {
+    const UNKNOWN: &str = "unknown field `";
+    let line = message.lines().collect::<Vec<_>>().join(" ");
+    let Some((head, tail)) = line.find(UNKNOWN).map(|start| line.split_at(start)) else {
+        return line;
+    };
+    let name = quoted_after(tail, UNKNOWN).unwrap_or_default();
+    match unknown_name(name, tail) {
+        Some(near) => format!("{head}{UNKNOWN}{name}`: did you mean `{near}`?"),
+        None => format!("{head}{UNKNOWN}{name}`"),
     }
 }
 

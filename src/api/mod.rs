@@ -23,9 +23,10 @@ mod body;
 mod conn;
 pub mod dto;
 mod follow;
+pub mod graph;
 mod head;
 pub mod hooks;
-mod json;
+pub mod json;
 mod log;
 mod notice;
 pub mod number;
@@ -154,6 +155,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/tasks/{id}/wait", get(tasks::wait))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(tasks::retry))
+        .route("/v1/tasks/{id}/graph", get(graph::graph))
         .route("/v1/tasks/{id}/pause", post(tasks::pause))
         .route("/v1/tasks/{id}/resume", post(tasks::resume))
         .route("/v1/tasks/{id}/log", get(log::log))

@@ -137,6 +137,11 @@ impl<T> Visitor<'_> for Decimal<T> {
         (self.read)(&number.to_string()).map_err(E::custom)
     }
 
+    // What TOML has for every whole number.
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
+        (self.read)(&number.to_string()).map_err(E::custom)
+    }
+
     fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<T, E> {
         (self.read)(&number.to_string()).map_err(E::custom)
     }

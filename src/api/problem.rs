@@ -199,6 +199,8 @@ impl From<Error> for Problem {
             Error::StillRunning(_) => (StatusCode::CONFLICT, "still_running", None),
             Error::Refused(refusal) => (StatusCode::CONFLICT, refusal_code(refusal), None),
             Error::KeyReused { .. } => (StatusCode::CONFLICT, "key_reused", None),
+            Error::UniqueHeld { .. } => (StatusCode::CONFLICT, "unique_key_held", None),
+            Error::ParentFailed { .. } => (StatusCode::CONFLICT, "parent_failed", None),
             Error::Unenforceable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unenforceable", None),
             Error::BacklogFull(_) => (StatusCode::SERVICE_UNAVAILABLE, "backlog_full", Some(10)),
             Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", Some(1)),

@@ -317,6 +317,10 @@ fn new_schedule(asked: AskedSchedule, owner: u32, now: Time) -> Result<NewSchedu
     };
     let detail = "is missing: say what it runs, as for a task";
     let task = asked.task.ok_or_else(|| Problem::invalid("task", detail))?;
+    if let Some(field) = task.names_others() {
+        let detail = "has no meaning for a task that is made again and again";
+        return Err(in_task(Problem::invalid(field, detail)));
+    }
     let task = template(submit::new_task(task, owner, now).map_err(in_task)?, now)?;
     Ok(NewSchedule {
         owner,

@@ -17,9 +17,10 @@ use sha2::{Digest, Sha256};
 use crate::clock;
 use crate::engine::command::{Caller, Error, Submitted};
 use crate::model::attempt::Limits;
+use crate::model::depend::{self, Named};
 use crate::model::quantity::ByteSize;
 use crate::model::retry::{Failure, Retry};
-use crate::model::spec::{DEFAULT_QUEUE, NewTask, Spec};
+use crate::model::spec::{After, DEFAULT_QUEUE, NewTask, Spec, Unique};
 use crate::model::time::Time;
 
 use super::asked::{Accepted, RetryRule, Submit};
@@ -48,9 +49,13 @@ pub(super) async fn submit(
     match asked.tasks.take() {
         None => {
             take_key(&mut asked, key.as_deref(), None)?;
-            let task = new_task(asked, caller.uid, now)?;
+            let refer = asked.refer.clone();
+            let after = links(std::slice::from_ref(&asked))?;
+            let mut task = new_task(asked, caller.uid, now)?;
+            task.after = after.into_iter().next().unwrap_or_default();
             let accepted = shared.handle.submit(vec![task]).await?;
-            let first = accepted.first().map(wire).ok_or_else(Problem::stopping)?;
+            let first = accepted.first().ok_or_else(Problem::stopping)?;
+            let first = wire(first, refer);
             Ok(json::answer(status(first.created), &first))
         }
         Some(list) => {
@@ -58,10 +63,12 @@ pub(super) async fn submit(
                 let detail = "cannot be combined with other fields: put them into each task";
                 return Err(Problem::invalid("tasks", detail));
             }
+            let refs: Vec<_> = list.iter().map(|asked| asked.refer.clone()).collect();
             let tasks = batch(list, key, caller.uid, now)?;
             let accepted = shared.handle.submit(tasks).await.map_err(in_list)?;
+            let pairs = accepted.iter().zip(refs);
             let answer = AcceptedList {
-                tasks: accepted.iter().map(wire).collect(),
+                tasks: pairs.map(|(one, refer)| wire(one, refer)).collect(),
             };
             let created = answer.tasks.iter().any(|task| task.created);
             Ok(json::answer(status(created), &answer))
@@ -86,11 +93,12 @@ struct AcceptedList {
     tasks: Vec<Accepted>,
 }
 
-fn wire(submitted: &Submitted) -> Accepted {
+fn wire(submitted: &Submitted, refer: Option<String>) -> Accepted {
     Accepted {
         id: submitted.id.0,
         state: submitted.state.word().to_owned(),
         created: submitted.created,
+        refer,
     }
 }
 
@@ -157,19 +165,36 @@ fn batch(
         let detail = format!("has {} entries; 1 to {BATCH_MAX} are allowed", list.len());
         return Err(Problem::invalid("tasks", detail));
     }
+    let after = links(&list).map_err(|problem| match problem.field.as_deref() {
+        // A list of one.
+        Some("ref" | "after") => problem.named(Some(0)),
+        _ => problem,
+    })?;
     let mut tasks = Vec::with_capacity(list.len());
-    for (index, mut asked) in list.into_iter().enumerate() {
+    for ((index, mut asked), after) in list.into_iter().enumerate().zip(after) {
         if asked.tasks.is_some() {
             return Err(Problem::invalid("tasks", "lists cannot be nested").named(Some(index)));
         }
         take_key(&mut asked, key.as_deref(), Some(index))?;
         let task = new_task(asked, owner, now).map_err(|problem| problem.named(Some(index)))?;
-        tasks.push(task);
+        tasks.push(NewTask { after, ..task });
     }
     Ok(tasks)
 }
 
-/// A task in the model's terms.
+/// What each task of a request waits for.
+fn links(list: &[Submit]) -> Result<Vec<Vec<After>>, Problem> {
+    let named = list.iter().map(|asked| Named {
+        name: asked.refer.as_deref(),
+        after: asked.after.iter().map(|word| word.0.as_str()).collect(),
+    });
+    depend::resolve(&named.collect::<Vec<_>>()).map_err(|(index, invalid)| {
+        let index = (list.len() > 1).then_some(index);
+        problem::of_field(index, &invalid)
+    })
+}
+
+/// A task in the model's terms, but for what it waits for.
 pub(super) fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
     let body_hash = hash(&asked);
     let run_at = run_at(&asked, now)?;
@@ -204,7 +229,10 @@ pub(super) fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, 
         deadline,
         key: asked.key,
         group: asked.group,
-        unique: None,
+        unique: asked.unique.map(|rule| Unique {
+            key: rule.key,
+            on_conflict: rule.on_conflict,
+        }),
         after: Vec::new(),
         tick: None,
         body_hash,

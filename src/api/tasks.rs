@@ -18,6 +18,7 @@ use crate::model::task::State as TaskState;
 
 use super::Shared;
 use super::dto::{Page, TaskInfo};
+use super::graph;
 use super::json;
 use super::problem::Problem;
 use super::query::{Pairs, Params, task_id};
@@ -190,23 +191,35 @@ pub(super) async fn wait(
     Ok(json::answer(status, &TaskInfo::of_view(&view)))
 }
 
-/// `POST /v1/tasks/{id}/cancel`.
+/// `POST /v1/tasks/{id}/cancel`, with `?dependants=true` for those behind it as well.
 pub(super) async fn cancel(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    pairs: Pairs,
 ) -> Result<Response, Problem> {
-    let task = shared.handle.cancel(caller, task_id(&id)?).await?;
+    let id = task_id(&id)?;
+    if Params::new(pairs, &["dependants"])?.switch("dependants")? {
+        return Ok(graph::changed(
+            &shared.handle.cancel_tree(caller, id).await?,
+        ));
+    }
+    let task = shared.handle.cancel(caller, id).await?;
     Ok(json::answer(StatusCode::OK, &TaskInfo::of_task(&task)))
 }
 
-/// `POST /v1/tasks/{id}/retry`.
+/// `POST /v1/tasks/{id}/retry`, with `?dependants=true` for those behind it as well.
 pub(super) async fn retry(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    pairs: Pairs,
 ) -> Result<Response, Problem> {
-    let task = shared.handle.retry(caller, task_id(&id)?).await?;
+    let id = task_id(&id)?;
+    if Params::new(pairs, &["dependants"])?.switch("dependants")? {
+        return Ok(graph::changed(&shared.handle.retry_tree(caller, id).await?));
+    }
+    let task = shared.handle.retry(caller, id).await?;
     Ok(json::answer(StatusCode::OK, &TaskInfo::of_task(&task)))
 }
 

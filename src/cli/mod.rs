@@ -15,9 +15,12 @@ use clap::{Parser, Subcommand};
 use crate::client::target::Target;
 use crate::client::{self, Client};
 
+mod batch;
 mod deliver;
 mod demo;
+mod graph;
 mod hooks;
+mod jobs;
 mod logs;
 mod process;
 mod schedules;
@@ -52,19 +55,19 @@ enum Verb {
     /// List tasks, newest first
     List(tasks::ListArgs),
     /// Show one task with its attempts, and what it waits for
-    Show(tasks::IdArgs),
+    Show(graph::ShowArgs),
     /// Print what a task wrote
     Logs(logs::Args),
     /// Wait until a task is over, and end with its exit code
     Wait(tasks::IdArgs),
     /// Cancel a task
-    Cancel(tasks::IdArgs),
+    Cancel(graph::ChangeArgs),
     /// Freeze a running task; its clocks stand still
     Pause(tasks::IdArgs),
     /// Let a paused task go on
     Resume(tasks::IdArgs),
     /// Run a task again that is over
-    Retry(tasks::IdArgs),
+    Retry(graph::ChangeArgs),
     /// Make tasks at set times
     #[command(subcommand)]
     Schedule(schedules::Verb),
@@ -205,13 +208,13 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
     match verb {
         Verb::Submit(args) => online(submit::submit(&args, setting)),
         Verb::List(args) => online(tasks::list(&args, setting)),
-        Verb::Show(args) => online(tasks::show(&args, setting)),
+        Verb::Show(args) => online(graph::show(&args, setting)),
         Verb::Logs(args) => online(logs::logs(&args, setting)),
         Verb::Wait(args) => online(tasks::wait(&args, setting)),
-        Verb::Cancel(args) => online(tasks::change(&args, "cancel", setting)),
-        Verb::Pause(args) => online(tasks::change(&args, "pause", setting)),
-        Verb::Resume(args) => online(tasks::change(&args, "resume", setting)),
-        Verb::Retry(args) => online(tasks::change(&args, "retry", setting)),
+        Verb::Cancel(args) => online(graph::change(&args, "cancel", setting)),
+        Verb::Retry(args) => online(graph::change(&args, "retry", setting)),
+        Verb::Pause(args) => online(tasks::change(args.id, "pause", setting)),
+        Verb::Resume(args) => online(tasks::change(args.id, "resume", setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Status => online(status::status(setting)),
         Verb::Health => online(status::health(setting)),

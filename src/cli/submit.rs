@@ -8,12 +8,12 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use clap::Args as ClapArgs;
+use clap::{ArgGroup, Args as ClapArgs};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::api::asked::{Accepted, RetryRule, Submit};
+use crate::api::asked::{Accepted, RetryRule, Submit, UniqueRule};
 use crate::api::number::{Cores, Pairs, Span, Word};
 use crate::client::follow::{Event, Wish};
 use crate::client::{self, Client};
@@ -21,13 +21,19 @@ use crate::clock;
 use crate::model::check::STDIN_MAX;
 use crate::model::quantity::ByteSize;
 use crate::model::retry::Failure as Failed;
-use crate::model::spec::OnInterrupt;
+use crate::model::spec::{Conflict, OnInterrupt};
 
 use super::text::Sink;
-use super::{Failure, Outcome, Setting, complain, hooks, tasks};
+use super::{Failure, Outcome, Setting, batch, complain, hooks, tasks};
 
 /// What to run, and how.
 #[derive(Debug, ClapArgs)]
+// All that a file says of its tasks itself.
+#[command(group = ArgGroup::new("one").multiple(true).args([
+    "queue", "name", "priority", "at", "delay", "deadline", "group", "after", "unique", "user",
+    "cwd", "env", "label", "timeout", "grace", "queue_ttl", "heartbeat", "memory", "cpu", "pids",
+    "output_cap", "retries", "on_interrupt", "profile", "stdin", "command",
+]))]
 pub(super) struct Args {
     /// Queue to wait in [default: default]
     #[arg(long, value_name = "NAME")]
@@ -50,6 +56,15 @@ pub(super) struct Args {
     /// Group key: of those with the same one in a queue only so many run at once
     #[arg(long, value_name = "KEY")]
     group: Option<String>,
+    /// Start when this task has succeeded, or is just over: 12, 12:any; several with commas
+    #[arg(long, value_name = "ID[:ok|:any]", value_delimiter = ',')]
+    after: Vec<String>,
+    /// Unique key: no other unfinished task of yours has it
+    #[arg(long, value_name = "KEY")]
+    unique: Option<String>,
+    /// When one has: reject, return (answer with it), or replace (cancel it) [default: reject]
+    #[arg(long, value_name = "WHAT", requires = "unique", value_parser = on_conflict)]
+    on_conflict: Option<Conflict>,
     /// Idempotency key: the same key never makes a second task
     #[arg(long)]
     key: Option<String>,
@@ -117,6 +132,14 @@ pub(super) struct Args {
     /// Pass standard input on to the command, at most 1MiB
     #[arg(long)]
     stdin: bool,
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["one", "follow"],
+        help = "Hand in the tasks of a file (- is standard input): JSON lines, or a TOML or YAML \
+                job file. With --key NAME, or else by its content, the same file is handed in once"
+    )]
+    file: Option<PathBuf>,
     /// Wait until it is over, and end with its exit code
     #[arg(long)]
     wait: bool,
@@ -124,8 +147,17 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "json")]
     follow: bool,
     /// The command: a program and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "file", value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+fn on_conflict(word: &str) -> Result<Conflict, String> {
+    match word {
+        "reject" => Ok(Conflict::Reject),
+        "return" => Ok(Conflict::Return),
+        "replace" => Ok(Conflict::Replace),
+        _ => Err("must be `reject`, `return` or `replace`".to_owned()),
+    }
 }
 
 fn on_interrupt(word: &str) -> Result<OnInterrupt, String> {
@@ -151,6 +183,9 @@ impl Args {
 /// `submit`.
 pub(super) async fn submit(args: &Args, setting: &Setting) -> Outcome {
     let client = setting.client()?;
+    if let Some(path) = &args.file {
+        return batch::submit(&client, path, args.key.as_deref(), args.wait, setting).await;
+    }
     let body = serde_json::to_vec(&order(args)?).map_err(io::Error::from)?;
     let answer = client.submit(body.into()).await?;
     let accepted: Accepted = answer.read()?;
@@ -179,7 +214,7 @@ pub(super) async fn submit(args: &Args, setting: &Setting) -> Outcome {
     } else {
         writeln!(
             out,
-            "task {id} {} (this key was used before)",
+            "task {id} {} (it is there already, with this key)",
             accepted.state
         )?;
     }
@@ -253,6 +288,12 @@ pub(super) fn order(args: &Args) -> Result<Submit, Failure> {
         delay: args.delay,
         deadline: args.deadline.as_deref().map(deadline).transpose()?,
         group: args.group.clone(),
+        after: args.after.iter().cloned().map(Word).collect(),
+        refer: None,
+        unique: args.unique.clone().map(|key| UniqueRule {
+            key,
+            on_conflict: args.on_conflict.unwrap_or_default(),
+        }),
         heartbeat: args.heartbeat,
         key: Some(match &args.key {
             Some(key) => key.clone(),

@@ -1,11 +1,11 @@
-//! Verbs about tasks that are there: list, show, wait, cancel, retry.
+//! Verbs about tasks that are there: list, show, wait.
 
 use std::io::{self, Write};
 
 use clap::Args;
 use tokio::signal::ctrl_c;
 
-use crate::api::dto::{AttemptInfo, Page, TaskInfo};
+use crate::api::dto::{AfterInfo, AttemptInfo, Page, TaskInfo};
 use crate::model::quantity::format_duration;
 
 use super::text::{command, escape, shorten, table};
@@ -16,7 +16,7 @@ use super::{Failure, Outcome, Setting, complain};
 pub(super) struct IdArgs {
     /// Number of the task
     #[arg(value_parser = number)]
-    id: i64,
+    pub(super) id: i64,
 }
 
 /// The number of a task, from 1.
@@ -139,11 +139,9 @@ fn said(task: &TaskInfo) -> String {
 }
 
 /// `show`.
-pub(super) async fn show(args: &IdArgs, setting: &Setting) -> Outcome {
-    let answer = setting
-        .client()?
-        .get(&format!("/v1/tasks/{}", args.id))
-        .await?;
+pub(super) async fn show(id: i64, setting: &Setting) -> Outcome {
+    let path = format!("/v1/tasks/{id}");
+    let answer = setting.client()?.get(&path).await?;
     let mut out = io::stdout().lock();
     if setting.json {
         out.write_all(&answer.body)?;
@@ -213,7 +211,12 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("user", run.user.clone()),
         ("cwd", run.cwd.clone()),
         ("key", task.key.clone()),
+        ("unique", task.unique.clone()),
+        ("after", after(task)),
+        ("behind", behind(task)),
         ("group", task.group.clone()),
+        ("schedule", task.schedule.map(|id| id.to_string())),
+        ("nominal", task.nominal_at.map(|at| at.to_string())),
         ("timeout", run.timeout.clone()),
         ("heartbeat", run.heartbeat.clone()),
         ("deadline", task.deadline.map(|at| at.to_string())),
@@ -235,6 +238,32 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
             Some(format!("{} of {} failed", run.tries, run.max_attempts)),
         ),
     ]
+}
+
+/// What it was told to wait for; the first few.
+fn after(task: &TaskInfo) -> Option<String> {
+    let links = task.after.as_ref().filter(|links| !links.is_empty())?;
+    let word = |link: &AfterInfo| {
+        let any = if link.wants == "any" { ":any" } else { "" };
+        let state = link.state.as_deref().unwrap_or("gone");
+        format!("{}{any} ({state})", link.task)
+    };
+    let mut words: Vec<_> = links.iter().take(5).map(word).collect();
+    if links.len() > words.len() {
+        words.push(format!("and {} more", links.len() - words.len()));
+    }
+    Some(words.join(", "))
+}
+
+/// How many were told to wait for it.
+fn behind(task: &TaskInfo) -> Option<String> {
+    let count = task.dependants.filter(|count| *count > 0)?;
+    let tasks = if count == 1 {
+        "task waits"
+    } else {
+        "tasks wait"
+    };
+    Some(format!("{count} {tasks} for it; see `show --graph`"))
 }
 
 fn attempt_table(attempts: &[AttemptInfo]) -> String {
@@ -319,9 +348,9 @@ fn own_code(task: &TaskInfo) -> u8 {
         .unwrap_or(1)
 }
 
-/// `cancel` and `retry`.
-pub(super) async fn change(args: &IdArgs, verb: &str, setting: &Setting) -> Outcome {
-    let path = format!("/v1/tasks/{}/{verb}", args.id);
+/// `pause`, `resume`, and those that have to do with this task alone.
+pub(super) async fn change(id: i64, verb: &str, setting: &Setting) -> Outcome {
+    let path = format!("/v1/tasks/{id}/{verb}");
     let answer = setting.client()?.post(&path).await?;
     let mut out = io::stdout().lock();
     if setting.json {

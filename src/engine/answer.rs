@@ -5,6 +5,7 @@ use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::command::{Error, Reply, Submitted, View};
+use super::graph::Affected;
 use super::schedules::Changed;
 
 /// A reply with what it will say.
@@ -14,6 +15,8 @@ pub(super) enum Answer {
     Submitted(Reply<Vec<Submitted>>, Result<Vec<Submitted>, Error>),
     /// To whoever asked about or changed a task.
     Task(Reply<Task>, Result<Box<Task>, Error>),
+    /// To whoever changed a task together with those behind it.
+    Affected(Reply<Affected>, Result<Box<Affected>, Error>),
     /// To whoever waited for the end of a task.
     View(Reply<View>, Result<Box<View>, Error>),
     /// To whoever asked about a schedule.
@@ -32,6 +35,7 @@ impl Answer {
         match self {
             Self::Submitted(reply, result) => drop(reply.send(result)),
             Self::Task(reply, result) => drop(reply.send(result.map(|task| *task))),
+            Self::Affected(reply, result) => drop(reply.send(result.map(|all| *all))),
             Self::View(reply, result) => drop(reply.send(result.map(|view| *view))),
             Self::Schedule(reply, result) => drop(reply.send(result.map(|changed| *changed))),
             Self::Hooks(reply, hooks) => drop(reply.send(Ok(hooks))),
@@ -45,6 +49,7 @@ impl Answer {
         match self {
             Self::Submitted(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Task(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Affected(reply, _) => drop(reply.send(Err(Error::Unknown))),
             // Nothing was asked to change, so nothing is unknown: ask again.
             Self::View(reply, _) => drop(reply.send(Err(Error::Stopping))),
             Self::Schedule(reply, _) => drop(reply.send(Err(Error::Unknown))),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::model::attempt::{AttemptKey, Ended, Started};
 use crate::model::event::Kind;
 use crate::model::id::TaskId;
-use crate::model::spec::NewTask;
+use crate::model::spec::{NewTask, Parent};
 use crate::model::task::{Event, Refusal, State, Task};
 use crate::model::time::Time;
 use crate::store::{self, Store};
@@ -14,7 +14,9 @@ use super::Engine;
 use super::answer::Answer;
 use super::command::{Caller, Command, Error, Reply, RunnerUp, Submitted, View};
 use super::effect::Effect;
+use super::graph::Tie;
 use super::snapshot::Phase;
+use super::unique::Plan;
 
 impl<S: Store> Engine<S> {
     pub(super) fn apply(&mut self, command: Command, now: Time) -> Result<(), store::Error> {
@@ -24,9 +26,14 @@ impl<S: Store> Engine<S> {
                 self.ask(caller, id, (Kind::CancelAsked, Event::Cancel), reply, now)
             }
             Command::Retry { caller, id, reply } => {
-                let event = Event::Retry { blocked: false };
-                self.ask(caller, id, (Kind::RetryAsked, event), reply, now)
+                let result = match self.find(caller, id)? {
+                    Err(error) => Err(error),
+                    Ok(task) => self.again(task, caller, now)?,
+                };
+                self.answers.push(Answer::Task(reply, result.map(Box::new)));
+                Ok(())
             }
+            Command::Graph(ask) => self.graph(ask, now),
             Command::Pause { caller, id, reply } => {
                 self.ask(caller, id, (Kind::PauseAsked, Event::Pause), reply, now)
             }
@@ -84,9 +91,12 @@ impl<S: Store> Engine<S> {
     ) -> Result<(), store::Error> {
         let result = match self.known(tasks)? {
             Err(error) => Err(error),
-            Ok(known) => match self.room(tasks, known.len()) {
+            Ok(known) => match self.plan(tasks, known)? {
                 Err(error) => Err(error),
-                Ok(()) => Ok(self.accept(tasks, &known, now)?),
+                Ok(plan) => match self.room(tasks, plan.spared()) {
+                    Err(error) => Err(error),
+                    Ok(()) => Ok(self.accept(tasks, &plan, now)?),
+                },
             },
         };
         self.answers.push(Answer::Submitted(reply, result));
@@ -157,16 +167,37 @@ impl<S: Store> Engine<S> {
     fn accept(
         &mut self,
         tasks: &[NewTask],
-        known: &HashMap<usize, Submitted>,
+        plan: &Plan,
         now: Time,
     ) -> Result<Vec<Submitted>, store::Error> {
-        let mut all = Vec::with_capacity(tasks.len());
+        let mut all: Vec<Submitted> = Vec::with_capacity(tasks.len());
+        let mut ties: Vec<Tie> = Vec::new();
         for (index, new) in tasks.iter().enumerate() {
-            if let Some(earlier) = known.get(&index) {
-                all.push(earlier.clone());
+            let same = plan.same.get(&index).and_then(|first| all.get(*first));
+            if let Some(earlier) = plan.known.get(&index).or(same) {
+                all.push(Submitted {
+                    created: false,
+                    ..earlier.clone()
+                });
                 continue;
             }
-            let task = self.store.insert(new, false, now)?;
+            let behind = match plan.replaces.get(&index) {
+                None => Vec::new(),
+                Some(Parent::Task(id)) => self.replace(*id, Vec::new(), new.owner, now)?,
+                Some(Parent::Member(first)) => {
+                    let tie = ties.iter().find(|tie| tie.index == *first);
+                    let behind = tie.map(|tie| tie.behind.clone()).unwrap_or_default();
+                    match all.get(*first).map(|one| one.id) {
+                        Some(id) => self.replace(id, behind, new.owner, now)?,
+                        None => behind,
+                    }
+                }
+            };
+            let blocked = !new.after.is_empty() || !behind.is_empty();
+            if blocked {
+                ties.push(Tie { index, behind });
+            }
+            let task = self.store.insert(new, blocked, now)?;
             self.record(&task, Kind::Submitted, Some(new.owner), now)?;
             self.hungry |= task.state == State::Queued;
             all.push(Submitted {
@@ -175,11 +206,16 @@ impl<S: Store> Engine<S> {
                 created: true,
             });
         }
+        self.tie(tasks, &ties, &mut all, now)?;
         Ok(all)
     }
 
     /// A task that this caller may know of.
-    fn find(&mut self, caller: Caller, id: TaskId) -> Result<Result<Task, Error>, store::Error> {
+    pub(super) fn find(
+        &mut self,
+        caller: Caller,
+        id: TaskId,
+    ) -> Result<Result<Task, Error>, store::Error> {
         let task = self
             .store
             .task(id)?
@@ -200,14 +236,7 @@ impl<S: Store> Engine<S> {
             Ok(task) if event == Event::Pause && !self.can_pause(&task) => {
                 Err(Error::Unenforceable("a pause"))
             }
-            Ok(task) => {
-                let asked = task.clone();
-                let moved = self.advance(task, event, Some(caller.uid), now)?;
-                if moved.is_ok() {
-                    self.record(&asked, kind, Some(caller.uid), now)?;
-                }
-                moved.map_err(Error::from)
-            }
+            Ok(task) => self.change(task, (kind, event), caller, now)?,
         };
         self.answers.push(Answer::Task(reply, result.map(Box::new)));
         Ok(())
@@ -238,12 +267,13 @@ impl<S: Store> Engine<S> {
 
     /// A task that is over, with its attempts, as of this transaction.
     fn view(&mut self, task: Task) -> Result<View, store::Error> {
-        let attempts = self.store.attempts(task.id)?;
         Ok(View {
-            task,
-            attempts,
+            attempts: self.store.attempts(task.id)?,
+            after: self.store.parents(task.id)?,
+            dependants: self.store.count_children(task.id)?,
             reason: None,
             sign: None,
+            task,
         })
     }
 

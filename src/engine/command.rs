@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
 use crate::model::check::Invalid;
+use crate::model::depend::Link;
 use crate::model::id::TaskId;
 use crate::model::notice::Notice;
 use crate::model::reason::Reason;
@@ -14,6 +15,7 @@ use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
 
+use super::graph::Ask;
 use super::hooks::{self, Hooks};
 use super::options::Options;
 use super::schedules;
@@ -79,6 +81,32 @@ pub enum Error {
         /// The task that has it.
         task: TaskId,
     },
+    /// An unfinished task has the unique key.
+    #[error(
+        "unique key `{key}` is held by {holder}, which is not over: wait for it or cancel it, \
+             or submit with on_conflict `return` or `replace`"
+    )]
+    UniqueHeld {
+        /// The key.
+        key: String,
+        /// Who has it.
+        holder: String,
+    },
+    /// A task that is to be run again waits for one that did not end as it has
+    /// to.
+    #[error(
+        "cannot retry task {task}: it waits for task {parent}, which {}; retry that one first \
+             with those that hang on it: `taskdaemon retry --dependants {parent}`",
+        .state.map_or_else(|| "did not succeed and is gone".to_owned(), |state| format!("is {state}"))
+    )]
+    ParentFailed {
+        /// The task.
+        task: TaskId,
+        /// What it waits for.
+        parent: TaskId,
+        /// How that ended, if it is still known.
+        state: Option<State>,
+    },
     /// A limit was asked for that this host cannot enforce.
     #[error("{0} cannot be enforced on this host; `taskdaemon status` shows what can")]
     Unenforceable(&'static str),
@@ -121,6 +149,10 @@ pub struct View {
     pub task: Task,
     /// Its attempts, first to last.
     pub attempts: Vec<Attempt>,
+    /// What it was told to wait for; not in listings.
+    pub after: Vec<Link>,
+    /// How many tasks were told to wait for it; not in listings.
+    pub dependants: u64,
     /// What it waits for; absent when it is over.
     pub reason: Option<Reason>,
     /// What its live attempt says of itself.
@@ -193,6 +225,8 @@ pub enum Command {
         /// The task afterwards.
         reply: Reply<Task>,
     },
+    /// Something about a task together with those behind it.
+    Graph(Ask),
     /// Freeze a running task.
     Pause {
         /// Who asks.

@@ -8,6 +8,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock;
 use crate::model::check::{self, Invalid};
+use crate::model::depend;
 use crate::model::filter::Filter;
 use crate::model::hook::Hook;
 use crate::model::id::TaskId;
@@ -17,7 +18,9 @@ use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
+use super::graph::{Affected, Ask};
 use super::hooks;
+use super::picture::Picture;
 use super::reader::{Query, ScheduleView};
 use super::schedules::{self, Called, Changed};
 use super::snapshot::Snapshot;
@@ -71,6 +74,38 @@ impl Handle {
     /// See [`Error`].
     pub async fn retry(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
         self.ask(|reply| Command::Retry { caller, id, reply }).await
+    }
+
+    /// Cancels a task and everything behind it that is not over.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn cancel_tree(&self, caller: Caller, id: TaskId) -> Result<Affected, Error> {
+        self.ask(|reply| Command::Graph(Ask::Cancel { caller, id, reply }))
+            .await
+    }
+
+    /// Queues a task again that is over, and those behind it that were skipped.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn retry_tree(&self, caller: Caller, id: TaskId) -> Result<Affected, Error> {
+        self.ask(|reply| Command::Graph(Ask::Retry { caller, id, reply }))
+            .await
+    }
+
+    /// What hangs together with a task, at most so many tasks.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn graph(&self, caller: Caller, id: TaskId, limit: usize) -> Result<Picture, Error> {
+        self.read(|reply| Query::Graph {
+            caller,
+            id,
+            limit,
+            reply,
+        })
+        .await
     }
 
     /// Freezes a running task.
@@ -260,6 +295,10 @@ impl Handle {
 
 /// Looks at what can be judged without the store, on the caller's thread.
 fn check(tasks: &[NewTask], now: Time) -> Result<(), Error> {
+    depend::check(tasks).map_err(|(place, invalid)| Error::Invalid {
+        index: (tasks.len() > 1).then_some(place),
+        invalid,
+    })?;
     let mut keys = HashSet::new();
     for (place, task) in tasks.iter().enumerate() {
         let index = (tasks.len() > 1).then_some(place);

@@ -13,18 +13,21 @@ mod apply;
 pub mod clocks;
 pub mod command;
 pub mod effect;
+pub mod graph;
 pub mod handle;
 pub mod hooks;
 mod news;
 pub mod options;
+pub mod picture;
 mod profile;
 pub mod reader;
 mod runner;
 pub mod schedules;
 pub mod signs;
 pub mod snapshot;
+mod unique;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::model::attempt::AttemptKey;
@@ -38,6 +41,7 @@ use crate::store::{self, Store};
 use answer::Answer;
 use command::{Command, Reply, RunnerUp, View};
 use effect::{Effect, Order};
+use graph::Over;
 use hooks::Hooks;
 use news::News;
 use options::Options;
@@ -71,6 +75,8 @@ pub struct Engine<S> {
     waiters: HashMap<TaskId, Vec<Reply<View>>>,
     answers: Vec<Answer>,
     over: Vec<Task>,
+    /// Those that ended, and whose dependants have not been told yet.
+    fallen: VecDeque<Over>,
     news: Vec<News>,
     turned: Turned,
     /// Whether something may have become startable since the last look.
@@ -94,6 +100,7 @@ impl<S: Store> Engine<S> {
             waiters: HashMap::new(),
             answers: Vec::new(),
             over: Vec::new(),
+            fallen: VecDeque::new(),
             news: Vec::new(),
             turned: Turned::default(),
             hungry: true,
@@ -188,17 +195,34 @@ impl<S: Store> Engine<S> {
             let full = due.len() >= usize::try_from(WAKES).unwrap_or(usize::MAX);
             for task in due {
                 let task = self.refreshed(task, now)?;
-                // Refused by no state, so there is nobody to tell.
-                let _step = self.advance(task, Event::Wake, None, now)?;
+                // Refused by no state, so there is nobody to tell. Those behind
+                // it come later: some of them may be in this very list.
+                let _step = self.shift(task, Event::Wake, None, now)?;
             }
+            self.release(now)?;
             if !full {
                 return Ok(());
             }
         }
     }
 
-    /// Moves a task by an event and writes down everything that follows.
+    /// Moves a task by an event, and those that wait for it by its end. Any
+    /// task that was read before may have changed after this.
     fn advance(
+        &mut self,
+        task: Task,
+        event: Event,
+        actor: Option<u32>,
+        now: Time,
+    ) -> Result<Result<Task, Refusal>, store::Error> {
+        let moved = self.shift(task, event, actor, now)?;
+        self.release(now)?;
+        Ok(moved)
+    }
+
+    /// Moves one task by an event and writes down everything that follows for
+    /// itself.
+    fn shift(
         &mut self,
         task: Task,
         event: Event,
@@ -251,6 +275,7 @@ impl<S: Store> Engine<S> {
             if task.state.is_terminal() {
                 self.over.push(task.clone());
                 self.fire_hooks(&task, now)?;
+                self.fallen.push_back(Over::of(&task));
             }
         }
         for act in step.acts {

@@ -11,12 +11,14 @@ use crate::model::id::TaskId;
 use crate::model::reason::Reason;
 use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
+use crate::store::graph::Graph as _;
 use crate::store::hooks::Hooks as _;
 use crate::store::schedules::Schedules as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, QueueUse, Store};
 
 use super::command::{Caller, Error, Reply, View};
+use super::picture::{self, Picture};
 use super::schedules::Called;
 use super::signs::Sign;
 use super::snapshot::{Phase, Snapshot};
@@ -47,6 +49,17 @@ pub enum Query {
         id: TaskId,
         /// The task.
         reply: Reply<View>,
+    },
+    /// The graph around a task.
+    Graph {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        id: TaskId,
+        /// At most so many tasks.
+        limit: usize,
+        /// What hangs together with it.
+        reply: Reply<Picture>,
     },
     /// One schedule.
     Schedule {
@@ -101,6 +114,12 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
     for query in inbox {
         match query {
             Query::Show { caller, id, reply } => drop(reply.send(reader.show(caller, id))),
+            Query::Graph {
+                caller,
+                id,
+                limit,
+                reply,
+            } => drop(reply.send(reader.graph(caller, id, limit))),
             Query::Schedule {
                 caller,
                 called,
@@ -138,14 +157,37 @@ impl Reader {
             .filter(|task| caller.may_touch(task.owner))
             .ok_or(Error::NotFound(id))?;
         let attempts = self.store.attempts(id).map_err(storage)?;
+        let after = self.store.parents(id).map_err(storage)?;
+        let dependants = self.store.count_children(id).map_err(storage)?;
         let queues = self.store.queues().map_err(storage)?;
+        let reason = self.why(&task, &queues)?;
         let snapshot = self.snapshot.borrow();
         Ok(View {
-            reason: explain(&task, &queues, &snapshot),
             sign: sign(&task, &snapshot),
             task,
             attempts,
+            after,
+            dependants,
+            reason,
         })
+    }
+
+    fn graph(&mut self, caller: Caller, id: TaskId, limit: usize) -> Result<Picture, Error> {
+        let picture = picture::draw(&mut self.store, caller, id, limit);
+        picture.map_err(storage)?.ok_or(Error::NotFound(id))
+    }
+
+    /// Why a task is not over, with what only the store knows.
+    fn why(&mut self, task: &Task, queues: &[QueueUse]) -> Result<Option<Reason>, Error> {
+        if task.state == State::Blocked
+            && let Some(held) = self.store.held_by(task.id).map_err(storage)?
+        {
+            return Ok(Some(Reason::Dependency {
+                first: Some((held.parent, held.state)),
+                more: held.more,
+            }));
+        }
+        Ok(explain(task, queues, &self.snapshot.borrow()))
     }
 
     fn schedule(&mut self, caller: Caller, called: Called) -> Result<ScheduleView, Error> {
@@ -164,14 +206,18 @@ impl Reader {
     fn list(&mut self, filter: &Filter) -> Result<Vec<View>, Error> {
         let tasks = self.store.list(filter).map_err(storage)?;
         let queues = self.store.queues().map_err(storage)?;
-        let snapshot = self.snapshot.borrow();
-        let view = |task| View {
-            reason: explain(&task, &queues, &snapshot),
-            sign: sign(&task, &snapshot),
-            task,
-            attempts: Vec::new(),
-        };
-        Ok(tasks.into_iter().map(view).collect())
+        let mut views = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            views.push(View {
+                reason: self.why(&task, &queues)?,
+                sign: sign(&task, &self.snapshot.borrow()),
+                task,
+                attempts: Vec::new(),
+                after: Vec::new(),
+                dependants: 0,
+            });
+        }
+        Ok(views)
     }
 }
 
@@ -186,7 +232,11 @@ fn sign(task: &Task, snapshot: &Snapshot) -> Option<Sign> {
 #[must_use]
 pub fn explain(task: &Task, queues: &[QueueUse], snapshot: &Snapshot) -> Option<Reason> {
     match task.state {
-        State::Blocked => Some(Reason::Dependency),
+        // Which, only the store knows.
+        State::Blocked => Some(Reason::Dependency {
+            first: None,
+            more: 0,
+        }),
         State::Scheduled => Some(why_scheduled(task)),
         State::Queued => Some(why_queued(task, queues, snapshot)),
         State::Running => Some(Reason::Itself { until: task.wake }),

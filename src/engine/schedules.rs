@@ -179,6 +179,10 @@ impl<S: Store> Engine<S> {
         let mut still = Vec::new();
         for task in tasks {
             let id = task.id;
+            // The end of one may have let another one go.
+            let Some(task) = self.store.task(id)? else {
+                continue;
+            };
             if let Ok(task) = self.advance(task, Event::Cancel, None, now)?
                 && !task.state.is_terminal()
             {
@@ -216,10 +220,14 @@ impl<S: Store> Engine<S> {
 
     /// Accepts a task that nobody hands in.
     pub(super) fn make(&mut self, new: &NewTask, now: Time) -> Result<Task, store::Error> {
-        let task = self.store.insert(new, false, now)?;
+        let blocked = !new.after.is_empty();
+        let task = self.store.insert(new, blocked, now)?;
         self.record(&task, Kind::Submitted, None, now)?;
         self.hungry |= task.state == State::Queued;
-        Ok(task)
+        if !blocked {
+            return Ok(task);
+        }
+        self.tie_alone(new, task, now)
     }
 
     pub(super) fn about_schedule(&mut self, ask: Ask, now: Time) -> Result<(), store::Error> {

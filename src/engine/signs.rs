@@ -87,7 +87,7 @@ impl<S: Store> Engine<S> {
             return Ok(task);
         };
         let before = task.clone();
-        let moved = self.advance(task, Event::Beat { at }, None, now)?;
+        let moved = self.shift(task, Event::Beat { at }, None, now)?;
         Ok(moved.unwrap_or(before))
     }
 

@@ -9,6 +9,7 @@ pub mod accept;
 pub mod attempt;
 pub mod capture;
 pub mod check;
+pub mod depend;
 mod draw;
 pub mod event;
 pub mod filter;

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::id::TaskId;
+use super::task::State;
 use super::time::Time;
 
 /// What a task that is not at rest waits for.
@@ -74,8 +76,13 @@ pub enum Reason {
         /// The queue.
         queue: String,
     },
-    /// A task that it depends on.
-    Dependency,
+    /// Tasks that it depends on.
+    Dependency {
+        /// The first of them and where it stands, where that is known.
+        first: Option<(TaskId, Option<State>)>,
+        /// How many more there are.
+        more: u64,
+    },
     /// No runner is connected; tasks start when one is.
     NoRunner,
     /// The daemon is shutting down; tasks start when it is back.
@@ -109,7 +116,7 @@ impl Reason {
             Self::Slot { .. } => "slot",
             Self::QueueSlot { .. } => "queue_slot",
             Self::QueuePaused { .. } => "queue_paused",
-            Self::Dependency => "dependency",
+            Self::Dependency { .. } => "dependency",
             Self::NoRunner => "no_runner",
             Self::Shutdown => "shutdown",
             Self::Resume => "resume",
@@ -133,7 +140,7 @@ impl Reason {
             | Self::UserSlot { .. }
             | Self::QueueSlot { .. }
             | Self::QueuePaused { .. }
-            | Self::Dependency
+            | Self::Dependency { .. }
             | Self::NoRunner
             | Self::Shutdown
             | Self::Resume => None,
@@ -176,7 +183,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::QueuePaused { queue } => write!(f, "waits for paused queue `{queue}`"),
-            Self::Dependency => f.write_str("waits for a task it depends on"),
+            Self::Dependency { first, more } => dependency(f, *first, *more),
             Self::NoRunner => f.write_str("waits for a runner to connect"),
             Self::Shutdown => f.write_str("waits for the daemon, which is stopping"),
             Self::Resume => f.write_str("paused: waits for `resume`"),
@@ -184,4 +191,20 @@ impl fmt::Display for Reason {
             Self::Itself { .. } => f.write_str("running"),
         }
     }
+}
+
+fn dependency(
+    f: &mut fmt::Formatter<'_>,
+    first: Option<(TaskId, Option<State>)>,
+    more: u64,
+) -> fmt::Result {
+    match first {
+        None => return f.write_str("waits for a task it depends on"),
+        Some((id, None)) => write!(f, "waits for task {id}")?,
+        Some((id, Some(state))) => write!(f, "waits for task {id} ({state})")?,
+    }
+    if more > 0 {
+        write!(f, " and {more} more")?;
+    }
+    Ok(())
 }

@@ -118,7 +118,7 @@ pub struct After {
 }
 
 /// Names a task that another one waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Parent {
     /// One that exists.
     Task(TaskId),

@@ -215,10 +215,12 @@ impl Runner {
             },
         };
         tracing::debug!(task = %key.task, attempt = key.number, exit = ?ended.exit, "ended");
-        held.state = State::Over(ended);
+        let live = std::mem::replace(&mut held.state, State::Over(ended));
+        self.report(id);
+        // Somebody waits for the report, and nobody for the closing of files.
+        drop(live);
         self.poll.disarm(Timer::Drain(id));
         self.poll.disarm(Timer::Retry(id));
-        self.report(id);
     }
 
     /// Tells how an attempt ended, if somebody listens.

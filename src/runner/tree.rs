@@ -30,6 +30,10 @@ pub(super) struct Family<'a> {
 /// Living processes of an attempt.
 pub(super) fn members(family: Family<'_>) -> Vec<i32> {
     let mut found = Vec::new();
+    // The usual case, at a fraction of the price of looking through /proc.
+    if sys::ended_child().is_err_and(|error| error.raw_os_error() == Some(libc::ECHILD)) {
+        return found;
+    }
     let alone = family.leaders.iter().all(|pid| *pid == family.leader);
     for child in children(std::process::id().cast_signed()) {
         let ours = child == family.leader

@@ -8,6 +8,7 @@
 pub mod ballast;
 mod books;
 pub mod clocks;
+pub mod graph;
 pub mod hooks;
 mod list;
 pub mod lock;
@@ -119,7 +120,7 @@ pub struct QueueUse {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store: clocks::Clocks + hooks::Hooks + schedules::Schedules {
+pub trait Store: clocks::Clocks + graph::Graph + hooks::Hooks + schedules::Schedules {
     /// Opens a transaction.
     ///
     /// # Errors

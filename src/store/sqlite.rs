@@ -2,6 +2,7 @@
 //! How it is opened and set up is in `open.rs`, how rows are read in `rows.rs`.
 
 mod clocks;
+mod graph;
 mod hooks;
 mod schedules;
 

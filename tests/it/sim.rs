@@ -4,7 +4,8 @@
 //! commits, with invented time and a real store that is opened again.
 //!
 //! What a client was told and what a pretended runner did are written down
-//! outside and are the only judge. The seed is printed on failure;
+//! outside and are the only judge; that no task starts before those it waits
+//! for are over is read from the record of events. The seed is printed on failure;
 //! `TASKDAEMON_SIM_SEED=N` replays one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,20 +14,24 @@ use std::time::Duration;
 
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use taskdaemon::engine::command::{Abilities, Caller, Command, RunnerUp};
+use taskdaemon::engine::command::{Abilities, Caller, Command, Error, RunnerUp};
 use taskdaemon::engine::effect::{Effect, Verdict};
-use taskdaemon::engine::hooks::{Ask, Hooks};
+use taskdaemon::engine::graph::{Affected, Ask};
+use taskdaemon::engine::hooks::{self, Hooks};
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::reader::explain;
 use taskdaemon::engine::{Engine, Turned};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
+use taskdaemon::model::depend::Link;
 use taskdaemon::model::filter::Filter;
 use taskdaemon::model::hook::{Act, End, Ends, Hook};
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::retry::Retry;
+use taskdaemon::model::spec::{After, Conflict, Parent, Unique, Wants};
 use taskdaemon::model::task::{State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
+use taskdaemon::store::graph::Graph as _;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
 
@@ -321,8 +326,10 @@ impl World {
     fn commands(&mut self, answers: &mut Vec<Asked>) -> Vec<Command> {
         let mut commands = Vec::new();
         for _ in 0..self.below(4) {
-            match self.below(8) {
+            match self.below(12) {
                 0..=3 => commands.push(self.submit(answers)),
+                8 | 9 => commands.push(self.submit_graph(answers)),
+                10 => commands.push(self.tree(answers)),
                 4 => {
                     let (reply, answer) = oneshot::channel();
                     let id = self.some_task();
@@ -388,6 +395,18 @@ impl World {
         commands
     }
 
+    fn tree(&mut self, answers: &mut Vec<Asked>) -> Command {
+        let (reply, answer) = oneshot::channel();
+        let id = self.some_task();
+        let caller = CALLER;
+        answers.push(Asked::Tree(answer));
+        Command::Graph(if self.chance(3) {
+            Ask::Cancel { caller, id, reply }
+        } else {
+            Ask::Retry { caller, id, reply }
+        })
+    }
+
     fn submit(&mut self, answers: &mut Vec<Asked>) -> Command {
         let (reply, answer) = oneshot::channel();
         let mut new = new_task("true");
@@ -438,6 +457,69 @@ impl World {
             tasks: vec![new],
             reply,
         }
+    }
+
+    /// Tasks that wait for each other and for others that are there, some with
+    /// a unique key.
+    fn submit_graph(&mut self, answers: &mut Vec<Asked>) -> Command {
+        let (reply, answer) = oneshot::channel();
+        let count = 1 + self.below(6);
+        let there: Vec<_> = self.acknowledged.iter().copied().collect();
+        // Members wait for later ones or for earlier ones, so in no circle.
+        let forth = self.chance(2);
+        let mut tasks = Vec::new();
+        for place in 0..count {
+            let mut new = new_task("true");
+            new.queue = format!("q{}", self.below(3));
+            new.spec.retry.max_attempts = 1 + self.below(2);
+            let mut parents = BTreeMap::new();
+            for _ in 0..self.below(4) {
+                let wants = if self.chance(3) {
+                    Wants::Any
+                } else {
+                    Wants::Ok
+                };
+                let others = if forth { count - 1 - place } else { place };
+                if others > 0 && self.chance(2) {
+                    let other = self.below(others);
+                    let other = if forth { place + 1 + other } else { other };
+                    let other = usize::try_from(other).expect("small");
+                    let place = i64::try_from(other).expect("small");
+                    parents.insert((0, place), (Parent::Member(other), wants));
+                } else if !there.is_empty() {
+                    let most = u32::try_from(there.len()).expect("small");
+                    // Rather the latest, which are not over yet.
+                    let back = self.below(most).min(self.below(most));
+                    let id = there[there.len() - 1 - usize::try_from(back).expect("small")];
+                    parents.insert((1, id.0), (Parent::Task(id), wants));
+                }
+            }
+            let after = parents.into_values();
+            new.after = after
+                .map(|(parent, wants)| After { parent, wants })
+                .collect();
+            if self.chance(4) {
+                new.run_at = Some(
+                    self.now
+                        .after(Duration::from_millis(self.below(5_000).into())),
+                );
+            }
+            if self.chance(6) {
+                new.deadline = Some(self.now.after(Duration::from_secs(self.below(30).into())));
+            }
+            if self.chance(2) {
+                let on_conflict = match self.below(3) {
+                    0 => Conflict::Reject,
+                    1 => Conflict::Return,
+                    _ => Conflict::Replace,
+                };
+                let key = format!("u{}", self.below(3));
+                new.unique = Some(Unique { key, on_conflict });
+            }
+            tasks.push(new);
+        }
+        answers.push(Asked::Submit(answer));
+        Command::Submit { tasks, reply }
     }
 
     fn advance(&mut self) {
@@ -509,12 +591,9 @@ fn lost(key: AttemptKey, at: Time) -> Command {
 }
 
 enum Asked {
-    Submit(
-        oneshot::Receiver<
-            Result<Vec<taskdaemon::engine::command::Submitted>, taskdaemon::engine::command::Error>,
-        >,
-    ),
-    Other(oneshot::Receiver<Result<Task, taskdaemon::engine::command::Error>>),
+    Submit(oneshot::Receiver<Result<Vec<taskdaemon::engine::command::Submitted>, Error>>),
+    Tree(oneshot::Receiver<Result<Affected, Error>>),
+    Other(oneshot::Receiver<Result<Task, Error>>),
 }
 
 /// Everything acknowledged is there, attempts have no gaps, nothing waits
@@ -563,6 +642,13 @@ fn check(world: &World, engine: &mut Engine<Sqlite>, dir: &Path) {
         );
         assert_eq!(task.ended.is_some(), task.state.is_terminal());
         assert!(task.tries <= task.spec.retry.max_attempts);
+        tied(store, task);
+    }
+    let mut held = BTreeSet::new();
+    for task in all.iter().filter(|task| !task.state.is_terminal()) {
+        if let Some(key) = &task.unique {
+            assert!(held.insert((task.owner, key)), "unique key {key} twice");
+        }
     }
     assert_eq!(store.tally(), tally, "the tally is what is there");
     assert!(queues.iter().map(|queue| queue.used).sum::<u32>() <= SLOTS);
@@ -571,9 +657,57 @@ fn check(world: &World, engine: &mut Engine<Sqlite>, dir: &Path) {
     check_hooks(dir, &all);
 }
 
+/// What is blocked waits for something that can still come, and what is not
+/// blocked has nothing left to wait for.
+fn tied(store: &mut Sqlite, task: &Task) {
+    let links = store.parents(task.id).expect("read");
+    let unmet: Vec<_> = links.iter().filter(|link| !link.met).collect();
+    let held = store.held_by(task.id).expect("read");
+    assert_eq!(held.is_some(), !unmet.is_empty());
+    match task.state {
+        State::Blocked => {
+            assert!(!unmet.is_empty(), "blocked by nothing: {task:?}");
+            for link in unmet {
+                let state = link.state.expect("nothing is pruned here");
+                assert!(
+                    !state.is_terminal(),
+                    "blocked by what is over: {task:?} {link:?}"
+                );
+            }
+        }
+        State::Skipped => {
+            let why = &task.outcome.as_ref().expect("why").message;
+            assert!(why.starts_with("task "), "{why}");
+        }
+        State::Succeeded | State::Failed | State::Cancelled | State::Expired => {}
+        State::Scheduled | State::Queued | State::Running | State::Paused | State::Stopping => {
+            assert_eq!(unmet, Vec::<&Link>::new(), "not blocked: {task:?}");
+        }
+    }
+}
+
+/// By the record of events, no task ran before all it waits for had ended as
+/// it has to.
+fn in_turn(dir: &Path) -> usize {
+    let raw = rusqlite::Connection::open(dir.join("taskdaemon.db")).expect("open");
+    let mut sql = raw
+        .prepare(
+            "SELECT count(*), coalesce(sum(NOT EXISTS (SELECT 1 FROM event AS o \
+             WHERE o.task = e.parent AND o.seq < r.seq AND (o.kind = 'succeeded' OR (e.wants = 1 \
+             AND o.kind IN ('failed', 'cancelled', 'skipped', 'expired'))))), 0) \
+             FROM edge AS e JOIN event AS r ON r.task = e.child AND r.kind = 'running'",
+        )
+        .expect("prepare");
+    let (ran, early): (usize, usize) = sql
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("count");
+    assert_eq!(early, 0, "ran too early");
+    ran
+}
+
 /// Launches repeated to one runner are ignored by it; a new runner never gets
 /// an old attempt.
-fn run(seed: u64, turns: u32) {
+fn run(seed: u64, turns: u32) -> usize {
     // Crashes here are of the process, not of the machine: memory will do.
     let dir = tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
@@ -581,7 +715,7 @@ fn run(seed: u64, turns: u32) {
     let mut world = World::new(seed);
     let mut engine = world.open(dir.path());
     let (reply, _) = oneshot::channel();
-    let ask = Ask::SetOfQueue {
+    let ask = hooks::Ask::SetOfQueue {
         queue: "q0".to_owned(),
         hooks: vec![queue_hook()],
         reply,
@@ -597,11 +731,19 @@ fn run(seed: u64, turns: u32) {
             match answer {
                 Asked::Submit(mut answer) => {
                     let submitted = answer.try_recv().expect("answered in its turn");
+                    // A circle through tasks that are one by their unique key.
+                    if matches!(
+                        submitted,
+                        Err(Error::UniqueHeld { .. } | Error::Invalid { index: Some(_), .. })
+                    ) {
+                        continue;
+                    }
                     let submitted = submitted.expect("a good task is accepted");
                     world
                         .acknowledged
                         .extend(submitted.iter().map(|one| one.id));
                 }
+                Asked::Tree(mut answer) => drop(answer.try_recv().expect("answered in its turn")),
                 Asked::Other(mut answer) => drop(answer.try_recv().expect("answered in its turn")),
             }
         }
@@ -625,6 +767,7 @@ fn run(seed: u64, turns: u32) {
         .collect();
     assert!(twice.is_empty(), "launched twice: {twice:?}");
     settle(&mut world, &mut engine, dir.path());
+    in_turn(dir.path())
 }
 
 /// A runner that was told to stop gets nothing more; this one was not.
@@ -699,8 +842,10 @@ fn no_history_loses_or_doubles_a_task() {
             (0..30).map(|n| base + n).chain(0..10).collect()
         }
     };
+    let mut ran = 0;
     for seed in seeds {
         eprintln!("TASKDAEMON_SIM_SEED={seed}");
-        run(seed, 150);
+        ran += run(seed, 150);
     }
+    assert!(ran > 0, "nothing waited and ran");
 }

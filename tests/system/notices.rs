@@ -10,7 +10,7 @@ on_both_releases!(tasks_are_heard_by_their_runner_in_each_profile);
 
 /// The service manager's tool comes back with success only when its message was taken.
 const SAY: &str = "timeout 20 systemd-notify --status='half way' --ready && echo heard
-    stat -c '%a %U' $NOTIFY_SOCKET; id -un; echo $NOTIFY_SOCKET";
+    stat -c '%a %u' $NOTIFY_SOCKET; id -u; echo $NOTIFY_SOCKET";
 
 fn tasks_are_heard_by_their_runner_in_each_profile(bed: &Bed) {
     for profile in [&[][..], &["--profile", "strict"]] {

@@ -35,6 +35,8 @@ pub(crate) struct Daemon {
     child: Child,
     runner: Option<u32>,
     dir: PathBuf,
+    /// Its sockets, where a service manager would have them: in memory.
+    runtime: tempfile::TempDir,
     /// From `exec` to READY=1.
     pub(crate) ready: Duration,
     /// From `exec` to the first answer.
@@ -50,11 +52,12 @@ impl Daemon {
             Runs::Nothing => ("never", 1),
             Runs::AtOnce(slots) => ("auto", slots),
         };
+        let runtime = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir_in(dir))?;
         let config = format!(
             "state_dir = {:?}\nruntime_dir = {:?}\n\
              engine.slots = {slots}\nrun.start_runner = {start_runner:?}\nrun.users = \"own\"\n",
             path("state"),
-            path("run")
+            runtime.path().display().to_string()
         );
         let file = dir.join("config.toml");
         std::fs::write(&file, config)?;
@@ -82,6 +85,7 @@ impl Daemon {
             child,
             runner: None,
             dir: dir.to_owned(),
+            runtime,
             ready: Duration::ZERO,
             answered: Duration::ZERO,
         };
@@ -138,7 +142,7 @@ impl Daemon {
 
     /// Where it answers.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.dir.join("run/api.sock")
+        self.runtime.path().join("api.sock")
     }
 
     /// A new connection to it.
