@@ -23,8 +23,10 @@ use crate::api::dto::TaskInfo;
 use crate::api::problem::Wire;
 use crate::clock;
 
+pub mod events;
 pub mod follow;
 pub mod https;
+mod sse;
 pub mod target;
 
 use target::Target;
@@ -33,6 +35,8 @@ use target::Target;
 const PROMPT: Duration = Duration::from_secs(5);
 /// How long a change may take: it is on disk when it is answered.
 const CHANGE: Duration = Duration::from_secs(30);
+/// How long a change of many tasks may take.
+const BULK: Duration = Duration::from_secs(3600);
 /// How long a daemon that was there may be gone before we give up.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause before asking again.
@@ -126,6 +130,15 @@ impl Client {
     /// No good answer.
     pub async fn post(&self, path: &str) -> Result<Answer, Error> {
         self.ask(Method::POST, path, None, CHANGE).await
+    }
+
+    /// Asks for a change of many tasks, once. It takes as long as it takes: each
+    /// part of it is on disk before the next.
+    ///
+    /// # Errors
+    /// No good answer.
+    pub async fn bulk(&self, path: &str, body: Bytes) -> Result<Answer, Error> {
+        self.ask(Method::POST, path, Some(body), BULK).await
     }
 
     /// Asks for a change with a method and a body of its own, once.

@@ -62,7 +62,8 @@ pub struct Submit {
     /// Group key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// What other tasks of this request call it in their `after`.
+    /// What other tasks of this request call it in their `after`; also its name
+    /// where it has no other.
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub refer: Option<String>,
     /// Tasks it waits for, each by its number or by its `ref` in this request:
@@ -70,7 +71,9 @@ pub struct Submit {
     /// `"12:any"` or `"build:any"`, they only have to be over.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<Word>,
-    /// Unique key while it is not over.
+    /// Unique key while it is not over. The idempotency key comes first: a
+    /// request that is repeated gets its task again, over or not, and only a
+    /// new one is asked for its unique key.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub unique: Option<UniqueRule>,
     /// Longest silence of an attempt on its notify socket.

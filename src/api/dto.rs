@@ -264,6 +264,9 @@ pub struct RunInfo {
 pub struct Page {
     /// The tasks, newest first.
     pub tasks: Vec<TaskInfo>,
+    /// Numbers of tasks that belong here and whose rows are damaged.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub damaged: Vec<i64>,
     /// Where the next page begins; none on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

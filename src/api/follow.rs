@@ -46,7 +46,8 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Attempts looked for ahead of the latest known one: an attempt that never
 /// got as far as a capture file leaves a hole.
 const AHEAD: u32 = 8;
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// The header that says where a stream goes on.
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Answers with output as it comes.
 pub(super) fn answer(

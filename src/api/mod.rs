@@ -20,8 +20,10 @@ use crate::model::time::Time;
 pub mod admin;
 pub mod asked;
 mod body;
+pub mod bulk;
 mod conn;
 pub mod dto;
+pub mod events;
 mod follow;
 pub mod graph;
 mod head;
@@ -151,6 +153,9 @@ impl Server {
 fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/tasks", post(submit::submit).get(tasks::list))
+        .route("/v1/tasks/retry", post(bulk::retry))
+        .route("/v1/tasks/cancel", post(bulk::cancel))
+        .route("/v1/tasks/discard", post(bulk::discard))
         .route("/v1/tasks/{id}", get(tasks::show))
         .route("/v1/tasks/{id}/wait", get(tasks::wait))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
@@ -159,6 +164,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/tasks/{id}/pause", post(tasks::pause))
         .route("/v1/tasks/{id}/resume", post(tasks::resume))
         .route("/v1/tasks/{id}/log", get(log::log))
+        .route("/v1/events", get(events::events))
         .route("/v1/schedules", post(schedules::add).get(schedules::list))
         .route(
             "/v1/schedules/{schedule}",

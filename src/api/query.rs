@@ -72,6 +72,16 @@ impl Params {
             })
     }
 
+    /// The number of an event, or 0 for before the first.
+    pub(super) fn sequence(&mut self, name: &'static str) -> Result<Option<i64>, Problem> {
+        let Some(text) = self.take(name) else {
+            return Ok(None);
+        };
+        sequence(&text)
+            .map(Some)
+            .ok_or_else(|| Problem::invalid(name, "must be the number of an event, or 0"))
+    }
+
     /// A duration with its unit.
     pub(super) fn duration(&mut self, name: &'static str) -> Result<Option<Duration>, Problem> {
         self.take(name)
@@ -96,6 +106,11 @@ fn whole<T: std::str::FromStr>(text: &str) -> Option<T> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let plain = digits && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| plain)
+}
+
+/// The number of an event, or 0.
+pub(super) fn sequence(text: &str) -> Option<i64> {
+    whole(text).filter(|seq| *seq >= 0)
 }
 
 /// The task a path names.

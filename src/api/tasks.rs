@@ -50,17 +50,14 @@ pub(super) async fn list(
         Some(cursor) => Some(seal.open(cursor)?),
         None => None,
     };
-    // One more than asked for tells whether there is another page.
-    filter.limit = limit + 1;
-    let mut views = shared.handle.list(filter).await?;
-    let more = views.len() > limit as usize;
-    views.truncate(limit as usize);
-    let next = views
-        .last()
-        .filter(|_| more)
-        .map(|view| seal.close(view.task.id));
-    let tasks = views.iter().map(TaskInfo::in_list).collect();
-    Ok(json::answer(StatusCode::OK, &Page { tasks, next }))
+    filter.limit = limit;
+    let listed = shared.handle.list(filter).await?;
+    let page = Page {
+        tasks: listed.views.iter().map(TaskInfo::in_list).collect(),
+        damaged: listed.damaged.iter().map(|id| id.0).collect(),
+        next: listed.next.map(|id| seal.close(id)),
+    };
+    Ok(json::answer(StatusCode::OK, &page))
 }
 
 fn filter(params: &mut Params, caller: Caller) -> Result<Filter, Problem> {
@@ -90,7 +87,7 @@ fn filter(params: &mut Params, caller: Caller) -> Result<Filter, Problem> {
     })
 }
 
-fn owner(text: &str) -> Result<u32, Problem> {
+pub(super) fn owner(text: &str) -> Result<u32, Problem> {
     if let Ok(uid) = text.parse() {
         return Ok(uid);
     }
@@ -99,7 +96,7 @@ fn owner(text: &str) -> Result<u32, Problem> {
         .ok_or_else(|| Problem::invalid("owner", "must be a user of this host, or a uid"))
 }
 
-fn state(word: &str) -> Result<TaskState, Problem> {
+pub(super) fn state(word: &str) -> Result<TaskState, Problem> {
     TaskState::from_word(word).ok_or_else(|| {
         let words: Vec<&str> = TaskState::ALL.iter().map(|state| state.word()).collect();
         Problem::invalid(
@@ -109,7 +106,7 @@ fn state(word: &str) -> Result<TaskState, Problem> {
     })
 }
 
-fn label(text: &str) -> Result<(String, String), Problem> {
+pub(super) fn label(text: &str) -> Result<(String, String), Problem> {
     text.split_once('=')
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .ok_or_else(|| Problem::invalid("label", "must be NAME=VALUE"))

@@ -28,18 +28,6 @@ pub(super) struct ShowArgs {
     graph: bool,
 }
 
-/// A task to change.
-#[derive(Debug, Args)]
-pub(super) struct ChangeArgs {
-    /// Number of the task
-    #[arg(value_parser = number)]
-    id: i64,
-    /// Also those that wait for it, directly or through others: `cancel` takes all that are not
-    /// over, `retry` those that were skipped
-    #[arg(long)]
-    dependants: bool,
-}
-
 /// `show`.
 pub(super) async fn show(args: &ShowArgs, setting: &Setting) -> Outcome {
     if !args.graph {
@@ -57,12 +45,9 @@ pub(super) async fn show(args: &ShowArgs, setting: &Setting) -> Outcome {
     Ok(0)
 }
 
-/// `cancel` and `retry`.
-pub(super) async fn change(args: &ChangeArgs, verb: &str, setting: &Setting) -> Outcome {
-    if !args.dependants {
-        return tasks::change(args.id, verb, setting).await;
-    }
-    let path = format!("/v1/tasks/{}/{verb}?dependants=true", args.id);
+/// `cancel` and `retry` of a task and those behind it.
+pub(super) async fn change(id: i64, verb: &str, setting: &Setting) -> Outcome {
+    let path = format!("/v1/tasks/{id}/{verb}?dependants=true");
     let answer = setting.client()?.post(&path).await?;
     let mut out = io::stdout().lock();
     if setting.json {

@@ -23,6 +23,7 @@ mod hooks;
 mod jobs;
 mod logs;
 mod process;
+mod record;
 mod schedules;
 mod status;
 mod submit;
@@ -60,14 +61,21 @@ enum Verb {
     Logs(logs::Args),
     /// Wait until a task is over, and end with its exit code
     Wait(tasks::IdArgs),
-    /// Cancel a task
-    Cancel(graph::ChangeArgs),
+    /// Cancel a task, or all that a filter selects
+    Cancel(record::Meant),
+    /// Run a task again that is over, or all that a filter selects
+    Retry(record::Meant),
+    /// Remove tasks that are over, with all that is known of them but the events
+    #[command(visible_alias = "discard")]
+    Prune(record::Filter),
+    /// Print what happened, and with --follow what happens
+    Events(record::EventsArgs),
+    /// Copy the database while it is in use, and check the copy
+    Backup(record::BackupArgs),
     /// Freeze a running task; its clocks stand still
     Pause(tasks::IdArgs),
     /// Let a paused task go on
     Resume(tasks::IdArgs),
-    /// Run a task again that is over
-    Retry(graph::ChangeArgs),
     /// Make tasks at set times
     #[command(subcommand)]
     Schedule(schedules::Verb),
@@ -137,7 +145,7 @@ fn client_code(error: &client::Error) -> u8 {
             (404, _) => 3,
             (401 | 403 | 409 | 422, _) => 4,
             (400 | 405 | 413 | 415 | 416 | 421, _) => 2,
-            (408 | 429 | 503, _) => 75,
+            (408 | 429 | 503 | 507, _) => 75,
             _ => 1,
         },
     }
@@ -211,8 +219,11 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Show(args) => online(graph::show(&args, setting)),
         Verb::Logs(args) => online(logs::logs(&args, setting)),
         Verb::Wait(args) => online(tasks::wait(&args, setting)),
-        Verb::Cancel(args) => online(graph::change(&args, "cancel", setting)),
-        Verb::Retry(args) => online(graph::change(&args, "retry", setting)),
+        Verb::Cancel(args) => online(record::change(&args, "cancel", setting)),
+        Verb::Retry(args) => online(record::change(&args, "retry", setting)),
+        Verb::Prune(args) => online(record::bulk(&args, "discard", setting)),
+        Verb::Events(args) => online(record::events(&args, setting)),
+        Verb::Backup(args) => record::backup(&args, setting),
         Verb::Pause(args) => online(tasks::change(args.id, "pause", setting)),
         Verb::Resume(args) => online(tasks::change(args.id, "resume", setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),

@@ -56,6 +56,7 @@ pub(super) async fn list(args: &ListArgs, setting: &Setting) -> Outcome {
     let mut cursor: Option<String> = None;
     let mut left = args.limit;
     let mut tasks: Vec<TaskInfo> = Vec::new();
+    let mut damaged = Vec::new();
     let mut out = io::stdout().lock();
     while left > 0 {
         let path = list_path(args, left.min(1000), cursor.as_deref());
@@ -70,6 +71,7 @@ pub(super) async fn list(args: &ListArgs, setting: &Setting) -> Outcome {
         } else {
             tasks.extend(page.tasks);
         }
+        damaged.extend(page.damaged);
         cursor = page.next;
         if cursor.is_none() {
             break;
@@ -86,6 +88,9 @@ pub(super) async fn list(args: &ListArgs, setting: &Setting) -> Outcome {
             writeln!(out, "(there are more; see --limit)")?;
         }
     }
+    for id in damaged {
+        complain(&format!("task {id} cannot be shown: its row is damaged"));
+    }
     Ok(0)
 }
 
@@ -101,17 +106,22 @@ fn list_path(args: &ListArgs, limit: u32, cursor: Option<&str>) -> String {
     ];
     for (name, value) in parameters {
         if let Some(value) = value {
-            path.push_str(&format!("&{name}="));
-            for byte in value.bytes() {
-                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                    path.push(char::from(byte));
-                } else {
-                    path.push_str(&format!("%{byte:02X}"));
-                }
-            }
+            parameter(&mut path, name, value);
         }
     }
     path
+}
+
+/// Appends a parameter to an address that has one already.
+pub(super) fn parameter(path: &mut String, name: &str, value: &str) {
+    path.push_str(&format!("&{name}="));
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
 }
 
 fn row(task: &TaskInfo) -> Vec<String> {

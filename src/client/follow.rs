@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
@@ -16,12 +15,11 @@ use tokio::time::timeout;
 use crate::api::dto::TaskInfo;
 use crate::clock;
 
+use super::sse::Blocks;
 use super::{Client, Error, PATIENCE, pause};
 
 /// The daemon sends something at least this often.
-const SILENCE: Duration = Duration::from_secs(40);
-/// Longest event.
-const EVENT_MAX: usize = 4 * 1024 * 1024;
+pub(super) const SILENCE: Duration = Duration::from_secs(40);
 
 /// What happens in a task's output.
 #[derive(Debug)]
@@ -107,13 +105,13 @@ impl Client {
         let asked = timeout(SILENCE, self.send(Method::GET, path, None, headers)).await;
         let response = asked.map_err(|_| Error::Lost)??;
         let mut body = response.into_body();
-        reader.buffer.clear();
+        reader.blocks.clear();
         while let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
             reader.heard += 1;
-            reader.buffer.extend_from_slice(&data);
+            reader.blocks.push(&data);
             while let Some(event) = reader.next()? {
                 match event {
                     Heard::Event(event) => each(event)?,
@@ -136,7 +134,7 @@ enum Heard {
 /// Takes events out of the bytes of a stream.
 #[derive(Debug, Default)]
 struct Reader {
-    buffer: BytesMut,
+    blocks: Blocks,
     /// Id of the last event that was handed on.
     last: Option<String>,
     /// Pieces received in all.
@@ -158,25 +156,16 @@ struct Number {
 impl Reader {
     /// The next event; none until more bytes come.
     fn next(&mut self) -> Result<Option<Heard>, Error> {
-        let Some(len) = self.buffer.windows(2).position(|pair| pair == b"\n\n") else {
-            if self.buffer.len() > EVENT_MAX {
-                return Err(Error::Strange("an event without an end".to_owned()));
-            }
+        let Some(block) = self.blocks.next()? else {
             return Ok(None);
         };
-        let block = self.buffer.copy_to_bytes(len + 2);
-        let text = String::from_utf8_lossy(&block);
-        let field = |name: &str| {
-            let mut lines = text.lines();
-            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-        };
-        let (Some(kind), Some(data)) = (field("event"), field("data")) else {
+        let (Some(kind), Some(data)) = (&block.event, &block.data) else {
             return Ok(Some(Heard::Nothing));
         };
         let heard = read(kind, data)
             .ok_or_else(|| Error::Strange(format!("an event `{kind}` that makes no sense")))?;
-        if let Some(id) = field("id") {
-            self.last = Some(id.to_owned());
+        if block.id.is_some() {
+            self.last = block.id;
         }
         Ok(Some(heard))
     }
@@ -221,7 +210,7 @@ mod tests {
             let mut reader = Reader::default();
             let mut seen = Vec::new();
             for piece in text.as_bytes().chunks(size) {
-                reader.buffer.extend_from_slice(piece);
+                reader.blocks.push(piece);
                 while let Some(heard) = reader.next().unwrap() {
                     match heard {
                         Heard::Event(event) => seen.push(format!("{event:?}")),

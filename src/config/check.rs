@@ -93,6 +93,12 @@ pub(super) fn check(config: &Config) -> Result<(), Found> {
         config.store.ballast,
         ByteSize(0),
         ByteSize::mib(1 << 14),
+    )?;
+    size(
+        "store.low_water",
+        config.store.low_water,
+        ByteSize(0),
+        ByteSize::mib(1 << 20),
     )
 }
 

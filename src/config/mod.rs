@@ -48,6 +48,8 @@ settings! {
         hooks: engine::options::HookOptions = engine::options::HookOptions::default(), Section(engine::options::HookOptions::SETTINGS);
         /// Which runner, how much output.
         run: run::options::Options = run::options::Options::default(), Section(run::options::Options::SETTINGS);
+        /// How long what is over is kept.
+        retention: engine::retention::Options = engine::retention::Options::default(), Section(engine::retention::Options::SETTINGS);
         /// What may be taken of the disk.
         store: store::options::Options = store::options::Options::default(), Section(store::options::Options::SETTINGS);
     }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{self, Sources};
 use crate::engine::actor;
-use crate::store::{self, ballast, lock::Lock, sqlite::Sqlite};
+use crate::store::{self, ballast, disk::Disk, lock::Lock, sqlite::Sqlite};
 use crate::{clock, run as work, telemetry};
 
 use service::Systemd;
@@ -116,13 +116,13 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     let passed = std::mem::take(&mut systemd.listeners);
     let listeners = listen::listeners(passed, &settings.api)?;
     let program = hooks::program().map_err(system("find our own program"))?;
-    let engine = actor::start(
-        store,
-        &settings.state_dir,
-        settings.engine.clone(),
-        hooks::resolve(&settings.hooks, &program)?,
-        boot()?,
-    )?;
+    let begin = actor::Settings {
+        engine: settings.engine.clone(),
+        hooks: hooks::resolve(&settings.hooks, &program)?,
+        retention: settings.retention.clone(),
+        disk: Disk::new(&settings.state_dir, &settings.store),
+    };
+    let engine = actor::start(store, &settings.state_dir, begin, boot()?)?;
     work::start(
         settings.run.clone(),
         output.clone(),

@@ -9,6 +9,7 @@ use crate::config::print::changes;
 use crate::config::{self, Config, Sources};
 use crate::engine::command::Command;
 use crate::engine::handle::Handle;
+use crate::engine::record::Ask;
 use crate::telemetry;
 
 use super::hooks;
@@ -64,6 +65,10 @@ impl Reloader<'_> {
         self.handle
             .commands()
             .try_send(Command::Configure { options, hooks })
+            .map_err(|_| "the engine is busy; try again in a moment".to_owned())?;
+        self.handle
+            .commands()
+            .try_send(Command::Record(Ask::Retain(new.retention.clone())))
             .map_err(|_| "the engine is busy; try again in a moment".to_owned())?;
         let applied = self
             .tuner

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::model::time::Time;
 use crate::store;
+use crate::store::disk::{Disk, Room};
 use crate::store::sqlite::Sqlite;
 
 use super::clocks::STEP;
@@ -22,6 +23,7 @@ use super::effect::Effect;
 use super::handle::Handle;
 use super::hooks::Hooks;
 use super::options::Options;
+use super::retention;
 use super::snapshot::{Phase, Snapshot};
 use super::{Engine, reader};
 
@@ -48,6 +50,19 @@ pub struct Running {
     pub thread: JoinHandle<Result<(), store::Error>>,
 }
 
+/// What the engine begins with.
+#[derive(Debug)]
+pub struct Settings {
+    /// How much at once, how much waiting.
+    pub engine: Options,
+    /// What follows a task's end.
+    pub hooks: Hooks,
+    /// How long what is over is kept.
+    pub retention: retention::Options,
+    /// The disk that all is written to.
+    pub disk: Disk,
+}
+
 /// Recovers and starts the engine over the database in `dir`.
 ///
 /// # Errors
@@ -55,16 +70,17 @@ pub struct Running {
 pub fn start(
     store: Sqlite,
     dir: &Path,
-    options: Options,
-    hooks: Hooks,
+    settings: Settings,
     boot: String,
 ) -> Result<Running, store::Error> {
-    let (commands, inbox) =
-        mpsc::sync_channel(usize::try_from(options.commands).unwrap_or(usize::MAX));
+    let most = usize::try_from(settings.engine.commands).unwrap_or(usize::MAX);
+    let (commands, inbox) = mpsc::sync_channel(most);
     let (effects, outbox) = mpsc::sync_channel(EFFECTS);
-    let mut engine = Engine::new(store, options, boot);
-    engine.set_hooks(hooks);
-    engine.recover(clock::now())?;
+    let mut engine = Engine::new(store, settings.engine, boot);
+    engine.set_hooks(settings.hooks);
+    engine.retain(settings.retention);
+    let mut held = Held::new(settings.disk, most);
+    held.recover(&mut engine)?;
     let (publish, snapshot) = watch::channel(engine.snapshot().clone());
     let queries = reader::start(Sqlite::open_reader(dir)?, snapshot.clone())?;
     // Nothing is ever sent: that the sender is gone says that the engine is.
@@ -73,7 +89,7 @@ pub fn start(
         .name("engine".to_owned())
         .spawn(move || {
             let _living = living;
-            turn_until_over(engine, &inbox, &effects, &publish)
+            turn_until_over(engine, &inbox, &effects, &publish, held)
         })
         .map_err(|source| store::Error::File {
             act: "start a thread over",
@@ -93,6 +109,7 @@ fn turn_until_over(
     inbox: &Receiver<Command>,
     outbox: &SyncSender<Vec<Effect>>,
     publish: &watch::Sender<Snapshot>,
+    mut held: Held,
 ) -> Result<(), store::Error> {
     let mut next = Some(clock::now());
     let mut watched = Lead::default();
@@ -105,6 +122,15 @@ fn turn_until_over(
         };
         // First of all, since what follows is judged by the clock.
         batch.splice(0..0, watched.changed());
+        let batch = match held.let_through(batch, &mut engine)? {
+            Passed::Turn(batch) => batch,
+            Passed::Nothing => {
+                publish.send_replace(engine.snapshot().clone());
+                next = Some(clock::now().after(NAP));
+                continue;
+            }
+            Passed::End => return Ok(()),
+        };
         let result = engine.turn(batch, clock::now());
         publish.send_replace(engine.snapshot().clone());
         let turned = match result {
@@ -125,6 +151,106 @@ fn turn_until_over(
         if turned.over {
             return Ok(());
         }
+    }
+}
+
+/// What may go on to the engine.
+enum Passed {
+    /// This, in one turn.
+    Turn(Vec<Command>),
+    /// Nothing may be written now.
+    Nothing,
+    /// It was told to end.
+    End,
+}
+
+/// Keeps the engine from writing to a full disk: a commit that fails ends the
+/// process, and the next one would find the same disk. What is asked for is
+/// refused, what is reported waits.
+struct Held {
+    disk: Disk,
+    /// Reports that wait, first to last.
+    back: Vec<Command>,
+    most: usize,
+    room: Room,
+    /// What an earlier process left behind is settled.
+    recovered: bool,
+}
+
+impl Held {
+    const fn new(disk: Disk, most: usize) -> Self {
+        Self {
+            disk,
+            back: Vec::new(),
+            most,
+            room: Room::Ample,
+            recovered: false,
+        }
+    }
+
+    /// Settles what an earlier process left behind, once that can be written.
+    fn recover(&mut self, engine: &mut Engine<Sqlite>) -> Result<(), store::Error> {
+        if !self.recovered && !matches!(self.disk.look()?, Room::None(_)) {
+            engine.recover(clock::now())?;
+            self.recovered = true;
+        }
+        Ok(())
+    }
+
+    fn let_through(
+        &mut self,
+        mut batch: Vec<Command>,
+        engine: &mut Engine<Sqlite>,
+    ) -> Result<Passed, store::Error> {
+        let before = self.room;
+        self.room = self.disk.look()?;
+        tell(before, self.room);
+        let shortage = match self.room {
+            Room::Ample => None,
+            Room::Low(shortage) | Room::None(shortage) => Some(shortage),
+        };
+        engine.disk(shortage);
+        if let Room::None(shortage) = self.room {
+            let mut over = false;
+            for command in batch {
+                over |= matches!(command, Command::Shutdown { .. });
+                self.back.extend(command.refuse(shortage, clock::now()));
+            }
+            if over {
+                return Ok(Passed::End);
+            }
+            // More are not taken in: whoever reports waits.
+            while self.back.len() >= self.most && matches!(self.disk.look()?, Room::None(_)) {
+                std::thread::park_timeout(NAP);
+            }
+            return Ok(Passed::Nothing);
+        }
+        self.recover(engine)?;
+        if !self.back.is_empty() {
+            batch.splice(0..0, self.back.drain(..));
+        }
+        Ok(Passed::Turn(batch))
+    }
+}
+
+/// Logs that the disk has become full or has room again.
+fn tell(before: Room, now: Room) {
+    match (before, now) {
+        (Room::Ample, Room::Low(shortage)) => tracing::warn!(
+            "the disk is nearly full ({} bytes free): no new tasks are accepted",
+            shortage.free
+        ),
+        (Room::Ample | Room::Low(_), Room::None(shortage)) => tracing::error!(
+            "the disk is full ({} bytes free): nothing is recorded until there is room",
+            shortage.free
+        ),
+        (Room::Low(_) | Room::None(_), Room::Ample) => {
+            tracing::info!("the disk has room again: new tasks are accepted");
+        }
+        (Room::None(_), Room::Low(_)) => tracing::warn!("running tasks are recorded again"),
+        (Room::Ample, Room::Ample)
+        | (Room::Low(_), Room::Low(_))
+        | (Room::None(_), Room::None(_)) => {}
     }
 }
 

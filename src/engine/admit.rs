@@ -33,7 +33,7 @@ impl<S: Store> Engine<S> {
         let queues = self.store.queues()?;
         let used: u32 = queues.iter().map(|queue| queue.used).sum();
         let free = self.options.slots.saturating_sub(used);
-        for task in self.best(&queues, free)? {
+        for task in self.best(&queues, free, now)? {
             let next = AttemptKey {
                 task: task.id,
                 number: task.attempt + 1,
@@ -64,7 +64,12 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    fn best(&mut self, queues: &[QueueUse], free: u32) -> Result<Vec<Task>, store::Error> {
+    fn best(
+        &mut self,
+        queues: &[QueueUse],
+        free: u32,
+        now: Time,
+    ) -> Result<Vec<Task>, store::Error> {
         if free == 0 {
             return Ok(Vec::new());
         }
@@ -72,7 +77,7 @@ impl<S: Store> Engine<S> {
         for queue in queues {
             let room = queue_room(queue, &self.options).min(free);
             if room > 0 {
-                ready.extend(self.store.ready(queue.id, room)?);
+                ready.extend(self.sound(now, |store| store.ready(queue.id, room))?);
             }
         }
         ready.sort_by_key(|task| (task.rank(), task.id));

@@ -1,9 +1,11 @@
 //! Answers held back until the commit that makes them true.
 
 use crate::model::hook::Hook;
+use crate::model::id::TaskId;
 use crate::model::task::Task;
 use crate::model::time::Time;
 
+use super::bulk::Count;
 use super::command::{Error, Reply, Submitted, View};
 use super::graph::Affected;
 use super::schedules::Changed;
@@ -19,10 +21,14 @@ pub(super) enum Answer {
     Affected(Reply<Affected>, Result<Box<Affected>, Error>),
     /// To whoever waited for the end of a task.
     View(Reply<View>, Result<Box<View>, Error>),
+    /// To a change of many tasks.
+    Counted(Reply<Count>, Result<Count, Error>),
     /// To whoever asked about a schedule.
     Schedule(Reply<Changed>, Result<Box<Changed>, Error>),
     /// To whoever changed hooks.
     Hooks(Reply<Vec<Hook>>, Vec<Hook>),
+    /// To whoever asked which output is kept.
+    WithOutput(Reply<Vec<(TaskId, u32)>>, Vec<(TaskId, u32)>),
     /// To a ping.
     Pong(Reply<Time>, Time),
     /// To a shutdown.
@@ -37,8 +43,10 @@ impl Answer {
             Self::Task(reply, result) => drop(reply.send(result.map(|task| *task))),
             Self::Affected(reply, result) => drop(reply.send(result.map(|all| *all))),
             Self::View(reply, result) => drop(reply.send(result.map(|view| *view))),
+            Self::Counted(reply, result) => drop(reply.send(result)),
             Self::Schedule(reply, result) => drop(reply.send(result.map(|changed| *changed))),
             Self::Hooks(reply, hooks) => drop(reply.send(Ok(hooks))),
+            Self::WithOutput(reply, kept) => drop(reply.send(Ok(kept))),
             Self::Pong(reply, at) => drop(reply.send(Ok(at))),
             Self::Done(reply) => drop(reply.send(Ok(()))),
         }
@@ -52,8 +60,10 @@ impl Answer {
             Self::Affected(reply, _) => drop(reply.send(Err(Error::Unknown))),
             // Nothing was asked to change, so nothing is unknown: ask again.
             Self::View(reply, _) => drop(reply.send(Err(Error::Stopping))),
+            Self::Counted(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Schedule(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Hooks(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::WithOutput(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Pong(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Done(reply) => drop(reply.send(Err(Error::Unknown))),
         }

@@ -26,13 +26,14 @@ impl<S: Store> Engine<S> {
                 self.ask(caller, id, (Kind::CancelAsked, Event::Cancel), reply, now)
             }
             Command::Retry { caller, id, reply } => {
-                let result = match self.find(caller, id)? {
+                let result = match self.find(caller, id, now)? {
                     Err(error) => Err(error),
                     Ok(task) => self.again(task, caller, now)?,
                 };
                 self.answers.push(Answer::Task(reply, result.map(Box::new)));
                 Ok(())
             }
+            Command::Wait { caller, id, reply } => self.wait(caller, id, reply, now),
             Command::Graph(ask) => self.graph(ask, now),
             Command::Pause { caller, id, reply } => {
                 self.ask(caller, id, (Kind::PauseAsked, Event::Pause), reply, now)
@@ -40,7 +41,6 @@ impl<S: Store> Engine<S> {
             Command::Resume { caller, id, reply } => {
                 self.ask(caller, id, (Kind::ResumeAsked, Event::Resume), reply, now)
             }
-            Command::Wait { caller, id, reply } => self.wait(caller, id, reply),
             Command::Hook(ask) => self.about_hooks(ask),
             Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Ping { reply } => {
@@ -53,6 +53,7 @@ impl<S: Store> Engine<S> {
                 self.hungry = true;
                 Ok(())
             }
+            Command::Record(ask) => self.ask_record(ask),
             Command::ClockLead { lead } => self.clock_lead(lead, now),
             Command::RunnerUp(runner) => self.runner_up(runner, now),
             Command::RunnerDown => {
@@ -64,7 +65,7 @@ impl<S: Store> Engine<S> {
                 key,
                 uid,
                 trusted,
-            } => self.dialled(visit, key, uid, trusted),
+            } => self.dialled(visit, key, uid, trusted, now),
             Command::Notified { key, notice, at } => self.notified(key, notice, at, now),
             Command::Started { key, started } => self.store.start_attempt(key, &started),
             Command::Ended {
@@ -89,9 +90,9 @@ impl<S: Store> Engine<S> {
         reply: Reply<Vec<Submitted>>,
         now: Time,
     ) -> Result<(), store::Error> {
-        let result = match self.known(tasks)? {
+        let result = match self.known(tasks, now)? {
             Err(error) => Err(error),
-            Ok(known) => match self.plan(tasks, known)? {
+            Ok(known) => match self.plan(tasks, known, now)? {
                 Err(error) => Err(error),
                 Ok(plan) => match self.room(tasks, plan.spared()) {
                     Err(error) => Err(error),
@@ -107,11 +108,13 @@ impl<S: Store> Engine<S> {
     fn known(
         &mut self,
         tasks: &[NewTask],
+        now: Time,
     ) -> Result<Result<HashMap<usize, Submitted>, Error>, store::Error> {
         let mut known = HashMap::new();
         for (index, task) in tasks.iter().enumerate() {
             let Some(key) = &task.key else { continue };
-            let Some(holder) = self.store.by_key(task.owner, key)? else {
+            let holder = self.sound(now, |store| store.by_key(task.owner, key))?;
+            let Some(holder) = holder else {
                 continue;
             };
             if holder.body_hash != task.body_hash {
@@ -134,6 +137,9 @@ impl<S: Store> Engine<S> {
     }
 
     fn room(&self, tasks: &[NewTask], known: usize) -> Result<(), Error> {
+        if let Some(shortage) = self.shortage.filter(|_| known < tasks.len()) {
+            return Err(Error::DiskFull(shortage.into()));
+        }
         let tally = self.store.tally();
         let unfinished: u64 = State::ALL
             .iter()
@@ -215,10 +221,10 @@ impl<S: Store> Engine<S> {
         &mut self,
         caller: Caller,
         id: TaskId,
+        now: Time,
     ) -> Result<Result<Task, Error>, store::Error> {
         let task = self
-            .store
-            .task(id)?
+            .sound(now, |store| store.task(id))?
             .filter(|task| caller.may_touch(task.owner));
         Ok(task.ok_or(Error::NotFound(id)))
     }
@@ -231,7 +237,7 @@ impl<S: Store> Engine<S> {
         reply: Reply<Task>,
         now: Time,
     ) -> Result<(), store::Error> {
-        let result = match self.find(caller, id)? {
+        let result = match self.find(caller, id, now)? {
             Err(error) => Err(error),
             Ok(task) if event == Event::Pause && !self.can_pause(&task) => {
                 Err(Error::Unenforceable("a pause"))
@@ -250,15 +256,21 @@ impl<S: Store> Engine<S> {
         task.state != State::Running || (shared && self.runner.as_deref().is_some_and(can))
     }
 
-    fn wait(&mut self, caller: Caller, id: TaskId, reply: Reply<View>) -> Result<(), store::Error> {
-        let result = match self.find(caller, id)? {
+    fn wait(
+        &mut self,
+        caller: Caller,
+        id: TaskId,
+        reply: Reply<View>,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        let result = match self.find(caller, id, now)? {
             Ok(task) if !task.state.is_terminal() => {
                 let waiters = self.waiters.entry(id).or_default();
                 waiters.retain(|waiter| !waiter.is_closed());
                 waiters.push(reply);
                 return Ok(());
             }
-            Ok(task) => Ok(Box::new(self.view(task)?)),
+            Ok(task) => Ok(Box::new(self.view(task, now)?)),
             Err(error) => Err(error),
         };
         self.answers.push(Answer::View(reply, result));
@@ -266,9 +278,9 @@ impl<S: Store> Engine<S> {
     }
 
     /// A task that is over, with its attempts, as of this transaction.
-    fn view(&mut self, task: Task) -> Result<View, store::Error> {
+    fn view(&mut self, task: Task, now: Time) -> Result<View, store::Error> {
         Ok(View {
-            attempts: self.store.attempts(task.id)?,
+            attempts: self.sound(now, |store| store.attempts(task.id))?,
             after: self.store.parents(task.id)?,
             dependants: self.store.count_children(task.id)?,
             reason: None,
@@ -279,12 +291,12 @@ impl<S: Store> Engine<S> {
 
     /// Gives everyone who waits for a task that has ended in this turn their
     /// answer, to be sent like any other.
-    pub(super) fn tell_waiters(&mut self) -> Result<(), store::Error> {
+    pub(super) fn tell_waiters(&mut self, now: Time) -> Result<(), store::Error> {
         for task in std::mem::take(&mut self.over) {
             let Some(waiters) = self.waiters.remove(&task.id) else {
                 continue;
             };
-            let view = self.view(task)?;
+            let view = self.view(task, now)?;
             for reply in waiters {
                 self.answers
                     .push(Answer::View(reply, Ok(Box::new(view.clone()))));
@@ -305,7 +317,7 @@ impl<S: Store> Engine<S> {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());
         }
-        let Some(task) = self.store.task(key.task)? else {
+        let Some(task) = self.sound(now, |store| store.task(key.task))? else {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());
         };

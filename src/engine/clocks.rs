@@ -26,7 +26,7 @@ impl<S: Store> Engine<S> {
             if by.abs() < STEP {
                 return Ok(());
             }
-            for task in self.store.timed()? {
+            for task in self.sound(now, S::timed)? {
                 // Refused by no state, so there is nobody to tell.
                 let _step = self.advance(task, Event::ClockSet { by }, None, now)?;
             }

@@ -10,14 +10,17 @@ use crate::model::check::Invalid;
 use crate::model::depend::Link;
 use crate::model::id::TaskId;
 use crate::model::notice::Notice;
+use crate::model::quantity::ByteSize;
 use crate::model::reason::Reason;
 use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
+use crate::store::disk::Shortage;
 
 use super::graph::Ask;
 use super::hooks::{self, Hooks};
 use super::options::Options;
+use super::record;
 use super::schedules;
 use super::signs::Sign;
 
@@ -113,6 +116,12 @@ pub enum Error {
     /// There are as many unfinished tasks as the configuration allows.
     #[error("the backlog is full: {0} unfinished tasks; wait until some are over")]
     BacklogFull(u64),
+    /// The disk under the state directory is nearly full.
+    #[error(
+        "the disk is nearly full: {} free of {} that must be; make room on the file system of the \
+         state directory", .0.free, .0.mark
+    )]
+    DiskFull(Room),
     /// Too many commands are waiting.
     #[error("the engine is busy; try again in a moment")]
     Busy,
@@ -128,6 +137,26 @@ pub enum Error {
     /// Reading failed.
     #[error("storage could not be read: {0}")]
     Storage(String),
+}
+
+/// How much of the disk is free, and how much has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Is free.
+    pub free: ByteSize,
+    /// Has to be.
+    pub mark: ByteSize,
+}
+
+impl From<Shortage> for Room {
+    fn from(shortage: Shortage) -> Self {
+        // To whole KiB: nobody cares about the last bytes.
+        let round = |bytes: u64| ByteSize::kib(bytes >> 10);
+        Self {
+            free: round(shortage.free),
+            mark: round(shortage.mark),
+        }
+    }
 }
 
 /// The answer to one submitted task.
@@ -270,6 +299,8 @@ pub enum Command {
         /// What follows a task's end.
         hooks: Hooks,
     },
+    /// What the record is asked.
+    Record(record::Ask),
     /// How far the wall clock is ahead of the time since boot: at the start,
     /// and whenever it was set.
     ClockLead {
@@ -322,4 +353,44 @@ pub enum Command {
         /// Sent when everything before it is committed.
         reply: Reply<()>,
     },
+}
+
+impl Command {
+    /// Answers without carrying anything out, where nothing may be written.
+    /// Hands a report back, which must not get lost.
+    pub(super) fn refuse(self, shortage: Shortage, now: Time) -> Option<Self> {
+        let full = Error::DiskFull(shortage.into());
+        match self {
+            Self::Submit { reply, .. } => drop(reply.send(Err(full))),
+            Self::Cancel { reply, .. }
+            | Self::Retry { reply, .. }
+            | Self::Pause { reply, .. }
+            | Self::Resume { reply, .. } => drop(reply.send(Err(full))),
+            Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(full))),
+            Self::Hook(hooks::Ask::SetOfQueue { reply, .. }) => drop(reply.send(Err(full))),
+            Self::Schedule(
+                schedules::Ask::Add { reply, .. } | schedules::Ask::Change { reply, .. },
+            ) => {
+                drop(reply.send(Err(full)));
+            }
+            Self::Graph(Ask::Cancel { reply, .. } | Ask::Retry { reply, .. }) => {
+                drop(reply.send(Err(full)));
+            }
+            // Asked for again by whoever waits; and it shows that all is well
+            // but the disk.
+            Self::Wait { reply, .. } => drop(reply.send(Err(Error::Stopping))),
+            Self::Ping { reply } => drop(reply.send(Ok(now))),
+            Self::Shutdown { reply } => drop(reply.send(Ok(()))),
+            report @ (Self::Configure { .. }
+            | Self::Record(record::Ask::Retain(_) | record::Ask::WithOutput { .. })
+            | Self::RunnerUp(_)
+            | Self::RunnerDown
+            | Self::ClockLead { .. }
+            | Self::Notified { .. }
+            | Self::Dialled { .. }
+            | Self::Started { .. }
+            | Self::Ended { .. }) => return Some(report),
+        }
+        None
+    }
 }

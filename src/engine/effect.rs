@@ -50,6 +50,8 @@ pub enum Effect {
     Thaw(AttemptKey),
     /// The attempt's end is on disk.
     Acknowledge(AttemptKey),
+    /// The attempt's output is not kept any more.
+    Erase(AttemptKey),
     /// An attempt in a sandbox profile is live, and its runner has to find
     /// this daemon or be found gone.
     Seek {

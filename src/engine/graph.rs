@@ -118,7 +118,7 @@ impl<S: Store> Engine<S> {
                     Some(false) => Event::Skip { why: parent.why() },
                     None => continue,
                 };
-                if let Some(task) = self.store.task(child)? {
+                if let Some(task) = self.sound(now, |store| store.task(child))? {
                     // It is blocked, says the query, so it is not refused.
                     let _moved = self.shift(task, event, None, now)?;
                 }
@@ -142,7 +142,7 @@ impl<S: Store> Engine<S> {
             let Some((new, own)) = tasks.get(tie.index).zip(all.get(tie.index)) else {
                 continue;
             };
-            let fate = self.tie_one(own.id, &parents(new, tie, all), &mut known)?;
+            let fate = self.tie_one(own.id, &parents(new, tie, all), &mut known, now)?;
             if !matches!(fate, Fate::Waits) {
                 fates.push((own.id, fate));
             }
@@ -156,14 +156,14 @@ impl<S: Store> Engine<S> {
             };
             // It may have been cancelled or skipped in the meantime, by another
             // of this request.
-            if let Some(task) = self.store.task(child)?
+            if let Some(task) = self.sound(now, |store| store.task(child))?
                 && task.state == State::Blocked
             {
                 let _moved = self.advance(task, event, None, now)?;
             }
         }
         for one in all.iter_mut().filter(|one| settled && one.created) {
-            if let Some(task) = self.store.task(one.id)? {
+            if let Some(task) = self.sound(now, |store| store.task(one.id))? {
                 one.state = task.state;
             }
         }
@@ -185,7 +185,9 @@ impl<S: Store> Engine<S> {
         }];
         let ties = [Tie { index: 0, behind }];
         self.tie(std::slice::from_ref(new), &ties, &mut all, now)?;
-        Ok(self.store.task(task.id)?.unwrap_or(task))
+        Ok(self
+            .sound(now, |store| store.task(task.id))?
+            .unwrap_or(task))
     }
 
     fn tie_one(
@@ -193,11 +195,12 @@ impl<S: Store> Engine<S> {
         child: TaskId,
         parents: &BTreeMap<TaskId, Wants>,
         known: &mut HashMap<TaskId, Option<Over>>,
+        now: Time,
     ) -> Result<Fate, store::Error> {
         let mut fate = Fate::Free;
         for (parent, wants) in parents {
             if !known.contains_key(parent) {
-                let task = self.store.task(*parent)?;
+                let task = self.sound(now, |store| store.task(*parent))?;
                 known.insert(*parent, task.as_ref().map(Over::of));
             }
             let over = known.get(parent).and_then(Option::as_ref);
@@ -281,6 +284,7 @@ impl<S: Store> Engine<S> {
         root: TaskId,
         caller: Caller,
         through: impl Fn(State) -> bool,
+        now: Time,
     ) -> Result<Vec<TaskId>, store::Error> {
         let mut found = BTreeSet::from([root]);
         let mut pairs = Vec::new();
@@ -289,7 +293,7 @@ impl<S: Store> Engine<S> {
             for child in self.store.children(parent, u32::MAX)? {
                 let known = found.contains(&child);
                 if !known {
-                    let task = self.store.task(child)?;
+                    let task = self.sound(now, |store| store.task(child))?;
                     let fits = |task: &Task| caller.may_touch(task.owner) && through(task.state);
                     if !task.as_ref().is_some_and(fits) {
                         continue;
@@ -313,14 +317,14 @@ impl<S: Store> Engine<S> {
         id: TaskId,
         now: Time,
     ) -> Result<Result<Affected, Error>, store::Error> {
-        let root = match self.find(caller, id)? {
+        let root = match self.find(caller, id, now)? {
             Ok(root) => root,
             Err(error) => return Ok(Err(error)),
         };
         let mut dependants = 0;
         let cancel = || (Kind::CancelAsked, Event::Cancel);
-        for child in self.behind(id, caller, |_| true)?.into_iter().rev() {
-            if let Some(task) = self.store.task(child)?
+        for child in self.behind(id, caller, |_| true, now)?.into_iter().rev() {
+            if let Some(task) = self.sound(now, |store| store.task(child))?
                 && !task.state.is_terminal()
             {
                 let moved = self.change(task, cancel(), caller, now)?;
@@ -343,7 +347,7 @@ impl<S: Store> Engine<S> {
         id: TaskId,
         now: Time,
     ) -> Result<Result<Affected, Error>, store::Error> {
-        let root = match self.find(caller, id)? {
+        let root = match self.find(caller, id, now)? {
             Ok(root) => root,
             Err(error) => return Ok(Err(error)),
         };
@@ -352,8 +356,8 @@ impl<S: Store> Engine<S> {
             Err(error) => return Ok(Err(error)),
         };
         let mut dependants = 0;
-        for child in self.behind(id, caller, |state| state == State::Skipped)? {
-            if let Some(task) = self.store.task(child)? {
+        for child in self.behind(id, caller, |state| state == State::Skipped, now)? {
+            if let Some(task) = self.sound(now, |store| store.task(child))? {
                 let moved = self.again(task, caller, now)?;
                 dependants += u64::from(moved.is_ok());
             }

@@ -9,7 +9,8 @@ use tokio::sync::{oneshot, watch};
 use crate::clock;
 use crate::model::check::{self, Invalid};
 use crate::model::depend;
-use crate::model::filter::Filter;
+use crate::model::event::{Entries, Wanted};
+use crate::model::filter::{Filter, Selection};
 use crate::model::hook::Hook;
 use crate::model::id::TaskId;
 use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
@@ -17,11 +18,13 @@ use crate::model::spec::NewTask;
 use crate::model::task::Task;
 use crate::model::time::Time;
 
+use super::bulk::{Action, Count, Order};
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
 use super::graph::{Affected, Ask};
 use super::hooks;
 use super::picture::Picture;
-use super::reader::{Query, ScheduleView};
+use super::reader::{Listed, Query, ScheduleView};
+use super::record;
 use super::schedules::{self, Called, Changed};
 use super::snapshot::Snapshot;
 
@@ -149,11 +152,42 @@ impl Handle {
         self.read(|reply| Query::Show { caller, id, reply }).await
     }
 
+    /// One change for many tasks; answers when all of it is on disk.
+    ///
+    /// # Errors
+    /// See [`Error`]; a part may have been changed at [`Error::Stopping`].
+    pub async fn bulk(
+        &self,
+        caller: Caller,
+        action: Action,
+        selection: Selection,
+        dry_run: bool,
+    ) -> Result<Count, Error> {
+        self.ask(|reply| {
+            Command::Record(record::Ask::Bulk(Order {
+                caller,
+                action,
+                selection,
+                dry_run,
+                reply,
+            }))
+        })
+        .await
+    }
+
+    /// A page of events, oldest first.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn events(&self, wanted: Wanted) -> Result<Entries, Error> {
+        self.read(|reply| Query::Events { wanted, reply }).await
+    }
+
     /// A page of tasks, newest first.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn list(&self, filter: Filter) -> Result<Vec<View>, Error> {
+    pub async fn list(&self, filter: Filter) -> Result<Listed, Error> {
         self.read(|reply| Query::List { filter, reply }).await
     }
 

@@ -10,8 +10,10 @@ pub mod actor;
 mod admit;
 mod answer;
 mod apply;
+pub mod bulk;
 pub mod clocks;
 pub mod command;
+mod damage;
 pub mod effect;
 pub mod graph;
 pub mod handle;
@@ -21,6 +23,8 @@ pub mod options;
 pub mod picture;
 mod profile;
 pub mod reader;
+pub mod record;
+pub mod retention;
 mod runner;
 pub mod schedules;
 pub mod signs;
@@ -36,6 +40,7 @@ use crate::model::id::TaskId;
 use crate::model::step::step;
 use crate::model::task::{Act, Event, Refusal, State, Task};
 use crate::model::time::Time;
+use crate::store::disk::Shortage;
 use crate::store::{self, Store};
 
 use answer::Answer;
@@ -79,6 +84,10 @@ pub struct Engine<S> {
     fallen: VecDeque<Over>,
     news: Vec<News>,
     turned: Turned,
+    jobs: bulk::Jobs,
+    walk: retention::Walk,
+    /// Set while the disk has too little room for new tasks.
+    shortage: Option<Shortage>,
     /// Whether something may have become startable since the last look.
     hungry: bool,
     /// The next nominal time of all schedules.
@@ -103,6 +112,9 @@ impl<S: Store> Engine<S> {
             fallen: VecDeque::new(),
             news: Vec::new(),
             turned: Turned::default(),
+            jobs: bulk::Jobs::new(),
+            walk: retention::Walk::new(),
+            shortage: None,
             hungry: true,
             next_tick: None,
             snapshot: Snapshot::default(),
@@ -116,7 +128,7 @@ impl<S: Store> Engine<S> {
     /// The store failed.
     pub fn recover(&mut self, now: Time) -> Result<(), store::Error> {
         self.store.begin()?;
-        for attempt in self.store.live()? {
+        for attempt in self.sound(now, S::live)? {
             if attempt.boot != self.boot {
                 self.lose(attempt.key, now)?;
             } else if attempt.is_alone() {
@@ -156,6 +168,12 @@ impl<S: Store> Engine<S> {
         result.map(|()| std::mem::take(&mut self.turned))
     }
 
+    /// Tells whether the disk has room for new tasks; they are refused while it
+    /// has not.
+    pub const fn disk(&mut self, shortage: Option<Shortage>) {
+        self.shortage = shortage;
+    }
+
     /// Figures as of the last turn.
     #[must_use]
     pub const fn snapshot(&self) -> &Snapshot {
@@ -176,6 +194,8 @@ impl<S: Store> Engine<S> {
             }
         }
         self.wake(now)?;
+        self.step_bulk(now)?;
+        self.remove_old(now)?;
         if !self.turned.over && self.next_tick.is_some_and(|at| at <= now) {
             self.tick(now)?;
         }
@@ -183,15 +203,17 @@ impl<S: Store> Engine<S> {
             self.admit(now)?;
             self.hungry = false;
         }
-        self.tell_waiters()?;
-        let next = [self.store.next_wake()?, self.next_tick];
+        self.tell_waiters(now)?;
+        let wake = self.store.next_wake()?;
+        let more = (!self.jobs.is_empty()).then_some(now);
+        let next = [wake, self.next_tick, more, self.retention_due()];
         self.turned.next = next.into_iter().flatten().min();
         self.store.commit()
     }
 
     fn wake(&mut self, now: Time) -> Result<(), store::Error> {
         loop {
-            let due = self.store.awake(now, WAKES)?;
+            let due = self.sound(now, |store| store.awake(now, WAKES))?;
             let full = due.len() >= usize::try_from(WAKES).unwrap_or(usize::MAX);
             for task in due {
                 let task = self.refreshed(task, now)?;
@@ -298,7 +320,8 @@ impl<S: Store> Engine<S> {
             kind,
             actor,
             owner: task.owner,
-            data: None,
+            queue: task.queue.clone(),
+            data: record::facts(task, kind),
         })
     }
 
@@ -335,6 +358,8 @@ impl<S: Store> Engine<S> {
 
     fn publish(&mut self, now: Time) {
         self.snapshot.counts = self.store.tally();
+        self.snapshot.last_event = self.store.last_event();
+        self.snapshot.shortage = self.shortage;
         let live = State::ALL.into_iter().filter(|state| state.is_live());
         let used: u64 = live.map(|state| self.snapshot.count(state)).sum();
         self.snapshot.used = u32::try_from(used).unwrap_or(u32::MAX);

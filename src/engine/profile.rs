@@ -7,6 +7,7 @@
 //! to find out, and is reported like any other end.
 
 use crate::model::attempt::{Attempt, AttemptKey};
+use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
@@ -28,8 +29,9 @@ impl<S: Store> Engine<S> {
         key: AttemptKey,
         uid: u32,
         trusted: bool,
+        now: Time,
     ) -> Result<(), store::Error> {
-        let attempts = self.store.attempts(key.task)?;
+        let attempts = self.sound(now, |store| store.attempts(key.task))?;
         let verdict = match attempts.into_iter().find(|attempt| attempt.key == key) {
             // Of a store that is no more.
             None => Verdict::End(key),
@@ -38,7 +40,7 @@ impl<S: Store> Engine<S> {
         };
         self.turned.effects.push(Effect::Met { visit, verdict });
         if matches!(verdict, Verdict::Adopt(_))
-            && let Some(task) = self.store.task(key.task)?
+            && let Some(task) = self.sound(now, |store| store.task(key.task))?
             && task.attempt == key.number
         {
             self.ask_again(&task);

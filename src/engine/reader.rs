@@ -5,6 +5,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use tokio::sync::watch;
 
+use crate::model::event::{Entries, Wanted};
 use crate::model::filter::Filter;
 use crate::model::hook::Hook;
 use crate::model::id::TaskId;
@@ -13,6 +14,7 @@ use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
 use crate::store::graph::Graph as _;
 use crate::store::hooks::Hooks as _;
+use crate::store::record::Record as _;
 use crate::store::schedules::Schedules as _;
 use crate::store::sqlite::Sqlite;
 use crate::store::{self, QueueUse, Store};
@@ -89,8 +91,26 @@ pub enum Query {
         /// Which.
         filter: Filter,
         /// The tasks, without their attempts.
-        reply: Reply<Vec<View>>,
+        reply: Reply<Listed>,
     },
+    /// A page of events.
+    Events {
+        /// Which.
+        wanted: Wanted,
+        /// The events.
+        reply: Reply<Entries>,
+    },
+}
+
+/// A page of tasks.
+#[derive(Debug)]
+pub struct Listed {
+    /// The tasks, newest first.
+    pub views: Vec<View>,
+    /// Tasks of this page whose rows are damaged.
+    pub damaged: Vec<TaskId>,
+    /// The next page is before this one; absent on the last page.
+    pub next: Option<TaskId>,
 }
 
 /// Starts the reader; it ends when nobody can ask any more.
@@ -132,6 +152,9 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
                 drop(reply.send(reader.store.queue_hooks(&queue).map_err(storage)));
             }
             Query::List { filter, reply } => drop(reply.send(reader.list(&filter))),
+            Query::Events { wanted, reply } => {
+                drop(reply.send(reader.store.events(&wanted).map_err(storage)));
+            }
         }
     }
 }
@@ -203,11 +226,11 @@ impl Reader {
         Ok(ScheduleView { schedule, latest })
     }
 
-    fn list(&mut self, filter: &Filter) -> Result<Vec<View>, Error> {
-        let tasks = self.store.list(filter).map_err(storage)?;
+    fn list(&mut self, filter: &Filter) -> Result<Listed, Error> {
+        let page = self.store.page(filter).map_err(storage)?;
         let queues = self.store.queues().map_err(storage)?;
-        let mut views = Vec::with_capacity(tasks.len());
-        for task in tasks {
+        let mut views = Vec::with_capacity(page.tasks.len());
+        for task in page.tasks {
             views.push(View {
                 reason: self.why(&task, &queues)?,
                 sign: sign(&task, &self.snapshot.borrow()),
@@ -217,7 +240,11 @@ impl Reader {
                 dependants: 0,
             });
         }
-        Ok(views)
+        Ok(Listed {
+            views,
+            damaged: page.damaged,
+            next: page.next,
+        })
     }
 }
 

@@ -20,12 +20,12 @@ impl<S: Store> Engine<S> {
     pub(super) fn runner_up(&mut self, runner: RunnerUp, now: Time) -> Result<(), store::Error> {
         self.turned.effects.push(Effect::Attach);
         let mut strangers: HashSet<AttemptKey> = runner.held.iter().copied().collect();
-        for attempt in self.store.live()? {
+        for attempt in self.sound(now, S::live)? {
             if attempt.is_alone() {
                 continue;
             }
             let held = strangers.remove(&attempt.key);
-            let Some(task) = self.store.task(attempt.key.task)? else {
+            let Some(task) = self.sound(now, |store| store.task(attempt.key.task))? else {
                 continue;
             };
             if held {
@@ -73,7 +73,7 @@ impl<S: Store> Engine<S> {
 
     /// Ends a live attempt that nobody holds any more.
     pub(super) fn lose(&mut self, key: AttemptKey, now: Time) -> Result<(), store::Error> {
-        let Some(task) = self.store.task(key.task)? else {
+        let Some(task) = self.sound(now, |store| store.task(key.task))? else {
             return Ok(());
         };
         // An attempt that is live in its own row and not in its task's cannot

@@ -214,6 +214,7 @@ impl<S: Store> Engine<S> {
             kind: Kind::TickLeftOut,
             actor: None,
             owner: schedule.owner,
+            queue: schedule.task.queue.clone(),
             data: Some(data.to_string()),
         })
     }

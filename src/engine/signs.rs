@@ -44,7 +44,7 @@ impl<S: Store> Engine<S> {
         at: Time,
         now: Time,
     ) -> Result<(), store::Error> {
-        let Some(task) = self.store.task(key.task)? else {
+        let Some(task) = self.sound(now, |store| store.task(key.task))? else {
             return Ok(());
         };
         if !task.state.is_live() || task.attempt != key.number {

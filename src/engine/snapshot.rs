@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::model::task::State;
 use crate::model::time::Time;
+use crate::store::disk::Shortage;
 
 use super::command::RunnerUp;
 use super::signs::Signs;
@@ -44,6 +45,10 @@ pub struct Snapshot {
     pub commits: u64,
     /// Commands carried out since start.
     pub commands: u64,
+    /// Number of the last event.
+    pub last_event: i64,
+    /// Set while the disk has too little room for new tasks.
+    pub shortage: Option<Shortage>,
     /// When the engine's last turn ended.
     pub turned: Time,
 }

@@ -73,12 +73,13 @@ impl<S: Store> Engine<S> {
         &mut self,
         tasks: &[NewTask],
         known: HashMap<usize, Submitted>,
+        now: Time,
     ) -> Result<Result<Plan, Error>, store::Error> {
         let mut plan = Plan {
             known,
             ..Plan::default()
         };
-        if let Err(error) = self.parents_exist(tasks, &plan.known)? {
+        if let Err(error) = self.parents_exist(tasks, &plan.known, now)? {
             return Ok(Err(error));
         }
         let mut held: HashMap<(u32, &str), Parent> = HashMap::new();
@@ -133,6 +134,7 @@ impl<S: Store> Engine<S> {
         &mut self,
         tasks: &[NewTask],
         known: &HashMap<usize, Submitted>,
+        now: Time,
     ) -> Result<Result<(), Error>, store::Error> {
         let mut seen: HashSet<(u32, TaskId)> = HashSet::new();
         for (index, task) in tasks.iter().enumerate() {
@@ -144,7 +146,7 @@ impl<S: Store> Engine<S> {
                 let Parent::Task(id) = link.parent else {
                     continue;
                 };
-                if seen.insert((task.owner, id)) && self.find(caller, id)?.is_err() {
+                if seen.insert((task.owner, id)) && self.find(caller, id, now)?.is_err() {
                     let reason = format!("there is no task {id} to wait for");
                     let field = "after";
                     return Ok(Err(Error::Invalid {
@@ -167,7 +169,7 @@ impl<S: Store> Engine<S> {
         owner: u32,
         now: Time,
     ) -> Result<Vec<TaskId>, store::Error> {
-        let Some(task) = self.store.task(holder)? else {
+        let Some(task) = self.sound(now, |store| store.task(holder))? else {
             return Ok(behind);
         };
         if task.state == State::Blocked {

@@ -16,6 +16,8 @@ pub enum Kind {
     CancelAsked,
     /// Someone asked for another run.
     RetryAsked,
+    /// Someone had a task that was over removed.
+    Removed,
     /// Someone asked for a pause.
     PauseAsked,
     /// Someone asked for the end of a pause.
@@ -25,6 +27,23 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Kinds that are no states.
+    const OTHERS: [Self; 7] = [
+        Self::Submitted,
+        Self::CancelAsked,
+        Self::RetryAsked,
+        Self::Removed,
+        Self::PauseAsked,
+        Self::ResumeAsked,
+        Self::TickLeftOut,
+    ];
+
+    /// Every word there is, for whoever asks for one.
+    pub fn words() -> impl Iterator<Item = &'static str> {
+        let states = State::ALL.into_iter().map(State::word);
+        Self::OTHERS.into_iter().map(Self::word).chain(states)
+    }
+
     /// The word stored and shown.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -33,6 +52,7 @@ impl Kind {
             Self::Changed(state) => state.word(),
             Self::CancelAsked => "cancel_asked",
             Self::RetryAsked => "retry_asked",
+            Self::Removed => "removed",
             Self::PauseAsked => "pause_asked",
             Self::ResumeAsked => "resume_asked",
             Self::TickLeftOut => "tick_left_out",
@@ -55,6 +75,60 @@ pub struct Event {
     pub actor: Option<u32>,
     /// Uid of the task's owner, who may read of it.
     pub owner: u32,
+    /// The task's queue.
+    pub queue: String,
     /// What the kind alone does not say, as a JSON object.
     pub data: Option<String>,
+}
+
+/// A row of the record as it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number: later rows have higher ones, and none is missing between.
+    pub seq: i64,
+    /// When.
+    pub at: Time,
+    /// To which task.
+    pub task: TaskId,
+    /// In which attempt; 0 before the first.
+    pub attempt: u32,
+    /// What, as the word of its [`Kind`].
+    pub kind: String,
+    /// Uid of who asked for it; absent when nobody did.
+    pub actor: Option<u32>,
+    /// The task's queue.
+    pub queue: Option<String>,
+    /// What the kind alone does not say, as a JSON object.
+    pub data: Option<String>,
+}
+
+/// Which rows of the record are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Only later ones than this.
+    pub after: i64,
+    /// Only about tasks of this owner.
+    pub owner: Option<u32>,
+    /// Only about this task.
+    pub task: Option<TaskId>,
+    /// Only about tasks of this queue.
+    pub queue: Option<String>,
+    /// Only of these kinds; all when empty.
+    pub kinds: Vec<String>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A page of the record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entries {
+    /// The rows, in the order of their numbers.
+    pub entries: Vec<Entry>,
+    /// Everything up to this number was looked at: the next page is after it.
+    pub reached: i64,
+    /// Number of the oldest row that is kept; one more than the last one's
+    /// when none is.
+    pub oldest: i64,
+    /// Number of the last row.
+    pub last: i64,
 }

@@ -106,8 +106,7 @@ impl<'de> Deserialize<'de> for Ends {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Ends, A::Error> {
-                let ends = Vec::deserialize(SeqAccessDeserializer::new(list));
-                ends.map(Ends).map_err(A::Error::custom)
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Ends)
             }
         }
         deserializer.deserialize_any(Either)

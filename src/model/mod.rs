@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod attempt;
+pub mod bound;
 pub mod capture;
 pub mod check;
 pub mod depend;

@@ -21,6 +21,7 @@ use super::instances::Instances;
 use super::options::Options;
 use super::profile::{Job, report};
 use super::stock::Stock;
+use super::sweep::Sweeper;
 
 /// Mask of a task that names none: group may read, others nothing.
 const UMASK: u32 = 0o027;
@@ -29,6 +30,7 @@ const UMASK: u32 = 0o027;
 pub(super) struct Launcher {
     output: PathBuf,
     stock: Stock,
+    sweeper: Sweeper,
     output_cap: u64,
     /// Directory of the runners' sockets.
     sockets: PathBuf,
@@ -45,10 +47,12 @@ impl Launcher {
         attached: Receiver<Sender>,
         commands: SyncSender<Command>,
         instances: Arc<Instances>,
+        sweeper: Sweeper,
     ) -> Self {
         let sockets = options.runner_socket.parent().map(Path::to_owned);
         Self {
             stock: Stock::new(output.clone()),
+            sweeper,
             output,
             output_cap: options.output_cap.bytes(),
             sockets: sockets.unwrap_or_default(),
@@ -87,6 +91,7 @@ impl Launcher {
             Effect::Freeze(key) => self.say(key, ToRunner::Freeze { key }),
             Effect::Thaw(key) => self.say(key, ToRunner::Thaw { key }),
             Effect::Acknowledge(key) => self.say(key, ToRunner::Ack { key }),
+            Effect::Erase(key) => self.sweeper.erase(key),
             Effect::Seek { key, group } => self.instances.seek(key, group),
             Effect::Met { visit, verdict } => self.instances.met(visit, verdict),
         }
@@ -219,6 +224,7 @@ mod tests {
             attached,
             commands,
             instances,
+            Sweeper::idle(),
         )
     }
 

@@ -4,7 +4,8 @@
 //! `link` keeps the connection to the shared runner and listens, `launch`
 //! carries out effects in order. An attempt in a sandbox profile has a runner
 //! and a thread of its own (`profile`), which after a restart comes to the
-//! report socket or is looked for (`report`). None of them decides anything:
+//! report socket or is looked for (`report`). `sweep` removes the capture files
+//! of what is not kept any more. None of them decides anything:
 //! what a lost connection means is for the engine to say.
 
 mod instances;
@@ -15,6 +16,7 @@ mod own;
 mod profile;
 mod report;
 mod stock;
+mod sweep;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use crate::engine::effect::Effect;
 
 use instances::Instances;
 use options::Options;
+use sweep::Sweeper;
 
 /// Starts the room's threads. They end when the engine is gone.
 ///
@@ -45,7 +48,15 @@ pub fn start(
     std::thread::Builder::new()
         .name("search".to_owned())
         .spawn(move || report::search(&reports, &seekers))?;
-    let launcher = launch::Launcher::new(&options, output, attached, commands.clone(), instances);
+    let sweeper = Sweeper::start(output.clone(), commands.clone())?;
+    let launcher = launch::Launcher::new(
+        &options,
+        output,
+        attached,
+        commands.clone(),
+        instances,
+        sweeper,
+    );
     std::thread::Builder::new()
         .name("launch".to_owned())
         .spawn(move || launcher.carry_out(&effects))?;

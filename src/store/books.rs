@@ -22,6 +22,8 @@ pub(super) type Tally = [u64; State::ALL.len()];
 const LAST_TASK: i64 = 100;
 /// `what` of the row with the number of the last event.
 const LAST_EVENT: i64 = 101;
+/// `what` of the row with the bytes of output of attempts that are over.
+const OUTPUT: i64 = 103;
 /// `what` of the row with the number of the last schedule.
 const LAST_SCHEDULE: i64 = 102;
 
@@ -105,6 +107,55 @@ impl Books {
     /// A number no event has had.
     pub(super) fn next_event(&mut self) -> i64 {
         self.add(Line::last(LAST_EVENT), 1)
+    }
+
+    /// The number of the last task.
+    pub(super) fn last_task(&self) -> i64 {
+        let line = Line::last(LAST_TASK);
+        self.lines.get(&line).copied().unwrap_or_default()
+    }
+
+    /// Bytes of output of attempts that are over.
+    pub(super) fn output(&self) -> u64 {
+        let kept = self.lines.get(&Line::last(OUTPUT)).copied();
+        u64::try_from(kept.unwrap_or_default()).unwrap_or(0)
+    }
+
+    /// So many bytes of output came or, below zero, went.
+    pub(super) fn count_output(&mut self, by: i64) {
+        if by != 0 {
+            self.add(Line::last(OUTPUT), by);
+        }
+    }
+
+    /// Counts the tasks anew, where a damaged row made them uncertain.
+    pub(super) fn recount(&mut self, connection: &Connection) -> Result<(), Error> {
+        let states = State::ALL.map(rows::state_number);
+        for (line, number) in &mut self.lines {
+            if states.contains(&line.what) {
+                *number = 0;
+                self.changed.insert(*line);
+            }
+        }
+        self.tally = Tally::default();
+        let read = || -> rusqlite::Result<Vec<(Line, i64)>> {
+            // Rows that are still damaged are counted when they are mended.
+            let sql = "SELECT state, queue, owner, count(*) FROM task WHERE state BETWEEN 0 AND 10 \
+                       AND owner BETWEEN 0 AND 4294967295 GROUP BY 1, 2, 3";
+            let mut statement = connection.prepare(sql)?;
+            let counted = statement.query_map([], |row| {
+                let (what, queue, owner) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok((Line { what, queue, owner }, row.get(3)?))
+            })?;
+            counted.collect()
+        };
+        for (line, number) in read().map_err(failed("count the tasks"))? {
+            self.add(line, number);
+            if let Some(count) = self.state(line.what) {
+                *count = count.saturating_add_signed(number);
+            }
+        }
+        Ok(())
     }
 
     /// A number no schedule has had.

@@ -5,9 +5,11 @@
 //! suite (`tests/it/store.rs`). [`sqlite::Sqlite`] is the embedded backend; the
 //! trait exists because a shared PostgreSQL is the second.
 
+pub mod backup;
 pub mod ballast;
 mod books;
 pub mod clocks;
+pub mod disk;
 pub mod graph;
 pub mod hooks;
 mod list;
@@ -15,6 +17,7 @@ pub mod lock;
 pub mod migrate;
 mod open;
 pub mod options;
+pub mod record;
 mod rows;
 pub mod schedules;
 pub mod sqlite;
@@ -120,7 +123,9 @@ pub struct QueueUse {
 /// provisional and seen only by this store. After `commit` returned it is on
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
-pub trait Store: clocks::Clocks + graph::Graph + hooks::Hooks + schedules::Schedules {
+pub trait Store:
+    clocks::Clocks + graph::Graph + hooks::Hooks + record::Record + schedules::Schedules
+{
     /// Opens a transaction.
     ///
     /// # Errors

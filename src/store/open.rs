@@ -171,7 +171,7 @@ fn make_file(path: &Path) -> Result<(), Error> {
 }
 
 /// Names in a directory are durable once the directory is synced.
-fn sync_dir(dir: &Path) -> Result<(), Error> {
+pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
     std::fs::File::open(dir)
         .and_then(|handle| handle.sync_all())
         .map_err(|source| Error::File {

@@ -14,5 +14,8 @@ settings! {
         /// Space held back by a file that is given up when the disk is full, so that running
         /// tasks can still be brought to an end. "0B" for none.
         ballast: ByteSize = ByteSize::mib(16), Restart;
+        /// Free space below which new tasks are refused, so that the ends of running ones can
+        /// still be recorded; at most a twentieth of the file system. "0B" for none.
+        low_water: ByteSize = ByteSize::mib(64), Restart;
     }
 }

@@ -24,6 +24,8 @@ use super::books::Books;
 use super::rows::{self, attempt_columns, task_columns};
 use super::{Error, KeyHolder, QueueUse, Store};
 
+mod record;
+
 /// A connection to the embedded database.
 #[derive(Debug)]
 pub struct Sqlite {
@@ -333,6 +335,8 @@ impl Store for Sqlite {
             ])
             .map_err(failed("end an attempt"))?;
         if changed == 1 {
+            let kept = i64::try_from(usage.output_kept).unwrap_or(i64::MAX);
+            self.books.count_output(kept);
             Ok(())
         } else {
             Err(Error::Fenced(key.task))
@@ -362,23 +366,7 @@ impl Store for Sqlite {
     }
 
     fn record(&mut self, event: &Event) -> Result<(), Error> {
-        let seq = self.books.next_event();
-        self.statement(
-            "INSERT INTO event (seq, at, task, attempt, kind, actor, owner, data) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
-            seq,
-            event.at.micros(),
-            event.task.0,
-            event.attempt,
-            event.kind.word(),
-            event.actor,
-            event.owner,
-            event.data,
-        ])
-        .map_err(failed("record an event"))?;
-        Ok(())
+        self.append(event)
     }
 
     fn tally(&self) -> [u64; State::ALL.len()] {

@@ -653,6 +653,12 @@ fn over_tcp_a_token_says_who_asks_and_strangers_see_nothing() {
         (200, &json!([])),
         "others' tasks are not listed"
     );
+    let (status, page) = get("/v1/events", &format!("{host}{bearer}"));
+    assert_eq!(
+        (status, &page["events"]),
+        (200, &json!([])),
+        "nor is what happened to them told"
+    );
     for (path, expected) in [
         (format!("/v1/tasks/{own}"), 404),
         (format!("/v1/tasks/{own}/log"), 404),

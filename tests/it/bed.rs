@@ -19,6 +19,8 @@ pub(crate) struct Bed {
     pub(crate) dir: tempfile::TempDir,
     daemon: Option<Child>,
     settings: Vec<(String, String)>,
+    /// Where the state is, if not in `dir`.
+    state: Option<PathBuf>,
 }
 
 impl Bed {
@@ -32,6 +34,7 @@ impl Bed {
             dir,
             daemon: None,
             settings,
+            state: None,
         };
         bed.restart();
         bed
@@ -41,6 +44,11 @@ impl Bed {
     pub(crate) fn change(&mut self, name: &str, value: &str) {
         self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Has the next daemon keep its state elsewhere.
+    pub(crate) fn place_state(&mut self, dir: &Path) {
+        self.state = Some(dir.to_owned());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -57,7 +65,7 @@ impl Bed {
         command
             .arg("run")
             .arg("--state-dir")
-            .arg(self.path("state"))
+            .arg(self.state.clone().unwrap_or_else(|| self.path("state")))
             .arg("--runtime-dir")
             .arg(self.path("run"))
             .env("TASKDAEMON_RUN__USERS", "own")
@@ -85,6 +93,15 @@ impl Bed {
         self.daemon = Some(self.command().spawn().expect("start"));
         self.until("the daemon answers", |bed| {
             bed.get("/ready").is_ok_and(|(status, _)| status == 200)
+        });
+    }
+
+    /// Starts a daemon that may have to wait for something before it is ready.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.daemon.is_none());
+        self.daemon = Some(self.command().spawn().expect("start"));
+        self.until("the daemon lives", |bed| {
+            bed.get("/live").is_ok_and(|(status, _)| status == 200)
         });
     }
 

@@ -310,7 +310,7 @@ const BAD_SETTINGS: &[(&str, &str)] = &[
     ),
     (
         "[hooks]\non = ['running']\n",
-        "config.toml:2:6: hooks.on: unknown variant `running`",
+        "config.toml:2:6: hooks.on: unknown value `running`, the values are `succeeded`",
     ),
     (
         "[hooks]\non = 3\n",

@@ -5,8 +5,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use taskdaemon::clock;
+use taskdaemon::engine::Engine;
+use taskdaemon::engine::command::{Caller, Command, Error, Submitted};
+use taskdaemon::engine::graph::Ask;
+use taskdaemon::engine::options::Options;
+use taskdaemon::model::id::TaskId;
+use taskdaemon::model::spec::{After, Conflict, NewTask, Parent, Unique, Wants};
+use taskdaemon::model::time::Time;
+use taskdaemon::store::sqlite::Sqlite;
+use tokio::sync::oneshot;
 
 use crate::bed::Bed;
+use crate::store::{new_task, options};
 
 /// A large graph is one transaction; a build for tests on a busy machine may
 /// take this long for it.
@@ -272,7 +282,11 @@ fn a_task_waits_for_others_and_says_for_which() {
         {"task": ids[3], "wants": "any", "met": true, "state": "failed"},
     ]);
     assert_eq!(task["after"], after);
-    assert_eq!(show(&bed, ids[1])["dependants"], 1);
+    let one = show(&bed, ids[1]);
+    assert_eq!(
+        (&one["dependants"], &one["name"]),
+        (&json!(1), &json!("one"))
+    );
     let (_, listed) = bed.get("/v1/tasks?name=last").expect("list");
     assert_eq!(listed["tasks"][0]["reason"], task["reason"], "and in lists");
     let (status, graph) = bed
@@ -547,4 +561,60 @@ fn a_task_and_the_one_behind_it_may_reach_their_deadlines_at_once() {
     assert_eq!(bed.wait(ids[1])["state"], "expired");
     assert_eq!(bed.wait(ids[2])["state"], "skipped");
     assert_eq!(bed.get("/ready").expect("the daemon lives").0, 200);
+}
+
+fn hand_in(engine: &mut Engine<Sqlite>, new: NewTask) -> Result<Vec<Submitted>, Error> {
+    let (reply, mut answer) = oneshot::channel();
+    let tasks = vec![new];
+    let now = Time::from_micros(1_700_000_000_000_000);
+    engine
+        .turn(vec![Command::Submit { tasks, reply }], now)
+        .expect("turn");
+    answer.try_recv().expect("answered")
+}
+
+#[test]
+fn tasks_of_others_are_not_there_to_wait_for_to_hold_a_key_or_to_change() {
+    let dir = tempfile::tempdir().expect("directory");
+    let store = Sqlite::open(dir.path(), &options()).expect("open");
+    let mut engine = Engine::new(store, Options::default(), "boot".to_owned());
+    let unique = Some(Unique {
+        key: "k".to_owned(),
+        on_conflict: Conflict::Replace,
+    });
+    let of = |owner, after: Option<TaskId>| NewTask {
+        owner,
+        unique: unique.clone(),
+        after: after
+            .map(|id| After {
+                parent: Parent::Task(id),
+                wants: Wants::Ok,
+            })
+            .into_iter()
+            .collect(),
+        ..new_task("true")
+    };
+    let theirs = hand_in(&mut engine, of(2000, None)).expect("accepted")[0].id;
+    let refused = |result: Result<Vec<Submitted>, Error>| result.expect_err("refused").to_string();
+    let other = refused(hand_in(&mut engine, of(1000, Some(theirs))));
+    let nobody = refused(hand_in(&mut engine, of(1000, Some(TaskId(99)))));
+    assert_eq!(other.replace(&theirs.to_string(), "99"), nobody);
+    let mine = hand_in(&mut engine, of(1000, None)).expect("accepted")[0].id;
+    hand_in(&mut engine, of(0, Some(theirs))).expect("root may wait for anyone's");
+    let caller = Caller {
+        uid: 1000,
+        admin: false,
+    };
+    for (id, wanted) in [(theirs, false), (mine, true)] {
+        let (reply, mut answer) = oneshot::channel();
+        let ask = Command::Graph(Ask::Cancel { caller, id, reply });
+        let now = Time::from_micros(1_700_000_001_000_000);
+        engine.turn(vec![ask], now).expect("turn");
+        let answer = answer.try_recv().expect("answered");
+        match answer {
+            Ok(changed) => assert!(wanted && changed.dependants == 0),
+            Err(Error::NotFound(named)) => assert!(!wanted && named == id),
+            Err(error) => unreachable!("{error}"),
+        }
+    }
 }

@@ -14,7 +14,8 @@ use taskdaemon::api::options::{Options, Token};
 use taskdaemon::api::serve::Listener;
 use taskdaemon::api::{Server, State};
 use taskdaemon::engine::handle::Handle;
-use taskdaemon::engine::{actor, options};
+use taskdaemon::engine::{actor, options, retention};
+use taskdaemon::store::disk::Disk;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::{mpsc, watch};
 
@@ -156,8 +157,12 @@ fn eight_restarts_under_load_fail_no_request() {
     let engine = actor::start(
         store,
         dir.path(),
-        options::Options::default(),
-        taskdaemon::engine::hooks::Hooks::default(),
+        actor::Settings {
+            engine: options::Options::default(),
+            hooks: taskdaemon::engine::hooks::Hooks::default(),
+            retention: retention::Options::default(),
+            disk: Disk::new(dir.path(), &taskdaemon::store::options::Options::default()),
+        },
         "boot".to_owned(),
     )
     .expect("engine");

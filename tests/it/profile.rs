@@ -388,6 +388,7 @@ fn verdict(turned: &Turned) -> Verdict {
         | Effect::Freeze(_)
         | Effect::Thaw(_)
         | Effect::Acknowledge(_)
+        | Effect::Erase(_)
         | Effect::Seek { .. } => None,
     });
     verdicts.next().expect("a verdict")
@@ -414,6 +415,7 @@ fn with_a_profile_task(dir: &Path) -> (Engine<Sqlite>, AttemptKey) {
         | Effect::Freeze(_)
         | Effect::Thaw(_)
         | Effect::Acknowledge(_)
+        | Effect::Erase(_)
         | Effect::Seek { .. }
         | Effect::Met { .. } => None,
     });

@@ -14,16 +14,19 @@ use std::time::Duration;
 
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
+use taskdaemon::engine::bulk::{Action, Count, Order};
 use taskdaemon::engine::command::{Abilities, Caller, Command, Error, RunnerUp};
 use taskdaemon::engine::effect::{Effect, Verdict};
 use taskdaemon::engine::graph::{Affected, Ask};
 use taskdaemon::engine::hooks::{self, Hooks};
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::reader::explain;
-use taskdaemon::engine::{Engine, Turned};
+use taskdaemon::engine::{Engine, Turned, record, retention};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
+use taskdaemon::model::bound::{Age, Bound};
 use taskdaemon::model::depend::Link;
-use taskdaemon::model::filter::Filter;
+use taskdaemon::model::event::Wanted;
+use taskdaemon::model::filter::{Filter, Selection};
 use taskdaemon::model::hook::{Act, End, Ends, Hook};
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::retry::Retry;
@@ -32,6 +35,7 @@ use taskdaemon::model::task::{State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
 use taskdaemon::store::graph::Graph as _;
+use taskdaemon::store::record::Record as _;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
 
@@ -65,6 +69,16 @@ struct World {
     sought: BTreeSet<AttemptKey>,
     /// What was acknowledged to clients.
     acknowledged: BTreeSet<TaskId>,
+    /// Tasks that may have been removed, since someone asked for it or
+    /// retention is on.
+    removable: bool,
+    /// Tasks that were over at the end of the last turn.
+    over: BTreeSet<TaskId>,
+    last_event: i64,
+    /// Tasks that were removed.
+    gone: BTreeSet<TaskId>,
+    /// Attempts whose output was removed.
+    erased: BTreeSet<AttemptKey>,
     /// Every launch that reached a runner, by attempt.
     launched: HashMap<AttemptKey, u32>,
     keys: u32,
@@ -88,6 +102,11 @@ impl World {
             met: BTreeSet::new(),
             sought: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
+            removable: seed.is_multiple_of(2),
+            over: BTreeSet::new(),
+            last_event: 0,
+            gone: BTreeSet::new(),
+            erased: BTreeSet::new(),
             launched: HashMap::new(),
             keys: 0,
             old: Vec::new(),
@@ -115,6 +134,14 @@ impl World {
             host: vec![host_hook()],
             ..Hooks::default()
         });
+        if self.removable {
+            engine.retain(retention::Options {
+                task_count: Bound::Most(12),
+                event_count: Bound::Most(200),
+                output_age: Bound::Most(Age(Duration::from_secs(600))),
+                ..retention::Options::keep_all()
+            });
+        }
         engine.recover(self.now).expect("recover");
         engine
     }
@@ -162,6 +189,9 @@ impl World {
                     if let Some(runner) = self.runner_of(key) {
                         runner.ended.remove(&key);
                     }
+                }
+                Effect::Erase(key) => {
+                    self.erased.insert(key);
                 }
                 Effect::Seek { key, .. } => {
                     self.sought.insert(key);
@@ -340,6 +370,7 @@ impl World {
                         reply,
                     });
                 }
+                5 if self.chance(4) => commands.push(self.bulk(answers)),
                 5 => {
                     let (reply, answer) = oneshot::channel();
                     let id = self.some_task();
@@ -393,6 +424,32 @@ impl World {
             commands.extend(self.reports());
         }
         commands
+    }
+
+    /// A change by filter; nothing is discarded where nothing may be removed.
+    fn bulk(&mut self, answers: &mut Vec<Asked>) -> Command {
+        let (reply, answer) = oneshot::channel();
+        let action = match self.below(3) {
+            0 if self.removable => Action::Discard,
+            1 => Action::Cancel,
+            _ => Action::Retry,
+        };
+        let states = State::ALL
+            .into_iter()
+            .filter(|state| action.implies(*state));
+        answers.push(Asked::Bulk(answer));
+        Command::Record(record::Ask::Bulk(Order {
+            caller: CALLER,
+            action,
+            selection: Selection {
+                owner: Some(CALLER.uid),
+                states: states.collect(),
+                queue: Some(format!("q{}", self.below(3))),
+                ..Selection::default()
+            },
+            dry_run: self.chance(5),
+            reply,
+        }))
     }
 
     fn tree(&mut self, answers: &mut Vec<Asked>) -> Command {
@@ -591,14 +648,34 @@ fn lost(key: AttemptKey, at: Time) -> Command {
 }
 
 enum Asked {
+    Bulk(oneshot::Receiver<Result<Count, Error>>),
     Submit(oneshot::Receiver<Result<Vec<taskdaemon::engine::command::Submitted>, Error>>),
     Tree(oneshot::Receiver<Result<Affected, Error>>),
     Other(oneshot::Receiver<Result<Task, Error>>),
 }
 
+/// Numbers of events are never given again.
+fn grows(world: &mut World, store: &mut Sqlite) {
+    let page = store.events(&Wanted::default()).expect("read");
+    assert!(page.last >= world.last_event, "numbers of events only grow");
+    world.last_event = page.last;
+}
+
+/// The last state that the record has of a task.
+fn last_state(store: &mut Sqlite, id: TaskId) -> Option<State> {
+    let wanted = Wanted {
+        task: Some(id),
+        limit: 1_000,
+        ..Wanted::default()
+    };
+    let entries = store.events(&wanted).expect("read").entries;
+    let mut states = entries.iter().rev();
+    states.find_map(|entry| State::from_word(&entry.kind))
+}
+
 /// Everything acknowledged is there, attempts have no gaps, nothing waits
 /// without a reason, and no more runs than may.
-fn check(world: &World, engine: &mut Engine<Sqlite>, dir: &Path) {
+fn check(world: &mut World, engine: &mut Engine<Sqlite>, dir: &Path) {
     let snapshot = engine.snapshot().clone();
     let store = engine.store();
     let queues = store.queues().expect("read");
@@ -609,8 +686,23 @@ fn check(world: &World, engine: &mut Engine<Sqlite>, dir: &Path) {
         })
         .expect("read");
     let present: BTreeSet<_> = all.iter().map(|task| task.id).collect();
-    let lost: Vec<_> = world.acknowledged.difference(&present).collect();
-    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    let lost: BTreeSet<_> = world.acknowledged.difference(&present).copied().collect();
+    assert!(
+        world.removable || lost.is_empty(),
+        "acknowledged and lost: {lost:?}"
+    );
+    // Over when the turn began, or ended in it by what the record says.
+    for id in lost.difference(&world.gone) {
+        assert!(
+            world.over.contains(id) || last_state(store, *id).is_some_and(State::is_terminal),
+            "removed and not over: {id}"
+        );
+    }
+    let again: Vec<_> = present.intersection(&world.gone).collect();
+    assert!(again.is_empty(), "a number was given twice: {again:?}");
+    world.gone.extend(&lost);
+    let over = all.iter().filter(|task| task.state.is_terminal());
+    world.over = over.map(|task| task.id).collect();
     let mut tally = [0_u64; State::ALL.len()];
     for task in &all {
         let place = State::ALL
@@ -651,22 +743,31 @@ fn check(world: &World, engine: &mut Engine<Sqlite>, dir: &Path) {
         }
     }
     assert_eq!(store.tally(), tally, "the tally is what is there");
+    grows(world, store);
     assert!(queues.iter().map(|queue| queue.used).sum::<u32>() <= SLOTS);
     let others = || queues.iter().filter(|queue| queue.name != "hooks");
     assert!(others().all(|queue| queue.used <= 2), "{queues:?}");
-    check_hooks(dir, &all);
+    if !world.removable {
+        check_hooks(dir, &all);
+    }
 }
 
 /// What is blocked waits for something that can still come, and what is not
 /// blocked has nothing left to wait for.
 fn tied(store: &mut Sqlite, task: &Task) {
+    if task.state.is_terminal() && task.state != State::Skipped {
+        return;
+    }
     let links = store.parents(task.id).expect("read");
     let unmet: Vec<_> = links.iter().filter(|link| !link.met).collect();
-    let held = store.held_by(task.id).expect("read");
-    assert_eq!(held.is_some(), !unmet.is_empty());
     match task.state {
         State::Blocked => {
-            assert!(!unmet.is_empty(), "blocked by nothing: {task:?}");
+            let held = store.held_by(task.id).expect("read").expect("a reason");
+            assert_eq!(
+                (held.parent, held.more),
+                (unmet[0].parent, unmet.len() as u64 - 1),
+                "{task:?}"
+            );
             for link in unmet {
                 let state = link.state.expect("nothing is pruned here");
                 assert!(
@@ -725,6 +826,7 @@ fn run(seed: u64, turns: u32) -> usize {
     for _ in 0..turns {
         world.advance();
         let mut asked = Vec::new();
+        let mut bulks = Vec::new();
         let commands = world.commands(&mut asked);
         let turned = engine.turn(commands, world.now).expect("turn");
         for answer in asked {
@@ -738,11 +840,19 @@ fn run(seed: u64, turns: u32) -> usize {
                     ) {
                         continue;
                     }
+                    // To wait for a task that was removed.
+                    if world.removable
+                        && matches!(&submitted, Err(Error::Invalid { invalid, .. }) if invalid.field == "after")
+                    {
+                        continue;
+                    }
                     let submitted = submitted.expect("a good task is accepted");
                     world
                         .acknowledged
                         .extend(submitted.iter().map(|one| one.id));
                 }
+                // Several turns may pass; a crash forgets the question.
+                Asked::Bulk(answer) => bulks.push(answer),
                 Asked::Tree(mut answer) => drop(answer.try_recv().expect("answered in its turn")),
                 Asked::Other(mut answer) => drop(answer.try_recv().expect("answered in its turn")),
             }
@@ -758,7 +868,13 @@ fn run(seed: u64, turns: u32) -> usize {
         } else {
             world.carry_out(turned);
         }
-        check(&world, &mut engine, dir.path());
+        check(&mut world, &mut engine, dir.path());
+        for mut answer in bulks {
+            if let Ok(count) = answer.try_recv() {
+                let count = count.expect("a good filter");
+                assert!(count.changed + count.refused <= count.matched);
+            }
+        }
     }
     let twice: Vec<_> = world
         .launched
@@ -820,6 +936,21 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>, dir: &Path) {
             ..Filter::default()
         })
         .expect("read");
+    if world.removable {
+        for _ in 0..20 {
+            world.now = world.now.after(Duration::from_secs(61));
+            drop(engine.turn(Vec::new(), world.now).expect("turn"));
+        }
+        let over: u64 = engine.store().tally().iter().sum();
+        assert!(over <= 12, "retention leaves {over}");
+        let page = engine.store().events(&Wanted::default()).expect("read");
+        assert!(
+            page.last - page.oldest < 200,
+            "{} to {}",
+            page.oldest,
+            page.last
+        );
+    }
     let open: Vec<_> = all
         .iter()
         .filter(|task| !task.state.is_terminal())

@@ -341,6 +341,7 @@ fn the_tally_is_exact<S: Store>(open: impl Fn() -> S) {
         kind: Kind::Submitted,
         actor: None,
         owner: task.owner,
+        queue: task.queue.clone(),
         data: None,
     };
     store.record(&event).expect("record");

@@ -48,6 +48,12 @@ CREATE UNIQUE INDEX task_nominal ON task (schedule, nominal) WHERE schedule IS N
 CREATE INDEX task_of_schedule ON task (schedule, id)
     WHERE schedule IS NOT NULL AND state IN (0, 1, 2, 3, 4, 5);
 
+-- What is removed first: the order of retention.
+CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;
+
+-- Its capture file was removed, or is about to be.
+ALTER TABLE attempt ADD COLUMN output_gone INTEGER NOT NULL DEFAULT 0;
+
 -- What a task waits for, as `After` of `model/depend.rs`.
 CREATE TABLE edge (
     child  INTEGER NOT NULL REFERENCES task (id) ON DELETE CASCADE,
@@ -80,7 +86,9 @@ CREATE INDEX schedule_wake ON schedule (wake) WHERE wake IS NOT NULL AND paused 
 ALTER TABLE event ADD COLUMN owner INTEGER NOT NULL DEFAULT 0;
 -- What the kind alone does not say, as JSON.
 ALTER TABLE event ADD COLUMN data  TEXT;
-UPDATE event SET owner = coalesce((SELECT owner FROM task WHERE id = event.task), 0);
+ALTER TABLE event ADD COLUMN queue INTEGER NOT NULL DEFAULT 0;
+UPDATE event SET owner = coalesce((SELECT owner FROM task WHERE id = event.task), 0),
+    queue = coalesce((SELECT queue FROM task WHERE id = event.task), 0);
 
 -- How far the wall clock was ahead of the time since boot, in microseconds: one
 -- row, by which a clock that was set is noticed.
@@ -93,7 +101,7 @@ CREATE TABLE clock (
 -- Tasks in each state, by queue and owner, and the numbers given out so far:
 -- one row each, one page for all that one commit changes. `what` is a state's
 -- number, or 100 for the last task, 101 for the last event, 102 for the last
--- schedule.
+-- schedule, and 103 for the bytes of output of attempts that are over.
 CREATE TABLE book (
     what   INTEGER NOT NULL,
     queue  INTEGER NOT NULL,
@@ -106,5 +114,7 @@ INSERT INTO book (what, queue, owner, number)
     SELECT state, queue, owner, count(*) FROM task GROUP BY state, queue, owner;
 INSERT INTO book (what, queue, owner, number)
     SELECT CASE what WHEN 'task' THEN 100 ELSE 101 END, 0, 0, number FROM given;
+INSERT INTO book (what, queue, owner, number)
+    SELECT 103, 0, 0, coalesce(sum(output_kept), 0) FROM attempt WHERE outcome IS NOT NULL;
 DROP TABLE tally;
 DROP TABLE given;

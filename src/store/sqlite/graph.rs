@@ -24,7 +24,9 @@ const WAITING: &str = "SELECT e.child, e.parent, e.wants, e.met, NULL FROM edge 
 const IS_HELD: &str = "SELECT 1 FROM edge INDEXED BY edge_unmet WHERE child = ?1 AND met = 0";
 const HELD_BY: &str = "SELECT e.child, e.parent, e.wants, e.met, t.state \
      FROM edge AS e INDEXED BY edge_unmet LEFT JOIN task AS t ON t.id = e.parent \
-     WHERE e.child = ?1 AND e.met = 0 ORDER BY e.parent";
+     WHERE e.child = ?1 AND e.met = 0 ORDER BY e.parent LIMIT 1";
+const COUNT_HELD: &str =
+    "SELECT count(*) FROM edge INDEXED BY edge_unmet WHERE child = ?1 AND met = 0";
 // The states are spelled out so that the partial index can be used.
 const UNIQUE_HOLDER: &str = "SELECT id FROM task WHERE owner = ?1 AND unique_key = ?2 \
      AND state IN (0, 1, 2, 3, 4, 5)";
@@ -129,12 +131,17 @@ impl Graph for Sqlite {
     }
 
     fn held_by(&mut self, child: TaskId) -> Result<Option<Held>, Error> {
-        let links = self.rows(HELD_BY, [child.0], link)?;
-        let count = u64::try_from(links.len()).unwrap_or(u64::MAX);
-        Ok(links.first().map(|first| Held {
+        let Some(first) = self.rows(HELD_BY, [child.0], link)?.pop() else {
+            return Ok(None);
+        };
+        let count: u64 = self
+            .statement(COUNT_HELD)?
+            .query_row([child.0], |row| row.get(0))
+            .map_err(failed("count edges"))?;
+        Ok(Some(Held {
             parent: first.parent,
             state: first.state,
-            more: count - 1,
+            more: count.saturating_sub(1),
         }))
     }
 
@@ -169,6 +176,7 @@ mod tests {
             (WAITING, "edge_parent (parent=?)"),
             (IS_HELD, "edge_unmet (child=?)"),
             (HELD_BY, "edge_unmet (child=?)"),
+            (COUNT_HELD, "edge_unmet (child=?)"),
             (UNIQUE_HOLDER, "task_unique (owner=? AND unique_key=?)"),
         ] {
             let explain = format!("EXPLAIN QUERY PLAN {sql}");

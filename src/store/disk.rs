@@ -1,0 +1,159 @@
+//! How much room the state directory has left, and what that allows.
+//!
+//! Two marks. Below the upper one new work is turned away while everything
+//! that was accepted goes on. Below the lower one nothing is written at all: a
+//! commit that fails half-way costs a restart, and the next one would fail
+//! again.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::fstatvfs;
+
+use super::options::Options;
+use super::{Error, ballast};
+
+/// Room that one turn of the engine needs at most when nothing new comes in.
+const TURN: u64 = 4 << 20;
+/// On a small file system the marks are these parts of it.
+const LOW_PART: u64 = 20;
+const TURN_PART: u64 = 64;
+
+/// What the room that is left allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Everything.
+    Ample,
+    /// What was accepted goes on; nothing new is accepted.
+    Low(Shortage),
+    /// Nothing may be written.
+    None(Shortage),
+}
+
+/// Too little room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortage {
+    /// Bytes that are free.
+    pub free: u64,
+    /// Bytes that have to be.
+    pub mark: u64,
+}
+
+/// Watches the disk under a state directory.
+#[derive(Debug)]
+pub struct Disk {
+    dir: PathBuf,
+    low_water: u64,
+    ballast: u64,
+    /// The ballast was given up: new work has to wait until it can be there
+    /// again, or it would fill the room that was made for the old.
+    given_up: bool,
+    /// There was too little room when it was last looked at.
+    short: bool,
+}
+
+impl Disk {
+    /// The disk under `dir`.
+    #[must_use]
+    pub fn new(dir: &Path, options: &Options) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            low_water: options.low_water.bytes(),
+            ballast: options.ballast.bytes(),
+            given_up: false,
+            short: false,
+        }
+    }
+
+    /// Looks at the disk. Where nothing may be written any more, the ballast is
+    /// given up first; where there is room again, it is made anew.
+    ///
+    /// # Errors
+    /// The disk cannot be measured.
+    pub fn look(&mut self) -> Result<Room, Error> {
+        match self.measure()? {
+            Room::None(_) if ballast::release(&self.dir) => {
+                (self.short, self.given_up) = (true, true);
+                self.measure()
+            }
+            Room::Ample if self.short => {
+                ballast::keep(&self.dir, self.ballast)?;
+                (self.short, self.given_up) = (false, false);
+                Ok(Room::Ample)
+            }
+            room @ (Room::Ample | Room::Low(_) | Room::None(_)) => {
+                self.short |= room != Room::Ample;
+                Ok(room)
+            }
+        }
+    }
+
+    fn measure(&self) -> Result<Room, Error> {
+        let failed = |source: std::io::Error| Error::File {
+            act: "measure the disk under",
+            path: self.dir.clone(),
+            source,
+        };
+        let here = File::open(&self.dir).map_err(failed)?;
+        let disk = fstatvfs(&here)
+            .map_err(std::io::Error::from)
+            .map_err(failed)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+        Ok(judge(
+            bytes(disk.blocks_available()),
+            bytes(disk.blocks()),
+            self.low_water,
+            // What it takes to make it again (`ballast::keep`).
+            if self.given_up { 2 * self.ballast } else { 0 },
+        ))
+    }
+}
+
+/// What so many free bytes of so many allow, where `more` have to be free for
+/// new work.
+fn judge(free: u64, total: u64, low_water: u64, more: u64) -> Room {
+    let water = low_water.min(total / LOW_PART);
+    let turn = TURN.min(water).min(total / TURN_PART);
+    let low = water.saturating_add(more);
+    if free < turn {
+        Room::None(Shortage { free, mark: turn })
+    } else if free < low {
+        Room::Low(Shortage { free, mark: low })
+    } else {
+        Room::Ample
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn marks_hold_and_are_parts_of_a_small_disk() {
+        let big = 1 << 40;
+        assert_eq!(judge(64 * MIB, big, 64 * MIB, 0), Room::Ample);
+        let low = Shortage {
+            free: 64 * MIB - 1,
+            mark: 64 * MIB,
+        };
+        assert_eq!(judge(low.free, big, 64 * MIB, 0), Room::Low(low));
+        assert!(matches!(judge(4 * MIB, big, 64 * MIB, 0), Room::Low(_)));
+        assert!(matches!(
+            judge(4 * MIB - 1, big, 64 * MIB, 0),
+            Room::None(_)
+        ));
+        assert_eq!(judge(8 * MIB, 64 * MIB, 64 * MIB, 0), Room::Ample);
+        assert!(matches!(
+            judge(2 * MIB, 64 * MIB, 64 * MIB, 0),
+            Room::Low(_)
+        ));
+        let given_up = judge(70 * MIB, big, 64 * MIB, 8 * MIB);
+        assert!(
+            matches!(given_up, Room::Low(_)),
+            "not while the ballast is gone"
+        );
+        assert_eq!(judge(0, big, 0, 0), Room::Ample, "no marks");
+    }
+}
