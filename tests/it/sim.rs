@@ -927,6 +927,8 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>, dir: &Path) {
         commands.extend(world.commands_alone());
         let turned = engine.turn(commands, world.now).expect("turn");
         world.carry_out(turned);
+        // Each time, since the record does not go back far.
+        check(world, engine, dir);
     }
     check(world, engine, dir);
     let all = engine
