@@ -7,7 +7,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use hmac::{Hmac, Mac as _};
-use serde::de::Error as _;
 use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
