@@ -25,6 +25,7 @@ use crate::clock;
 
 pub mod events;
 pub mod follow;
+pub mod https;
 mod sse;
 pub mod target;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::quantity::ByteSize;
 use crate::model::spec::{Conflict, OnInterrupt};
 
+use super::hooks::HookRule;
 use super::json::{object, objects};
 use super::number::{Cores, Factor, Pairs, Span, Word};
 
@@ -108,6 +109,9 @@ pub struct Submit {
     /// What follows a failed attempt.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryRule>,
+    /// What happens when it is over.
+    #[serde(deserialize_with = "objects", skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Vec<HookRule>>,
     /// Several tasks, instead of everything above.
     #[serde(deserialize_with = "objects", skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Vec<Self>>,

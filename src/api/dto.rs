@@ -15,6 +15,7 @@ use crate::model::quantity::{ByteSize, format_duration};
 use crate::model::spec::OnInterrupt;
 use crate::model::task::Task;
 
+use super::hooks::HookRule;
 use super::number::{Pairs, Stamp};
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -247,6 +248,12 @@ pub struct RunInfo {
     /// Sandbox profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// What happens when it is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookRule>,
+    /// The task whose hook it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_of: Option<i64>,
     /// What follows an interruption.
     pub on_interrupt: OnInterrupt,
     /// Attempts in all.
@@ -360,6 +367,8 @@ impl RunInfo {
             pids: spec.limits.pids,
             output_cap: size(spec.output_cap),
             profile: spec.profile.clone(),
+            hooks: spec.hooks.iter().map(HookRule::from).collect(),
+            hook_of: spec.hook_of.map(|id| id.0),
             on_interrupt: spec.on_interrupt,
             max_attempts: spec.retry.max_attempts,
             tries: task.tries,

@@ -28,6 +28,7 @@ pub mod events;
 mod follow;
 pub mod graph;
 mod head;
+pub mod hooks;
 pub mod json;
 mod log;
 mod notice;
@@ -179,6 +180,10 @@ fn router(shared: Arc<Shared>) -> Router {
         )
         .route("/v1/schedules/{schedule}/next", get(schedules::next))
         .route("/v1/schedules/{schedule}/{verb}", post(schedules::change))
+        .route(
+            "/v1/queues/{queue}/hooks",
+            get(hooks::show).put(hooks::replace),
+        )
         .route("/v1/status", get(admin::status))
         .route("/v1/reload", post(admin::reload))
         .route("/live", get(admin::live))

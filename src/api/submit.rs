@@ -26,7 +26,7 @@ use crate::model::time::Time;
 use super::asked::{Accepted, RetryRule, Submit};
 use super::number::{Span, Word, parse_time};
 use super::problem::Problem;
-use super::{Shared, body, head, json, problem};
+use super::{Shared, body, head, hooks, json, problem};
 
 /// Most tasks in one request.
 const BATCH_MAX: usize = 10_000;
@@ -201,6 +201,7 @@ pub(super) fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, 
     let deadline = asked.deadline.as_deref();
     let deadline = deadline.map(|text| moment("deadline", text)).transpose()?;
     let retry = asked.retry.map_or_else(|| Ok(Retry::default()), retry)?;
+    let hooks = hooks::hooks(asked.hooks.unwrap_or_default())?;
     let stdin = match (asked.stdin, asked.stdin_base64) {
         (Some(_), Some(_)) => {
             let detail = "cannot be combined with stdin_base64";
@@ -255,6 +256,8 @@ pub(super) fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, 
             output_cap: asked.output_cap.map(ByteSize::bytes),
             retry,
             on_interrupt: asked.on_interrupt.unwrap_or_default(),
+            hooks,
+            hook_of: None,
         },
     })
 }

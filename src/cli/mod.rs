@@ -17,9 +17,11 @@ use crate::client::{self, Client};
 
 mod batch;
 mod completions;
+mod deliver;
 mod demo;
 mod edit;
 mod graph;
+mod hooks;
 mod jobs;
 mod list;
 mod logs;
@@ -103,6 +105,9 @@ enum Verb {
     Completions(completions::Args),
     /// See it work: a daemon of its own, killed and started again
     Demo,
+    /// Send the request on standard input: what a webhook's task runs
+    #[command(hide = true)]
+    Deliver,
     /// Be the daemon, in the foreground
     Run(process::RunArgs),
     /// Be the runner, the process that owns the tasks' processes
@@ -256,6 +261,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Reload => online(status::reload(setting)),
         Verb::Completions(args) => completions::completions(&args, setting),
         Verb::Demo => demo::demo(),
+        Verb::Deliver => online(deliver::deliver()),
         Verb::Config(args) => process::config(&args, setting),
         Verb::Run(args) => process::run(args),
         Verb::Runner(args) => process::runner(args),

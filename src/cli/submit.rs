@@ -24,7 +24,7 @@ use crate::model::retry::Failure as Failed;
 use crate::model::spec::{Conflict, OnInterrupt};
 
 use super::text::Sink;
-use super::{Failure, Outcome, Setting, batch, complain, tasks};
+use super::{Failure, Outcome, Setting, batch, complain, hooks, tasks};
 
 /// What to run, and how.
 #[derive(Debug, ClapArgs)]
@@ -124,6 +124,8 @@ pub(super) struct Args {
     /// When the runner or the host dies under it: retry, or hold (failed until `retry`)
     #[arg(long, value_name = "WHAT", value_parser = on_interrupt)]
     on_interrupt: Option<OnInterrupt>,
+    #[command(flatten)]
+    hooks: hooks::Args,
     /// Sandbox profile
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
@@ -308,6 +310,7 @@ pub(super) fn order(args: &Args) -> Result<Submit, Failure> {
         profile: args.profile.clone(),
         on_interrupt: args.on_interrupt,
         retry,
+        hooks: args.hooks.rules(),
         tasks: None,
     })
 }

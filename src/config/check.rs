@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::Config;
 use crate::api::options::Token;
+use crate::model::check as rules;
 use crate::model::quantity::{ByteSize, format_duration};
 use crate::telemetry;
 
@@ -73,6 +74,7 @@ pub(super) fn check(config: &Config) -> Result<(), Found> {
     telemetry::check(&config.log).or_else(|bad| found("log", bad.to_string()))?;
     api(config)?;
     engine(config)?;
+    hooks(config)?;
     sockets(config)?;
     size(
         "run.output_cap",
@@ -210,6 +212,13 @@ fn engine(config: &Config) -> Result<(), Found> {
     }
     within("engine.backlog", engine.backlog, 1, 1_000_000_000)?;
     within("engine.commands", engine.commands, 1, 1_000_000)
+}
+
+fn hooks(config: &Config) -> Result<(), Found> {
+    if let Some(path) = &config.hooks.secret_file {
+        directory("hooks.secret_file", path)?;
+    }
+    rules::hooks(&config.hooks.hooks()).or_else(|bad| found(bad.field, bad.reason))
 }
 
 fn tokens(tokens: &[Token]) -> Result<(), Found> {

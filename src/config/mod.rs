@@ -44,6 +44,8 @@ settings! {
         api: api::options::Options = api::options::Options::default(), Section(api::options::Options::SETTINGS);
         /// How much at once, how much waiting.
         engine: engine::options::Options = engine::options::Options::default(), Section(engine::options::Options::SETTINGS);
+        /// What follows the end of every task.
+        hooks: engine::options::HookOptions = engine::options::HookOptions::default(), Section(engine::options::HookOptions::SETTINGS);
         /// Which runner, how much output.
         run: run::options::Options = run::options::Options::default(), Section(run::options::Options::SETTINGS);
         /// How long what is over is kept.
@@ -54,7 +56,8 @@ settings! {
 }
 
 /// Variables with our prefix that are no settings: they say which
-/// configuration or daemon is meant, or belong to a task.
+/// configuration or daemon is meant, or belong to a task. So do those that
+/// begin with [`HOOK`].
 const NO_SETTINGS: [&str; 6] = [
     "TASKDAEMON_ATTEMPT",
     "TASKDAEMON_CONFIG",
@@ -64,6 +67,7 @@ const NO_SETTINGS: [&str; 6] = [
     "TASKDAEMON_TOKEN",
 ];
 const PREFIX: &str = "TASKDAEMON_";
+const HOOK: &str = "TASKDAEMON_HOOK_";
 
 /// Where to look for settings.
 #[derive(Debug, Clone, Default)]
@@ -211,7 +215,7 @@ fn variable(name: &OsString, value: &OsString) -> Result<Option<Layer>, Error> {
     let name = name.to_string_lossy();
     let Some(key) = name
         .strip_prefix(PREFIX)
-        .filter(|_| !NO_SETTINGS.contains(&&*name))
+        .filter(|_| !NO_SETTINGS.contains(&&*name) && !name.starts_with(HOOK))
     else {
         return Ok(None);
     };

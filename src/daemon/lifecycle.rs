@@ -53,6 +53,8 @@ pub struct Parts<'a> {
     pub handle: Handle,
     /// Directory of the capture files.
     pub output: PathBuf,
+    /// Our own program's file.
+    pub program: String,
 }
 
 /// Serves until a signal, or a failed engine, ends it.
@@ -91,6 +93,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         started: parts.settings.clone(),
         settings: parts.settings,
         handle: parts.handle.clone(),
+        program: parts.program,
         tuner: server.tuner(),
         log: parts.log,
     };

@@ -5,6 +5,7 @@
 //! clearing it from the environment. READY comes last, when requests are
 //! answered.
 
+mod hooks;
 pub mod lifecycle;
 pub mod listen;
 pub mod notify;
@@ -114,8 +115,10 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     // must not take the runner, and end the tasks, of one that has them.
     let passed = std::mem::take(&mut systemd.listeners);
     let listeners = listen::listeners(passed, &settings.api)?;
+    let program = hooks::program().map_err(system("find our own program"))?;
     let begin = actor::Settings {
         engine: settings.engine.clone(),
+        hooks: hooks::resolve(&settings.hooks, &program)?,
         retention: settings.retention.clone(),
         disk: Disk::new(&settings.state_dir, &settings.store),
     };
@@ -135,6 +138,7 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         log: &log,
         signals,
         handle: engine.handle,
+        program,
         output,
     }));
     runtime.shutdown_background();

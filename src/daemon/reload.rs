@@ -12,6 +12,8 @@ use crate::engine::handle::Handle;
 use crate::engine::record::Ask;
 use crate::telemetry;
 
+use super::hooks;
+
 /// Everything that can obey a new value while it works.
 pub(super) struct Reloader<'a> {
     pub(super) sources: Sources,
@@ -20,6 +22,8 @@ pub(super) struct Reloader<'a> {
     /// The settings in force.
     pub(super) settings: Config,
     pub(super) handle: Handle,
+    /// Our own program's file.
+    pub(super) program: String,
     pub(super) tuner: Tuner,
     pub(super) log: &'a telemetry::Guard,
 }
@@ -56,9 +60,11 @@ impl Reloader<'_> {
         // Everything that can refuse comes first, so that nothing is half done.
         api::check(new.api.clone()).map_err(|error| format!("api: {error}"))?;
         telemetry::check(&new.log).map_err(|error| format!("log: {error}"))?;
+        let hooks = hooks::resolve(&new.hooks, &self.program).map_err(|error| error.to_string())?;
+        let options = new.engine.clone();
         self.handle
             .commands()
-            .try_send(Command::Configure(new.engine.clone()))
+            .try_send(Command::Configure { options, hooks })
             .map_err(|_| "the engine is busy; try again in a moment".to_owned())?;
         self.handle
             .commands()

@@ -21,6 +21,7 @@ use super::clocks::STEP;
 use super::command::Command;
 use super::effect::Effect;
 use super::handle::Handle;
+use super::hooks::Hooks;
 use super::options::Options;
 use super::retention;
 use super::{Engine, reader};
@@ -53,6 +54,8 @@ pub struct Running {
 pub struct Settings {
     /// How much at once, how much waiting.
     pub engine: Options,
+    /// What follows a task's end.
+    pub hooks: Hooks,
     /// How long what is over is kept.
     pub retention: retention::Options,
     /// The disk that all is written to.
@@ -73,6 +76,7 @@ pub fn start(
     let (commands, inbox) = mpsc::sync_channel(most);
     let (effects, outbox) = mpsc::sync_channel(EFFECTS);
     let mut engine = Engine::new(store, settings.engine, boot);
+    engine.set_hooks(settings.hooks);
     engine.retain(settings.retention);
     let mut held = Held::new(settings.disk, most);
     held.recover(&mut engine)?;

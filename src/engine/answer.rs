@@ -1,5 +1,6 @@
 //! Answers held back until the commit that makes them true.
 
+use crate::model::hook::Hook;
 use crate::model::id::TaskId;
 use crate::model::queue::Lane;
 use crate::model::task::Task;
@@ -25,6 +26,8 @@ pub(super) enum Answer {
     Counted(Reply<Count>, Result<Count, Error>),
     /// To whoever asked about a schedule.
     Schedule(Reply<Changed>, Result<Box<Changed>, Error>),
+    /// To whoever changed hooks.
+    Hooks(Reply<Vec<Hook>>, Vec<Hook>),
     /// To whoever asked which output is kept.
     WithOutput(Reply<Vec<(TaskId, u32)>>, Vec<(TaskId, u32)>),
     /// To whoever changed a queue.
@@ -45,6 +48,7 @@ impl Answer {
             Self::View(reply, result) => drop(reply.send(result.map(|view| *view))),
             Self::Counted(reply, result) => drop(reply.send(result)),
             Self::Schedule(reply, result) => drop(reply.send(result.map(|changed| *changed))),
+            Self::Hooks(reply, hooks) => drop(reply.send(Ok(hooks))),
             Self::WithOutput(reply, kept) => drop(reply.send(Ok(kept))),
             Self::Queue(reply, result) => drop(reply.send(result.map(|lane| *lane))),
             Self::Pong(reply, at) => drop(reply.send(Ok(at))),
@@ -62,6 +66,7 @@ impl Answer {
             Self::View(reply, _) => drop(reply.send(Err(Error::Stopping))),
             Self::Counted(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Schedule(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Hooks(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::WithOutput(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Queue(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Pong(reply, _) => drop(reply.send(Err(Error::Unknown))),

@@ -42,14 +42,16 @@ impl<S: Store> Engine<S> {
                 self.ask(caller, id, (Kind::ResumeAsked, Event::Resume), reply, now)
             }
             Command::Edit(ask) => self.edit(ask, now),
+            Command::Hook(ask) => self.about_hooks(ask),
             Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Queue(ask) => self.about_queue(ask),
             Command::Ping { reply } => {
                 self.answers.push(Answer::Pong(reply, now));
                 Ok(())
             }
-            Command::Configure(options) => {
+            Command::Configure { options, hooks } => {
                 self.options = options;
+                self.set_hooks(hooks);
                 self.hungry = true;
                 Ok(())
             }

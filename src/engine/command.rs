@@ -12,17 +12,17 @@ use crate::model::check::Invalid;
 use crate::model::depend::Link;
 use crate::model::id::TaskId;
 use crate::model::notice::Notice;
-use crate::model::quantity::ByteSize;
 use crate::model::rate::Rate;
 use crate::model::reason::Reason;
 use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
-use crate::store::disk::Shortage;
 
 use super::edit;
 use super::graph::Ask;
+use super::hooks::{self, Hooks};
 use super::options::Options;
+use super::refuse::Room;
 use super::signs::Sign;
 use super::{queues, record, schedules};
 
@@ -179,26 +179,6 @@ pub enum Error {
     Storage(String),
 }
 
-/// How much of the disk is free, and how much has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Is free.
-    pub free: ByteSize,
-    /// Has to be.
-    pub mark: ByteSize,
-}
-
-impl From<Shortage> for Room {
-    fn from(shortage: Shortage) -> Self {
-        // To whole KiB: nobody cares about the last bytes.
-        let round = |bytes: u64| ByteSize::kib(bytes >> 10);
-        Self {
-            free: round(shortage.free),
-            mark: round(shortage.mark),
-        }
-    }
-}
-
 /// The answer to one submitted task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submitted {
@@ -334,6 +314,8 @@ pub enum Command {
         /// The task when it is over.
         reply: Reply<View>,
     },
+    /// Give a queue other hooks.
+    Hook(hooks::Ask),
     /// Make or change a schedule.
     Schedule(schedules::Ask),
     /// Change a queue.
@@ -343,8 +325,13 @@ pub enum Command {
         /// When the engine's turn began.
         reply: Reply<Time>,
     },
-    /// New limits, from a reload.
-    Configure(Options),
+    /// New settings, from a reload.
+    Configure {
+        /// The engine's own.
+        options: Options,
+        /// What follows a task's end.
+        hooks: Hooks,
+    },
     /// What the record is asked.
     Record(record::Ask),
     /// How far the wall clock is ahead of the time since boot: at the start,

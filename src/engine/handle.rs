@@ -13,7 +13,6 @@ use crate::model::edit::Edit;
 use crate::model::event::{Entries, Wanted};
 use crate::model::filter::{Filter, Selection};
 use crate::model::id::TaskId;
-use crate::model::queue::Lane;
 use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
 use crate::model::spec::NewTask;
 use crate::model::task::Task;
@@ -25,9 +24,9 @@ use super::edit;
 use super::graph::{Affected, Ask};
 use super::picture::Picture;
 use super::reader::{Listed, Query, ScheduleView};
+use super::record;
 use super::schedules::{self, Called, Changed};
 use super::snapshot::Snapshot;
-use super::{queues, record};
 
 /// Talks to the engine.
 #[derive(Debug, Clone)]
@@ -274,42 +273,6 @@ impl Handle {
         self.read(|reply| Query::Schedules { shown, reply }).await
     }
 
-    /// Changes a queue.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn change_queue(
-        &self,
-        caller: Caller,
-        name: String,
-        change: queues::Change,
-    ) -> Result<Lane, Error> {
-        if let queues::Change::Set(limits) = &change {
-            let invalid = |invalid| Error::Invalid {
-                index: None,
-                invalid,
-            };
-            limits.check(&name).map_err(invalid)?;
-        }
-        self.ask(|reply| {
-            Command::Queue(queues::Ask {
-                caller,
-                name,
-                change,
-                reply,
-            })
-        })
-        .await
-    }
-
-    /// Every queue, by name.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn queues(&self) -> Result<Vec<Lane>, Error> {
-        self.read(|reply| Query::Queues { reply }).await
-    }
-
     /// The engine's own figures, as of its last turn.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -335,13 +298,16 @@ impl Handle {
         self.commands.clone()
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         send(&self.commands, command(reply))?;
         answer.await.unwrap_or(Err(Error::Stopping))
     }
 
-    async fn read<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, Error> {
+    pub(super) async fn read<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         send(&self.queries, query(reply))?;
         answer.await.unwrap_or(Err(Error::Stopping))

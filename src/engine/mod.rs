@@ -18,6 +18,7 @@ pub mod edit;
 pub mod effect;
 pub mod graph;
 pub mod handle;
+pub mod hooks;
 mod news;
 pub mod options;
 pub mod picture;
@@ -26,7 +27,7 @@ pub mod queues;
 mod quota;
 pub mod reader;
 pub mod record;
-mod refuse;
+pub mod refuse;
 pub mod retention;
 mod runner;
 pub mod schedules;
@@ -53,6 +54,7 @@ use answer::Answer;
 use command::{Command, Reply, RunnerUp, View};
 use effect::{Effect, Order};
 use graph::Over;
+use hooks::Hooks;
 use news::News;
 use options::Options;
 use quota::Submits;
@@ -77,6 +79,7 @@ pub struct Turned {
 pub struct Engine<S> {
     store: S,
     options: Options,
+    hooks: Hooks,
     boot: String,
     runner: Option<Arc<RunnerUp>>,
     /// Held by the runner and not live here. Their numbers are taken until it
@@ -114,6 +117,7 @@ impl<S: Store> Engine<S> {
         Self {
             store,
             options,
+            hooks: Hooks::default(),
             boot,
             runner: None,
             strangers: HashSet::new(),
@@ -310,6 +314,7 @@ impl<S: Store> Engine<S> {
             self.hungry |= before.0.is_live() || task.state == State::Queued;
             if task.state.is_terminal() {
                 self.over.push(task.clone());
+                self.fire_hooks(&task, now)?;
                 self.fallen.push_back(Over::of(&task));
             }
         }

@@ -3,6 +3,9 @@
 //! Plain values; `config` reads and checks them, the engine obeys them.
 
 use crate::model::rate::Rate;
+use std::path::PathBuf;
+
+use crate::model::hook::{Act, Ends, Hook};
 use crate::model::setting::Kind::{Live, Restart};
 use crate::model::setting::settings;
 
@@ -27,5 +30,36 @@ settings! {
         user_schedules: u64 = 10_000, Live;
         /// Most commands waiting for the engine; beyond it clients are told to try again.
         commands: u32 = 4096, Restart;
+    }
+}
+
+settings! {
+    /// Settings of hooks, section `[hooks]`: what follows the end of every task on this host,
+    /// as a task of the same owner in the queue `hooks`.
+    pub struct HookOptions {
+        /// The ends that count: succeeded, failed, cancelled, skipped, expired. Empty: all.
+        on: Ends = Ends::default(), Live;
+        /// A program to run, with its arguments. Empty: none.
+        command: Vec<String> = Vec::new(), Live;
+        /// An address that a POST request is sent to. Absent: none.
+        webhook: Option<String> = None, Live, "\"https://example.org/tasks\"";
+        /// The file with the secret by which all webhooks are signed, those of tasks and queues
+        /// too; read at start and at each reload. Absent: the credential `webhook-secret` of
+        /// the service, where it has one; else webhooks are not signed.
+        secret_file: Option<PathBuf> = None, Live, "\"/etc/taskdaemon/webhook-secret\"";
+    }
+}
+
+impl HookOptions {
+    /// The hooks that these settings stand for.
+    #[must_use]
+    pub fn hooks(&self) -> Vec<Hook> {
+        let command = (!self.command.is_empty()).then(|| Act::Command(self.command.clone()));
+        let webhook = self.webhook.clone().map(Act::Webhook);
+        let hook = |act| Hook {
+            on: self.on.clone(),
+            act,
+        };
+        command.into_iter().chain(webhook).map(hook).collect()
     }
 }

@@ -9,7 +9,9 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::answer::Answer;
-use super::command::{Caller, Error, Reply};
+use super::command::{Caller, Command, Error, Reply};
+use super::handle::Handle;
+use super::reader::Query;
 
 /// What can be asked of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,5 +114,43 @@ impl<S: Store> Engine<S> {
             last = name;
         }
         Ok(Ok(()))
+    }
+}
+
+impl Handle {
+    /// Changes a queue.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn change_queue(
+        &self,
+        caller: Caller,
+        name: String,
+        change: Change,
+    ) -> Result<Lane, Error> {
+        if let Change::Set(limits) = &change {
+            let invalid = |invalid| Error::Invalid {
+                index: None,
+                invalid,
+            };
+            limits.check(&name).map_err(invalid)?;
+        }
+        self.ask(|reply| {
+            Command::Queue(Ask {
+                caller,
+                name,
+                change,
+                reply,
+            })
+        })
+        .await
+    }
+
+    /// Every queue, by name.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn queues(&self) -> Result<Vec<Lane>, Error> {
+        self.read(|reply| Query::Queues { reply }).await
     }
 }

@@ -8,12 +8,14 @@ use tokio::sync::watch;
 
 use crate::model::event::{Entries, Wanted};
 use crate::model::filter::Filter;
+use crate::model::hook::Hook;
 use crate::model::id::TaskId;
 use crate::model::queue::{Lane, Queue};
 use crate::model::reason::Reason;
 use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
 use crate::store::graph::Graph as _;
+use crate::store::hooks::Hooks as _;
 use crate::store::queues::{Crowd, Queues as _};
 use crate::store::record::Record as _;
 use crate::store::schedules::Schedules as _;
@@ -85,6 +87,13 @@ pub enum Query {
         /// The queues, by name.
         reply: Reply<Vec<Lane>>,
     },
+    /// The hooks of a queue.
+    QueueHooks {
+        /// Which.
+        queue: String,
+        /// They.
+        reply: Reply<Vec<Hook>>,
+    },
     /// A page of tasks.
     List {
         /// Which.
@@ -148,6 +157,9 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
                 drop(reply.send(reader.store.schedules(shown).map_err(storage)));
             }
             Query::Queues { reply } => drop(reply.send(reader.store.lanes().map_err(storage))),
+            Query::QueueHooks { queue, reply } => {
+                drop(reply.send(reader.store.queue_hooks(&queue).map_err(storage)));
+            }
             Query::List { filter, reply } => drop(reply.send(reader.list(&filter))),
             Query::Events { wanted, reply } => {
                 drop(reply.send(reader.store.events(&wanted).map_err(storage)));

@@ -1,11 +1,32 @@
 //! What each command is answered while nothing may be written.
 
+use crate::model::quantity::ByteSize;
 use crate::model::time::Time;
 use crate::store::disk::Shortage;
 
 use super::command::{Command, Error};
 use super::graph::Ask;
-use super::{queues, record, schedules};
+use super::{hooks, queues, record, schedules};
+
+/// How much of the disk is free, and how much has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Is free.
+    pub free: ByteSize,
+    /// Has to be.
+    pub mark: ByteSize,
+}
+
+impl From<Shortage> for Room {
+    fn from(shortage: Shortage) -> Self {
+        // To whole KiB: nobody cares about the last bytes.
+        let round = |bytes: u64| ByteSize::kib(bytes >> 10);
+        Self {
+            free: round(shortage.free),
+            mark: round(shortage.mark),
+        }
+    }
+}
 
 impl Command {
     /// Answers without carrying anything out, where nothing may be written.
@@ -20,6 +41,7 @@ impl Command {
             | Self::Resume { reply, .. } => drop(reply.send(Err(full))),
             Self::Edit(ask) => drop(ask.reply.send(Err(full))),
             Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(full))),
+            Self::Hook(hooks::Ask::SetOfQueue { reply, .. }) => drop(reply.send(Err(full))),
             Self::Schedule(
                 schedules::Ask::Add { reply, .. } | schedules::Ask::Change { reply, .. },
             ) => {
@@ -34,7 +56,7 @@ impl Command {
             Self::Wait { reply, .. } => drop(reply.send(Err(Error::Stopping))),
             Self::Ping { reply } => drop(reply.send(Ok(now))),
             Self::Shutdown { reply } => drop(reply.send(Ok(()))),
-            report @ (Self::Configure(_)
+            report @ (Self::Configure { .. }
             | Self::Record(record::Ask::Retain(_) | record::Ask::WithOutput { .. })
             | Self::RunnerUp(_)
             | Self::RunnerDown

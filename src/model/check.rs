@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::attempt::Limits;
+use super::hook::{self, Act, Hook};
 use super::retry::Retry;
 use super::spec::{NewTask, Spec};
 use super::time::Time;
@@ -57,6 +58,10 @@ impl NewTask {
     /// The first field that cannot be accepted.
     pub fn check(&self, now: Time) -> Check {
         queue_name(&self.queue)?;
+        if self.queue == hook::QUEUE {
+            let reason = "`hooks` is the queue of hooks; use another one";
+            return Err(Invalid::new("queue", reason));
+        }
         if !(-1000..=1000).contains(&self.priority) {
             return Err(Invalid::new("priority", "must lie between -1000 and 1000"));
         }
@@ -102,7 +107,7 @@ impl NewTask {
 
 impl Spec {
     fn check(&self) -> Check {
-        argv(&self.argv)?;
+        argv("command", &self.argv)?;
         env(&self.env)?;
         let total: usize = self.argv.iter().map(String::len).sum::<usize>()
             + self
@@ -146,28 +151,44 @@ impl Spec {
                 "must lie between 1 KiB and 1 TiB",
             ));
         }
-        retry(&self.retry)
+        retry(&self.retry)?;
+        hooks(&self.hooks)
     }
 }
 
-fn argv(argv: &[String]) -> Check {
+/// Checks the hooks of one place.
+///
+/// # Errors
+/// The first that cannot be accepted.
+pub fn hooks(hooks: &[Hook]) -> Check {
+    if hooks.len() > hook::MOST {
+        return Err(Invalid::new("hooks", "are more than 8"));
+    }
+    let one = |hook: &Hook| match &hook.act {
+        Act::Command(command) => argv("hooks.command", command),
+        Act::Webhook(url) => {
+            hook::check_url(url).map_err(|reason| Invalid::new("hooks.webhook", reason))
+        }
+    };
+    hooks.iter().try_for_each(one)
+}
+
+fn argv(field: &'static str, argv: &[String]) -> Check {
     match argv.first() {
-        None => return Err(Invalid::new("command", "is empty: give a program to run")),
+        None => return Err(Invalid::new(field, "is empty: give a program to run")),
         Some(program) if program.is_empty() => {
-            return Err(Invalid::new("command", "starts with an empty program name"));
+            return Err(Invalid::new(field, "starts with an empty program name"));
         }
         Some(_) => {}
     }
     for (index, argument) in argv.iter().enumerate() {
         if argument.contains('\0') {
-            return Err(Invalid::new(
-                "command",
-                format!("argument {index} contains a NUL byte"),
-            ));
+            let reason = format!("argument {index} contains a NUL byte");
+            return Err(Invalid::new(field, reason));
         }
         if argument.len() > ARG_MAX {
             let reason = format!("argument {index} is longer than the {ARG_MAX} bytes Linux takes");
-            return Err(Invalid::new("command", reason));
+            return Err(Invalid::new(field, reason));
         }
     }
     Ok(())

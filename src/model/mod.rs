@@ -16,6 +16,7 @@ mod draw;
 pub mod edit;
 pub mod event;
 pub mod filter;
+pub mod hook;
 pub mod id;
 pub mod live;
 pub mod notice;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Limits;
+use super::hook::Hook;
 use super::id::{TaskId, Tick};
 use super::retry::Retry;
 use super::time::Time;
@@ -71,6 +72,13 @@ pub struct Spec {
     /// What follows an interrupted attempt.
     #[serde(skip_serializing_if = "is_default")]
     pub on_interrupt: OnInterrupt,
+    /// What happens when the task is over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
+    /// The task whose hook this one is; nobody can ask for it. Hooks have no
+    /// hooks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook_of: Option<TaskId>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{AttemptKey, Ended, Outcome, Started};
+use super::hook::End;
 use super::id::{TaskId, Tick};
 use super::spec::Spec;
 use super::time::Time;
@@ -84,16 +85,24 @@ impl State {
     /// Whether nothing happens any more without an explicit retry.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
+        self.end().is_some()
+    }
+
+    /// Which end this is, if it is one.
+    #[must_use]
+    pub const fn end(self) -> Option<End> {
         match self {
-            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped | Self::Expired => {
-                true
-            }
+            Self::Succeeded => Some(End::Succeeded),
+            Self::Failed => Some(End::Failed),
+            Self::Cancelled => Some(End::Cancelled),
+            Self::Skipped => Some(End::Skipped),
+            Self::Expired => Some(End::Expired),
             Self::Blocked
             | Self::Scheduled
             | Self::Queued
             | Self::Running
             | Self::Paused
-            | Self::Stopping => false,
+            | Self::Stopping => None,
         }
     }
 

@@ -12,6 +12,7 @@ pub mod clocks;
 pub mod disk;
 pub mod edit;
 pub mod graph;
+pub mod hooks;
 mod list;
 pub mod lock;
 pub mod migrate;
@@ -110,7 +111,13 @@ pub struct KeyHolder {
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
 pub trait Store:
-    clocks::Clocks + edit::Edits + graph::Graph + queues::Queues + record::Record + schedules::Schedules
+    clocks::Clocks
+    + edit::Edits
+    + graph::Graph
+    + hooks::Hooks
+    + queues::Queues
+    + record::Record
+    + schedules::Schedules
 {
     /// Opens a transaction.
     ///

@@ -4,6 +4,7 @@
 mod clocks;
 mod edit;
 mod graph;
+mod hooks;
 mod queues;
 mod schedules;
 

@@ -11,6 +11,7 @@ use nix::sys::stat::Mode;
 use taskdaemon::config::error::Place;
 use taskdaemon::config::print::{changes, default_text, show};
 use taskdaemon::config::{self, Config, Loaded, Sources};
+use taskdaemon::model::hook::{End, Ends};
 use taskdaemon::model::quantity::ByteSize;
 use tempfile::TempDir;
 
@@ -91,6 +92,8 @@ fn the_default_file_says_what_the_defaults_are() {
         config.engine.user_waiting = None;
         config.engine.user_running = None;
         config.engine.user_submits = None;
+        config.hooks.webhook = None;
+        config.hooks.secret_file = None;
         assert_eq!(config, expected, "{text}");
     }
     for key in [
@@ -312,7 +315,53 @@ const BAD_SETTINGS: &[(&str, &str)] = &[
         "[store]\nballast = 'much'\n",
         "config.toml:2:11: store.ballast: expected digits",
     ),
+    (
+        "[hooks]\non = 'failed,done'\n",
+        "config.toml:2:6: hooks.on: unknown variant `done`, expected one of `succeeded`, `failed`",
+    ),
+    (
+        "[hooks]\non = ['running']\n",
+        "config.toml:2:6: hooks.on: unknown value `running`, the values are `succeeded`",
+    ),
+    (
+        "[hooks]\non = 3\n",
+        "config.toml:2:6: hooks.on: expected a list of final states",
+    ),
+    (
+        "[hooks]\ncommand = 'true'\n",
+        "config.toml:2:11: hooks.command: expected a sequence",
+    ),
+    (
+        "[hooks]\ncommand = ['']\n",
+        "config.toml:2:11: hooks.command: starts with an empty program name",
+    ),
+    (
+        "[hooks]\nwebhook = 'example.org'\n",
+        "config.toml:2:11: hooks.webhook: must begin with `https://`",
+    ),
+    (
+        "[hooks]\nwebhook = 'https://a:b@example.org'\n",
+        "config.toml:2:11: hooks.webhook: must not have a user or password",
+    ),
+    (
+        "[hooks]\nsecret_file = 'secret'\n",
+        "config.toml:2:15: hooks.secret_file: secret is not an absolute path",
+    ),
+    (
+        "[hooks]\nsecret = 'abc'\n",
+        "config.toml:2:1: unknown key `hooks.secret`",
+    ),
 ];
+
+/// A hook that calls our own program hands it variables that are no settings.
+#[test]
+fn variables_of_a_hook_are_no_settings() {
+    let house = House::toml("log = 'info'\n").variable("TASKDAEMON_HOOK_EXIT_CODE", "7");
+    house.load();
+    let house = House::toml("log = 'info'\n").variable("TASKDAEMON_HOOKS__ON", "failed,expired");
+    let on = house.load().config.hooks.on;
+    assert_eq!(on, Ends(vec![End::Failed, End::Expired]));
+}
 
 #[test]
 fn a_bad_setting_is_one_line_with_its_place() {

@@ -159,6 +159,7 @@ fn eight_restarts_under_load_fail_no_request() {
         dir.path(),
         actor::Settings {
             engine: options::Options::default(),
+            hooks: taskdaemon::engine::hooks::Hooks::default(),
             retention: retention::Options::default(),
             disk: Disk::new(dir.path(), &taskdaemon::store::options::Options::default()),
         },

@@ -19,6 +19,7 @@ use taskdaemon::engine::command::{Abilities, Caller, Command, Error, RunnerUp, S
 use taskdaemon::engine::edit;
 use taskdaemon::engine::effect::{Effect, Verdict};
 use taskdaemon::engine::graph::{Affected, Ask};
+use taskdaemon::engine::hooks::{self, Hooks};
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::queues::{self, Change};
 use taskdaemon::engine::reader::explain;
@@ -29,6 +30,7 @@ use taskdaemon::model::depend::Link;
 use taskdaemon::model::edit::Edit;
 use taskdaemon::model::event::Wanted;
 use taskdaemon::model::filter::{Filter, Selection};
+use taskdaemon::model::hook::{Act, End, Ends, Hook};
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::queue::{Lane, Limits, Queue};
 use taskdaemon::model::rate::Rate;
@@ -43,6 +45,7 @@ use taskdaemon::store::record::Record as _;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
 
+use crate::hooks::ends;
 use crate::store::{new_task, options};
 
 const SLOTS: u32 = 4;
@@ -121,7 +124,14 @@ impl World {
             launched: HashMap::new(),
             keys: 0,
             old: Vec::new(),
-            queues: BTreeMap::new(),
+            // Made with the schema.
+            queues: BTreeMap::from([(
+                "hooks".to_owned(),
+                Queue {
+                    concurrency: Some(4),
+                    ..Queue::default()
+                },
+            )]),
             live: HashSet::new(),
             steady: false,
         }
@@ -144,6 +154,10 @@ impl World {
             ..Options::default()
         };
         let mut engine = Engine::new(store, limits, format!("boot-{}", self.boot));
+        engine.set_hooks(Hooks {
+            host: vec![host_hook()],
+            ..Hooks::default()
+        });
         if self.removable {
             engine.retain(retention::Options {
                 task_count: Bound::Most(12),
@@ -518,6 +532,16 @@ impl World {
         if self.chance(3) {
             new.spec.timeout_ms = Some(u64::from(1 + self.below(5_000)));
         }
+        if self.chance(3) {
+            let on = [
+                vec![],
+                vec![End::Succeeded],
+                vec![End::Failed, End::Expired],
+            ];
+            let most = u32::try_from(on.len()).expect("small");
+            let place = usize::try_from(self.below(most)).expect("small");
+            new.spec.hooks = vec![hook(&on[place])];
+        }
         if self.chance(4) {
             new.run_at = Some(
                 self.now
@@ -685,6 +709,51 @@ impl World {
     }
 }
 
+fn hook(on: &[End]) -> Hook {
+    Hook {
+        on: Ends(on.to_vec()),
+        act: Act::Command(vec!["true".to_owned()]),
+    }
+}
+
+/// The hook of every task of this host.
+fn host_hook() -> Hook {
+    hook(&[End::Failed])
+}
+
+/// The hook of every task of queue `q0`.
+fn queue_hook() -> Hook {
+    hook(&[End::Cancelled, End::Succeeded])
+}
+
+/// Whatever happened in between, each end of a task has its hooks once, and
+/// hooks have none.
+fn check_hooks(world: &World, dir: &Path, all: &[Task]) {
+    if world.removable {
+        return;
+    }
+    let mut made: BTreeMap<TaskId, usize> = BTreeMap::new();
+    for task in all {
+        if let Some(of) = task.spec.hook_of {
+            *made.entry(of).or_default() += 1;
+        }
+    }
+    let ends = ends(dir);
+    let (host, queue) = (host_hook(), queue_hook());
+    for task in all {
+        let all = task.spec.hooks.iter().chain([&host]);
+        let all: Vec<_> = all.chain((task.queue == "q0").then_some(&queue)).collect();
+        let due = |end: &End| all.iter().filter(|hook| hook.on.include(*end)).count();
+        let ends = ends.get(&task.id).map(Vec::as_slice).unwrap_or_default();
+        let due = match task.spec.hook_of {
+            Some(_) => 0,
+            None => ends.iter().map(due).sum(),
+        };
+        let made = made.get(&task.id).copied().unwrap_or_default();
+        assert_eq!(made, due, "hooks of {}: {ends:?}", task.id);
+    }
+}
+
 fn lost(key: AttemptKey, at: Time) -> Command {
     let ended = Ended {
         exit: Exit::Lost,
@@ -825,9 +894,18 @@ fn booked(store: &mut Sqlite, all: &[Task]) {
     }
 }
 
+fn unique_keys_are_unique(all: &[Task]) {
+    let mut held = BTreeSet::new();
+    for task in all.iter().filter(|task| !task.state.is_terminal()) {
+        if let Some(key) = &task.unique {
+            assert!(held.insert((task.owner, key)), "unique key {key} twice");
+        }
+    }
+}
+
 /// Everything acknowledged is there, attempts have no gaps, nothing waits
 /// without a reason, and no more runs than may.
-fn check(world: &mut World, engine: &mut Engine<Sqlite>) {
+fn check(world: &mut World, engine: &mut Engine<Sqlite>, dir: &Path) {
     let snapshot = engine.snapshot().clone();
     let store = engine.store();
     let all = store
@@ -888,17 +966,13 @@ fn check(world: &mut World, engine: &mut Engine<Sqlite>) {
         assert!(task.tries <= task.spec.retry.max_attempts);
         tied(store, task);
     }
-    let mut held = BTreeSet::new();
-    for task in all.iter().filter(|task| !task.state.is_terminal()) {
-        if let Some(key) = &task.unique {
-            assert!(held.insert((task.owner, key)), "unique key {key} twice");
-        }
-    }
+    unique_keys_are_unique(&all);
     assert_eq!(store.tally(), tally, "the tally is what is there");
     booked(store, &all);
     grows(world, store);
     check_limits(world, &all);
     check_groups(world, &all, &crowd.shut);
+    check_hooks(world, dir, &all);
 }
 
 /// What is blocked waits for something that can still come, and what is not
@@ -964,6 +1038,14 @@ fn run(seed: u64, turns: u32) -> usize {
         .expect("directory");
     let mut world = World::new(seed);
     let mut engine = world.open(dir.path());
+    let (reply, _) = oneshot::channel();
+    let ask = hooks::Ask::SetOfQueue {
+        queue: "q0".to_owned(),
+        hooks: vec![queue_hook()],
+        reply,
+    };
+    let turned = engine.turn(vec![Command::Hook(ask)], world.now);
+    world.carry_out(turned.expect("turn"));
     for _ in 0..turns {
         world.advance();
         let mut asked = Vec::new();
@@ -997,7 +1079,7 @@ fn run(seed: u64, turns: u32) -> usize {
         } else {
             world.carry_out(turned);
         }
-        check(&mut world, &mut engine);
+        check(&mut world, &mut engine, dir.path());
         for mut answer in bulks {
             if let Ok(count) = answer.try_recv() {
                 let count = count.expect("a good filter");
@@ -1011,7 +1093,7 @@ fn run(seed: u64, turns: u32) -> usize {
         .filter(|(_, count)| **count > 1)
         .collect();
     assert!(twice.is_empty(), "launched twice: {twice:?}");
-    settle(&mut world, &mut engine);
+    settle(&mut world, &mut engine, dir.path());
     in_turn(dir.path())
 }
 
@@ -1039,7 +1121,7 @@ fn retention_keeps_its_bounds(world: &mut World, engine: &mut Engine<Sqlite>) {
 }
 
 /// Left alone with a runner, everything comes to an end.
-fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
+fn settle(world: &mut World, engine: &mut Engine<Sqlite>, dir: &Path) {
     stay(&mut world.runner);
     world.steady = true;
     world.connected = true;
@@ -1079,8 +1161,10 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
         commands.extend(world.commands_alone());
         let turned = engine.turn(commands, world.now).expect("turn");
         world.carry_out(turned);
+        // Each time, since the record does not go back far.
+        check(world, engine, dir);
     }
-    check(world, engine);
+    check(world, engine, dir);
     let all = engine
         .store()
         .list(&Filter {

@@ -13,6 +13,10 @@ ALTER TABLE queue ADD COLUMN regroup     TEXT;
 ALTER TABLE queue ADD COLUMN gone        INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE queue ADD COLUMN hooks       TEXT;
 
+-- The queue of hooks (`model/hook.rs`) has a limit from the start, so that
+-- receivers that do not answer cannot take all slots.
+INSERT INTO queue (name, concurrency) VALUES ('hooks', 4) ON CONFLICT (name) DO NOTHING;
+
 -- `rank` is the start order with ageing in it (`Task::rank`), lowest first.
 ALTER TABLE task ADD COLUMN rank      INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE task ADD COLUMN group_key TEXT;

@@ -1,0 +1,195 @@
+//! One POST request to a server of somebody else's, in plain HTTP or over TLS.
+//!
+//! Servers are believed by the certificates that this host trusts, or those
+//! that `SSL_CERT_FILE` names. A redirect is not followed: the request, and
+//! what it says, is for the server it was addressed to and for no other.
+
+use std::error::Error as _;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// How long it may take until the server is there, TLS included.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long everything may take.
+const WHOLE: Duration = Duration::from_secs(30);
+/// Bytes of the answer that are read.
+const ANSWER_MAX: usize = 1024;
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request makes no sense; it will not tomorrow either.
+    #[error("{0}")]
+    Request(String),
+    /// The server was not reached, or did not answer: that may pass.
+    #[error("{0}")]
+    Network(String),
+}
+
+/// The beginning of an answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The first bytes of the body.
+    pub body: Vec<u8>,
+}
+
+/// Sends one request and reads how its answer begins.
+///
+/// # Errors
+/// There was no answer.
+pub async fn post(url: &str, headers: HeaderMap, body: String) -> Result<Answer, Error> {
+    let asked = async {
+        let place = Place::of(url)?;
+        let request = request(&place, headers, body)?;
+        let connected = timeout(CONNECT, TcpStream::connect((&*place.host, place.port))).await;
+        let stream = connected
+            .map_err(|_| network(url, "does not answer within 5 s"))?
+            .map_err(|error| network(url, error))?;
+        let response = if place.tls {
+            let secure = timeout(CONNECT, encrypt(&place, stream)).await;
+            let late = |_| network(url, "does not speak TLS within 5 s");
+            send(url, secure.map_err(late)??, request).await?
+        } else {
+            send(url, stream, request).await?
+        };
+        let status = response.status();
+        let body = beginning(response.into_body()).await;
+        Ok(Answer { status, body })
+    };
+    timeout(WHOLE, asked)
+        .await
+        .map_err(|_| network(url, "did not answer within 30 s"))?
+}
+
+fn network(url: &str, why: impl Display) -> Error {
+    Error::Network(format!("{url}: {why}"))
+}
+
+/// Where an address leads.
+struct Place {
+    url: Uri,
+    tls: bool,
+    host: String,
+    port: u16,
+}
+
+impl Place {
+    fn of(url: &str) -> Result<Self, Error> {
+        let bad = |why: &str| Error::Request(format!("{url}: {why}"));
+        let url: Uri = url.parse().map_err(|_| bad("is not an address"))?;
+        let tls = match url.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            Some(_) | None => return Err(bad("is neither http nor https")),
+        };
+        let host = url.host().ok_or_else(|| bad("names no host"))?;
+        // An IPv6 address has brackets in a URL, and only there.
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Self {
+            url,
+            tls,
+            host,
+            port,
+        })
+    }
+}
+
+fn request(place: &Place, headers: HeaderMap, body: String) -> Result<Request<Full<Bytes>>, Error> {
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = Method::POST;
+    *request.headers_mut() = headers;
+    let path = place.url.path_and_query().map_or("/", |path| path.as_str());
+    let bad = |_| Error::Request(format!("{}: cannot be asked for", place.url));
+    // `http://host?query` is written without the slash that a request needs.
+    *request.uri_mut() = match path.strip_prefix('?') {
+        Some(query) => format!("/?{query}").parse().map_err(bad)?,
+        None => path.parse().map_err(bad)?,
+    };
+    let host = place
+        .url
+        .authority()
+        .map_or("", |authority| authority.as_str());
+    let host = HeaderValue::try_from(host);
+    let host = host.map_err(|_| Error::Request(format!("{}: names no host", place.url)))?;
+    let agent = HeaderValue::from_static(concat!("taskdaemon/", env!("CARGO_PKG_VERSION")));
+    request.headers_mut().insert(HOST, host);
+    request.headers_mut().insert(USER_AGENT, agent);
+    Ok(request)
+}
+
+async fn encrypt(
+    place: &Place,
+    stream: TcpStream,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
+    let url = place.url.to_string();
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (taken, _) = roots.add_parsable_certificates(found.certs);
+    if taken == 0 {
+        let why = "this host trusts no certificates; install the package ca-certificates";
+        return Err(network(&url, why));
+    }
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(place.host.clone())
+        .map_err(|_| Error::Request(format!("{url}: names no host")))?;
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .map_err(|error| network(&url, error))
+}
+
+async fn send<S>(
+    url: &str,
+    stream: S,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let explain = |error: hyper::Error| {
+        let cause = error.source().map(|cause| format!(": {cause}"));
+        network(url, format!("{error}{}", cause.unwrap_or_default()))
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(explain)?;
+    // It ends with the body of the answer, or when that is dropped.
+    drop(tokio::spawn(connection));
+    sender.send_request(request).await.map_err(explain)
+}
+
+/// What comes first of a body. The status has said already what matters, so
+/// that a body which breaks off is as good as a short one.
+async fn beginning(mut body: Incoming) -> Vec<u8> {
+    let mut start = Vec::new();
+    while start.len() < ANSWER_MAX
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        start.extend(frame.data_ref().into_iter().flatten());
+    }
+    start.truncate(ANSWER_MAX);
+    start
+}
