@@ -220,7 +220,11 @@ fn leaving_a_wait_for_several_leaves_the_tasks_alone() {
 #[test]
 fn logs_say_why_there_are_none() {
     let bed = Bed::start(&[("ENGINE__SLOTS", "1")]);
-    bed.submit(&json!({"command": ["sh", "-c", "echo first; sleep 300"]}));
+    let first = bed.submit(&json!({"command": ["sh", "-c", "echo first; sleep 300"]}));
+    bed.until("the first has the slot", |bed| {
+        let shown = bed.get(&format!("/v1/tasks/{first}"));
+        shown.is_ok_and(|(_, task)| task["state"] == "running")
+    });
     bed.submit(&json!({"command": ["sh", "-c", "echo late"]}));
     bed.submit(&json!({"command": ["true"], "delay": "1h"}));
     for (id, words) in [

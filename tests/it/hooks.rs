@@ -28,19 +28,21 @@ const CALLER: Caller = Caller {
 };
 const SECRET: &str = "a-secret-that-nobody-may-see";
 
-/// How each task has ended so far, as the record has it.
-pub(crate) fn ends(dir: &Path) -> BTreeMap<TaskId, Vec<End>> {
+/// How each task has ended so far, and in which queue, as the record has it.
+pub(crate) fn ends(dir: &Path) -> BTreeMap<TaskId, Vec<(End, String)>> {
     let file = database(dir);
-    let mut all: BTreeMap<TaskId, Vec<End>> = BTreeMap::new();
+    let mut all: BTreeMap<TaskId, Vec<(End, String)>> = BTreeMap::new();
     let mut statement = file
-        .prepare_cached("SELECT task, kind FROM event ORDER BY seq")
+        .prepare_cached("SELECT task, kind, queue FROM event ORDER BY seq")
         .expect("a query");
     let mut rows = statement.query([]).expect("rows");
     while let Some(row) = rows.next().expect("a row") {
         let kind: String = row.get(1).expect("a word");
         if let Ok(Ends(end)) = kind.parse() {
             let task = TaskId(row.get(0).expect("a number"));
-            all.entry(task).or_default().extend(end);
+            let queue: String = row.get(2).expect("a queue");
+            let ended = end.into_iter().map(|end| (end, queue.clone()));
+            all.entry(task).or_default().extend(ended);
         }
     }
     all

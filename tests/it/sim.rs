@@ -742,8 +742,13 @@ fn check_hooks(world: &World, dir: &Path, all: &[Task]) {
     let (host, queue) = (host_hook(), queue_hook());
     for task in all {
         let all = task.spec.hooks.iter().chain([&host]);
-        let all: Vec<_> = all.chain((task.queue == "q0").then_some(&queue)).collect();
-        let due = |end: &End| all.iter().filter(|hook| hook.on.include(*end)).count();
+        let all: Vec<_> = all.collect();
+        // Of the queue that it was in then: it may have been moved since.
+        let due = |(end, at): &(End, String)| {
+            let own = (at == "q0").then_some(&queue);
+            let hooks = all.iter().copied().chain(own);
+            hooks.filter(|hook| hook.on.include(*end)).count()
+        };
         let ends = ends.get(&task.id).map(Vec::as_slice).unwrap_or_default();
         let due = match task.spec.hook_of {
             Some(_) => 0,
