@@ -33,7 +33,10 @@ pub(crate) fn ends(dir: &Path) -> BTreeMap<TaskId, Vec<(End, String)>> {
     let file = database(dir);
     let mut all: BTreeMap<TaskId, Vec<(End, String)>> = BTreeMap::new();
     let mut statement = file
-        .prepare_cached("SELECT task, kind, queue FROM event ORDER BY seq")
+        .prepare_cached(
+            "SELECT e.task, e.kind, coalesce(q.name, '') FROM event AS e \
+             LEFT JOIN queue AS q ON q.id = e.queue ORDER BY e.seq",
+        )
         .expect("a query");
     let mut rows = statement.query([]).expect("rows");
     while let Some(row) = rows.next().expect("a row") {
