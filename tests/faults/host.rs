@@ -282,22 +282,39 @@ impl Host {
         last
     }
 
-    /// Waits until nothing is unfinished.
+    /// Waits until nothing is unfinished, for as long as there is progress.
     pub(crate) fn settle(&self) {
-        self.until("nothing is unfinished", |host| {
-            let Ok((200, status)) = host.get("/v1/status") else {
-                return false;
-            };
-            let open = [
-                "blocked",
-                "scheduled",
-                "queued",
-                "running",
-                "paused",
-                "stopping",
-            ];
-            open.iter().all(|state| status["tasks"][*state] == 0)
-        });
+        let mut before = (u64::MAX, clock::instant());
+        loop {
+            let open = self.unfinished().unwrap_or(u64::MAX);
+            if open == 0 {
+                return;
+            }
+            if open < before.0 {
+                before = (open, clock::instant());
+            }
+            let waited = before.1.elapsed();
+            assert!(waited < PATIENCE, "{open} tasks do not end\n{}", self.log());
+            std::thread::park_timeout(LOOK);
+        }
+    }
+
+    /// Tasks that are not over.
+    fn unfinished(&self) -> Option<u64> {
+        let (200, status) = self.get("/v1/status").ok()? else {
+            return None;
+        };
+        let open = [
+            "blocked",
+            "scheduled",
+            "queued",
+            "running",
+            "paused",
+            "stopping",
+        ];
+        open.iter()
+            .map(|state| status["tasks"][*state].as_u64())
+            .sum()
     }
 }
 

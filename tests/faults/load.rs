@@ -16,7 +16,7 @@ use crate::journal::{Fate, mark};
 /// Label of tasks that may be removed once they are over.
 pub(crate) const SWEPT: &str = "swept";
 /// Pause of a client between two submits: what is tested is faults, not throughput.
-const PAUSE: Duration = Duration::from_millis(15);
+const PAUSE: Duration = Duration::from_millis(40);
 /// Pause before the same submit is repeated.
 const AGAIN: Duration = Duration::from_millis(5);
 
