@@ -120,7 +120,7 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         engine: settings.engine.clone(),
         hooks: hooks::resolve(&settings.hooks, &program)?,
         retention: settings.retention.clone(),
-        disk: Disk::new(&settings.state_dir, &settings.store),
+        disk: Disk::open(&settings.state_dir, &settings.store)?,
     };
     let engine = actor::start(store, &settings.state_dir, begin, boot()?)?;
     failpoint!("daemon/boot/recovered");

@@ -55,7 +55,12 @@ fn fails_and_recovers(inject: &str, name: &str) {
     assert!(tracer.injected() > 0, "{inject}");
     drop(tracer);
     for answer in &refused {
-        assert_eq!(answer["code"], "outcome_unknown", "{inject}: {answer}");
+        // The one that was being saved; or, where that was no submit, one that came too late.
+        let code = answer["code"].as_str().unwrap_or_default();
+        assert!(
+            ["outcome_unknown", "stopping"].contains(&code),
+            "{inject}: {answer}"
+        );
     }
     host.start();
     // The same key tells whether it was taken, and never makes two.
@@ -192,16 +197,20 @@ fn fi_09_a_page_that_cannot_be_read_ends_a_start_with_a_clear_word() {
         let trace = host.path(&format!("reads-{n}")).display().to_string();
         let inject = format!("inject=pread64:error=EIO:when={n}");
         let under = Tracer::under(&trace, "trace=pread64", &inject);
-        host.run_under(&under.iter().map(String::as_str).collect::<Vec<_>>());
+        let database = host.database().display().to_string();
+        let mut under: Vec<_> = under.iter().map(String::as_str).collect();
+        // Of this file alone; the loader reads others.
+        under.extend(["-P", &database]);
+        host.run_under(&under);
         let status = host.run_to_end();
         assert!(matches!(status.code(), Some(75 | 78)), "{n}: {status}");
         let log = host.log();
         let last = log.lines().rev().find(|line| line.contains("taskdaemon:"));
+        let last = last.expect("its last words");
+        // A read that fails is damage to SQLite, and so it is to us.
         assert!(
-            last.is_some_and(
-                |line| line.contains("disk I/O error") || line.contains("taskdaemon.db")
-            ),
-            "{n}: {last:?}"
+            last.contains("disk I/O error") || last.contains("restore a backup"),
+            "{n}: {last}"
         );
     }
     host.run_under(&[]);

@@ -23,10 +23,13 @@ fn filled() -> Host {
         let id = host.submit(&one(&host, &format!("over-{number}")));
         assert_eq!(host.wait(id)["state"], "succeeded");
     }
+    let year = 365 * 24 * 3600;
+    let later = taskdaemon::clock::now().micros() / 1_000_000 + year;
+    let later = jiff::Timestamp::from_second(later).expect("a time");
     for number in 5..TASKS {
-        let later = json!({"key": format!("later-{number}"), "command": ["echo", format!("payload {number}")],
-            "name": format!("name {number}"), "at": "2099-01-01T00:00:00Z", "stdin": "x".repeat(3000)});
-        host.submit(&later);
+        let body = json!({"key": format!("later-{number}"), "command": ["echo", format!("payload {number}")],
+            "name": format!("name {number}"), "run_at": later.to_string(), "stdin": "x".repeat(3000)});
+        host.submit(&body);
     }
     // A page that is free: what was removed.
     let (status, answer) = host

@@ -43,6 +43,9 @@ impl Host {
             under: Vec::new(),
             daemon: None,
         };
+        // By which its processes are found, also a runner that outlives its daemon.
+        let mark = host.path("").display().to_string();
+        host.set("FAULTS_HOST", &mark);
         host.set("TASKDAEMON_RUN__USERS", "own");
         host.set("TASKDAEMON_ENGINE__SLOTS", "16");
         host.set("TASKDAEMON_STORE__BALLAST", "1MiB");

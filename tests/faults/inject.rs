@@ -42,18 +42,7 @@ impl Tracer {
 
     /// The words before a program's own by which it is traced from its start, the tracer being nobody's parent.
     pub(crate) fn under(trace: &str, calls: &str, inject: &str) -> Vec<String> {
-        let words = [
-            "strace",
-            "-D",
-            "-f",
-            "--seccomp-bpf",
-            "-o",
-            trace,
-            "-e",
-            calls,
-            "-e",
-            inject,
-        ];
+        let words = ["strace", "-D", "-f", "-o", trace, "-e", calls, "-e", inject];
         words.map(str::to_owned).to_vec()
     }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -49,6 +50,14 @@ pub(crate) fn mark(host: &Host, key: &str) -> String {
     format!("echo {key} $TASKDAEMON_ATTEMPT >> {}", marks.display())
 }
 
+/// Tells what was survived, also to `tests/run`, which adds it up.
+pub(crate) fn tell(line: &str) {
+    println!("{line}");
+    if let Some(file) = std::env::var_os("FAULTS_FIGURES") {
+        writeln!(append(Path::new(&file)), "{line}").expect("write it down");
+    }
+}
+
 /// What the judge found.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
@@ -63,7 +72,7 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// One line with the figures, and the end of the test if one is bad.
     pub(crate) fn hold(&self, faults: usize, what: &str) {
-        println!(
+        let line = format!(
             "{what}: {faults} survived, {} acknowledged, {} attempts, {} interrupted, {} lost, {} doubled",
             self.acknowledged,
             self.attempts,
@@ -71,6 +80,7 @@ impl Verdict {
             self.lost.len(),
             self.doubled.len()
         );
+        tell(&line);
         assert!(self.lost.is_empty(), "lost: {:#?}", self.lost);
         assert!(self.doubled.is_empty(), "doubled: {:#?}", self.doubled);
         assert!(self.acknowledged > 0, "nothing was acknowledged");

@@ -26,4 +26,6 @@ mod calls;
 mod cuts;
 mod damage;
 mod points;
+mod rest;
 mod steps;
+mod table;
