@@ -5,10 +5,9 @@
 //! commit that fails half-way costs a restart, and the next one would fail
 //! again.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statvfs::fstatvfs;
+use nix::sys::statvfs::statvfs;
 
 use super::options::Options;
 use super::{Error, ballast};
@@ -94,8 +93,7 @@ impl Disk {
             path: self.dir.clone(),
             source,
         };
-        let here = File::open(&self.dir).map_err(failed)?;
-        let disk = fstatvfs(&here)
+        let disk = statvfs(&self.dir)
             .map_err(std::io::Error::from)
             .map_err(failed)?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());

@@ -5,7 +5,7 @@
 //! version checked, because versions before 3.51.3 can corrupt a write-ahead
 //! log that two connections use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -86,11 +86,13 @@ impl Sqlite {
             })?
             .ino();
         let books = Books::open(&connection)?;
+        let draining = draining(&connection).map_err(failed("read the queues"))?;
         Ok(Self {
             connection,
             path,
             inode,
             queues: HashMap::new(),
+            draining,
             books,
         })
     }
@@ -179,6 +181,13 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
             path: dir.to_owned(),
             source,
         })
+}
+
+/// Queues that take nothing new.
+fn draining(connection: &Connection) -> rusqlite::Result<HashSet<i64>> {
+    let mut statement = connection.prepare("SELECT id FROM queue WHERE draining = 1")?;
+    let ids = statement.query_map([], |row| row.get(0))?;
+    ids.collect()
 }
 
 fn settle(connection: &Connection, options: &Options) -> rusqlite::Result<()> {

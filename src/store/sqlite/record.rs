@@ -24,7 +24,7 @@ const LOOK: i64 = 10_000;
 macro_rules! over_columns {
     () => {
         "t.ended, t.id, t.attempt, EXISTS (SELECT 1 FROM edge AS e JOIN task AS c ON c.id = e.child \
-         WHERE e.parent = t.id AND c.state IN (0, 1, 2, 3, 4, 5))"
+         WHERE e.parent = t.id AND c.state <= 5)"
     };
 }
 
@@ -37,11 +37,11 @@ const OVER: &str = concat!(
 const ONE_OVER: &str = concat!(
     "SELECT ",
     over_columns!(),
-    " FROM task AS t WHERE t.id = ?1 AND t.state IN (6, 7, 8, 9, 10) AND t.ended IS NOT NULL"
+    " FROM task AS t WHERE t.id = ?1 AND t.state >= 6 AND t.ended IS NOT NULL"
 );
 const FIRST_YOUNG: &str = "SELECT min(seq) FROM event WHERE seq > ?1 AND seq < ?2 AND at >= ?3";
 const DROP_EVENTS: &str = "DELETE FROM event WHERE seq < ?1";
-const DROP_TASK: &str = "DELETE FROM task WHERE id = ?1 AND state IN (6, 7, 8, 9, 10) \
+const DROP_TASK: &str = "DELETE FROM task WHERE id = ?1 AND state >= 6 \
      RETURNING state, queue, owner";
 const DROP_EDGES: &str = "DELETE FROM edge WHERE parent = ?1";
 const WITH_OUTPUT: &str =
@@ -371,7 +371,7 @@ impl Record for Sqlite {
             self.statement(
                 "UPDATE task SET state = ?2, wake = NULL, delay = NULL, time_limit = NULL, \
                  beat = NULL, paused = NULL, stop = NULL, ended = ?3, outcome = ?4 \
-                 WHERE id = ?1 AND state IN (0, 1, 2, 3, 4, 5)",
+                 WHERE id = ?1 AND state <= 5",
             )?
             .execute(params![
                 id.0,
