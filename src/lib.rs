@@ -1,5 +1,9 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
+// Beside the floors, and first: a macro is known from its place on.
+#[macro_use]
+pub mod failpoint;
+
 // Floor 0: rules.
 pub mod model;
 

@@ -53,7 +53,9 @@ pub(super) async fn submit(
             let after = links(std::slice::from_ref(&asked))?;
             let mut task = new_task(asked, caller.uid, now)?;
             task.after = after.into_iter().next().unwrap_or_default();
+            failpoint!("api/submit/before");
             let accepted = shared.handle.submit(vec![task]).await?;
+            failpoint!("api/submit/after");
             let first = accepted.first().ok_or_else(Problem::stopping)?;
             let first = wire(first, refer);
             Ok(json::answer(status(first.created), &first))

@@ -64,6 +64,7 @@ pub struct Parts<'a> {
 pub async fn serve(parts: Parts<'_>) -> Result<(), Error> {
     let handle = parts.handle.clone();
     let served = begin(parts).await;
+    failpoint!("daemon/stop/drained");
     // Whatever happened, the engine ends in order.
     let (reply, done) = oneshot::channel();
     let told = handle.commands().send(Command::Shutdown { reply });
@@ -105,13 +106,16 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         interval,
     ));
     let text = status(&parts.handle.snapshot());
+    failpoint!("daemon/ready/before");
     notify.ready(&text);
     tracing::info!(
         message_id = telemetry::id::READY,
         "taskdaemon {} is ready: {text}",
         crate::VERSION
     );
+    failpoint!("daemon/ready/after");
     obey(&mut signals, asked, &mut reloader, &parts.handle, &notify).await;
+    failpoint!("daemon/stop/before");
     notify.stopping("Stopping: open requests are finished, running tasks go on");
     tracing::info!(
         message_id = telemetry::id::STOPPING,

@@ -63,7 +63,7 @@ impl Error {
     /// The exit status: 78 keeps the service manager from trying again what
     /// only a person can mend, 75 is worth another try.
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Sockets(_) | Self::OpenTcp(_) => 78,
             Self::Listen { .. } | Self::System { .. } => 75,
@@ -120,9 +120,10 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         engine: settings.engine.clone(),
         hooks: hooks::resolve(&settings.hooks, &program)?,
         retention: settings.retention.clone(),
-        disk: Disk::new(&settings.state_dir, &settings.store),
+        disk: Disk::open(&settings.state_dir, &settings.store)?,
     };
     let engine = actor::start(store, &settings.state_dir, begin, boot()?)?;
+    failpoint!("daemon/boot/recovered");
     work::start(
         settings.run.clone(),
         output.clone(),

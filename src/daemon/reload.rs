@@ -61,6 +61,7 @@ impl Reloader<'_> {
         api::check(new.api.clone()).map_err(|error| format!("api: {error}"))?;
         telemetry::check(&new.log).map_err(|error| format!("log: {error}"))?;
         let hooks = hooks::resolve(&new.hooks, &self.program).map_err(|error| error.to_string())?;
+        failpoint!("daemon/reload/checked");
         let options = new.engine.clone();
         self.handle
             .commands()
@@ -70,6 +71,7 @@ impl Reloader<'_> {
             .commands()
             .try_send(Command::Record(Ask::Retain(new.retention.clone())))
             .map_err(|_| "the engine is busy; try again in a moment".to_owned())?;
+        failpoint!("daemon/reload/half");
         let applied = self
             .tuner
             .apply(new.api.clone())
@@ -89,6 +91,7 @@ impl Reloader<'_> {
             .into_iter()
             .filter(|change| change.restart);
         let all = live.chain(later).map(|change| change.to_string()).collect();
+        failpoint!("daemon/reload/applied");
         self.settings = new;
         Ok(all)
     }

@@ -133,6 +133,7 @@ impl<S: Store> Engine<S> {
             take: STEP,
         };
         let found = self.store.matching(&job.order.selection, window)?;
+        failpoint!("engine/bulk/found");
         for id in found.ids {
             job.count.matched += 1;
             if job.order.dry_run {

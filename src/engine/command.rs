@@ -162,6 +162,12 @@ pub enum Error {
          state directory", .0.free, .0.mark
     )]
     DiskFull(Room),
+    /// Another process writes to the database, and does not end.
+    #[error(
+        "another process holds the lock of the database (`fuser -v` on its file names it); \
+         nothing was changed: end it, and try again"
+    )]
+    Locked,
     /// Too many commands are waiting.
     #[error("the engine is busy; try again in a moment")]
     Busy,

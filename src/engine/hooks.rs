@@ -124,6 +124,7 @@ impl<S: Store> Engine<S> {
             })
             .collect();
         for new in all {
+            failpoint!("engine/hook/before");
             self.make(&new, now)?;
         }
         Ok(())

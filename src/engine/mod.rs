@@ -156,6 +156,7 @@ impl<S: Store> Engine<S> {
             }
         }
         self.fall_back(now)?;
+        failpoint!("engine/recover/before");
         self.store.commit()?;
         self.snapshot.phase = Phase::Running;
         self.publish(now);
@@ -174,11 +175,13 @@ impl<S: Store> Engine<S> {
         let news = std::mem::take(&mut self.news);
         match &result {
             Ok(()) => {
+                failpoint!("engine/commit/after");
                 self.snapshot.commits += 1;
                 self.snapshot.commands += u64::try_from(count).unwrap_or(u64::MAX);
                 // First, so that whoever has an answer finds it in the figures.
                 self.publish(now);
                 answers.into_iter().for_each(Answer::send);
+                failpoint!("engine/answers/after");
                 news.iter().for_each(News::log);
             }
             Err(_) => {
@@ -226,6 +229,7 @@ impl<S: Store> Engine<S> {
         let due = self.retention_due();
         let next = [wake, self.next_tick, self.next_start, more, due];
         self.turned.next = next.into_iter().flatten().min();
+        failpoint!("engine/commit/before");
         self.store.commit()
     }
 

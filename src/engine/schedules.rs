@@ -109,6 +109,7 @@ impl<S: Store> Engine<S> {
             for nominal in look.fire {
                 self.fire(&schedule, nominal, now)?;
             }
+            failpoint!("engine/tick/after");
             schedule.cursor = look.cursor;
             schedule.wake = schedule.next();
             self.store.save_schedule(&schedule)?;
@@ -179,6 +180,7 @@ impl<S: Store> Engine<S> {
         };
         let mut new = schedule.task(nominal);
         new.after = waits_for.into_iter().map(over).collect();
+        failpoint!("engine/tick/before");
         self.make(&new, now).map(Some)
     }
 

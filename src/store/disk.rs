@@ -5,9 +5,10 @@
 //! commit that fails half-way costs a restart, and the next one would fail
 //! again.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::fstatvfs;
 
 use super::options::Options;
 use super::{Error, ballast};
@@ -42,6 +43,8 @@ pub struct Shortage {
 #[derive(Debug)]
 pub struct Disk {
     dir: PathBuf,
+    /// The same, open: looking takes no descriptor, of which there may be none left.
+    here: File,
     low_water: u64,
     ballast: u64,
     /// The ballast was given up: new work has to wait until it can be there
@@ -53,15 +56,23 @@ pub struct Disk {
 
 impl Disk {
     /// The disk under `dir`.
-    #[must_use]
-    pub fn new(dir: &Path, options: &Options) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The directory cannot be opened.
+    pub fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
+        let here = File::open(dir).map_err(|source| Error::File {
+            act: "open",
+            path: dir.to_owned(),
+            source,
+        })?;
+        Ok(Self {
             dir: dir.to_owned(),
+            here,
             low_water: options.low_water.bytes(),
             ballast: options.ballast.bytes(),
             given_up: false,
             short: false,
-        }
+        })
     }
 
     /// Looks at the disk. Where nothing may be written any more, the ballast is
@@ -93,7 +104,7 @@ impl Disk {
             path: self.dir.clone(),
             source,
         };
-        let disk = statvfs(&self.dir)
+        let disk = fstatvfs(&self.here)
             .map_err(std::io::Error::from)
             .map_err(failed)?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());

@@ -63,6 +63,7 @@ impl Lock {
             .set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .is_err();
+        failpoint!("store/lock/taken");
         Ok(Self { _file: file })
     }
 }

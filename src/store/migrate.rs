@@ -34,6 +34,7 @@ pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
             act: "bring the schema up to date",
             source,
         })?;
+        failpoint!("store/migrate/after");
     }
     Ok(())
 }
@@ -96,13 +97,16 @@ pub fn inspect(connection: &Connection, path: &Path) -> Result<usize, Error> {
 }
 
 fn apply(connection: &mut Connection, version: usize, step: &str) -> rusqlite::Result<()> {
+    failpoint!("store/migrate/before");
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     transaction.execute_batch(step)?;
+    failpoint!("store/migrate/applied");
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(
         None,
         "user_version",
         i64::try_from(version).unwrap_or(i64::MAX),
     )?;
+    failpoint!("store/migrate/numbered");
     transaction.commit()
 }

@@ -34,6 +34,7 @@ impl Sqlite {
     pub fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
         let path = dir.join(FILE);
         check_file(&path)?;
+        failpoint!("store/open/checked");
         if rusqlite::version_number() < SQLITE_MIN {
             let why = format!(
                 "SQLite {} is linked, and versions before 3.51.3 can damage it; \
@@ -49,8 +50,11 @@ impl Sqlite {
             Connection::open_with_flags(&path, flags).map_err(failed("open the file"))?;
         migrate::inspect(&connection, &path)?;
         settle(&connection, options).map_err(failed("set up the connection"))?;
+        failpoint!("store/open/settled");
         migrate::migrate(&mut connection, &path)?;
+        failpoint!("store/checkpoint/before");
         settle_log(&connection)?;
+        failpoint!("store/checkpoint/after");
         sync_dir(dir)?;
         Self::with(connection, path)
     }

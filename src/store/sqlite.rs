@@ -107,17 +107,23 @@ fn json<T: serde::Serialize>(value: &T, empty: bool) -> Option<String> {
 
 impl Store for Sqlite {
     fn begin(&mut self) -> Result<(), Error> {
+        if !self.connection.is_autocommit() {
+            return Ok(());
+        }
         self.statement("BEGIN IMMEDIATE")?
             .execute([])
             .map_err(failed("begin"))?;
+        failpoint!("store/begin/after");
         Ok(())
     }
 
     fn commit(&mut self) -> Result<(), Error> {
         self.books.save(&self.connection)?;
+        failpoint!("store/commit/before");
         self.statement("COMMIT")?
             .execute([])
             .map_err(failed("commit"))?;
+        failpoint!("store/commit/after");
         self.books.committed();
         self.check_place()
     }
@@ -151,6 +157,7 @@ impl Store for Sqlite {
                 task.tick.map(|tick| tick.nominal.micros()),
             ])
             .map_err(failed("store a task"))?;
+        failpoint!("store/insert/after");
         if let Some(data) = &new.stdin {
             self.statement("INSERT INTO input (task, data) VALUES (?1, ?2)")?
                 .execute(params![task.id.0, data])
@@ -224,6 +231,7 @@ impl Store for Sqlite {
         if changed != 1 {
             return Err(Error::Fenced(after.id));
         }
+        failpoint!("store/save/after");
         if before.0 != after.state {
             let queue = self.queue(&after.queue)?;
             self.books
@@ -277,6 +285,7 @@ impl Store for Sqlite {
             attempt.claimed.micros(),
         ])
         .map_err(failed("store an attempt"))?;
+        failpoint!("store/attempt/begun");
         Ok(())
     }
 
@@ -331,6 +340,7 @@ impl Store for Sqlite {
             ])
             .map_err(failed("end an attempt"))?;
         if changed == 1 {
+            failpoint!("store/attempt/ended");
             let kept = i64::try_from(usage.output_kept).unwrap_or(i64::MAX);
             self.books.count_output(kept);
             Ok(())

@@ -161,7 +161,8 @@ fn eight_restarts_under_load_fail_no_request() {
             engine: options::Options::default(),
             hooks: taskdaemon::engine::hooks::Hooks::default(),
             retention: retention::Options::default(),
-            disk: Disk::new(dir.path(), &taskdaemon::store::options::Options::default()),
+            disk: Disk::open(dir.path(), &taskdaemon::store::options::Options::default())
+                .expect("open"),
         },
         "boot".to_owned(),
     )

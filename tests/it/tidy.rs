@@ -43,6 +43,7 @@ const FORBIDDEN: [(&str, &[&str]); 5] = [
             "::now()",
             "std::net",
             "std::io",
+            "failpoint!",
         ],
     ),
     (
