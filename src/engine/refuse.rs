@@ -34,11 +34,16 @@ impl Command {
     pub(super) fn refuse(self, shortage: Shortage, now: Time) -> Option<Self> {
         let full = Error::DiskFull(shortage.into());
         match self {
+            Self::Asked { command, .. } => return command.refuse(shortage, now),
             Self::Submit { reply, .. } => drop(reply.send(Err(full))),
             Self::Cancel { reply, .. }
             | Self::Retry { reply, .. }
             | Self::Pause { reply, .. }
             | Self::Resume { reply, .. } => drop(reply.send(Err(full))),
+            // Nothing was changed that it would be about.
+            Self::Record(record::Ask::Note(note)) => {
+                drop(note.reply.map(|reply| reply.send(Err(full))));
+            }
             Self::Edit(ask) => drop(ask.reply.send(Err(full))),
             Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(full))),
             Self::Hook(hooks::Ask::SetOfQueue { reply, .. }) => drop(reply.send(Err(full))),
