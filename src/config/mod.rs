@@ -240,21 +240,22 @@ fn variable(name: &OsString, value: &OsString) -> Result<Option<Layer>, Error> {
     }))
 }
 
-/// Refuses tokens in a file that everybody may read. A secret of 256 bits is
-/// not found by its hash, but people choose shorter ones.
+/// Refuses tokens in a file that everybody may read: a secret that somebody
+/// chose may be found by its hash.
 fn secluded(layer: &Layer) -> Result<(), Error> {
     const TOKENS: [&str; 2] = ["api", "tokens"];
     let Origin::File(source) = &layer.origin else {
         return Ok(());
     };
-    if !source.open || !keys::has(&layer.dict, &TOKENS) {
+    let tokens = keys::find(&layer.dict, &TOKENS);
+    let any = matches!(tokens, Some(Value::Array(_, list)) if !list.is_empty());
+    if !source.open || !any {
         return Ok(());
     }
     let path = source.path.display();
-    let place = layer.place(&TOKENS, Target::Key);
     let help = format!("`chgrp taskdaemon {path} && chmod 0640 {path}`");
-    let error = Error::new(place, "api.tokens: the file can be read by everybody");
-    Err(error.suggest(Some(help)))
+    let place = layer.place(&TOKENS, Target::Key);
+    Err(Error::new(place, "api.tokens: the file can be read by everybody").suggest(Some(help)))
 }
 
 /// The lowest layer: declared defaults, in the places of whoever runs this.

@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::api;
+use crate::api::options::BadOptions;
 use crate::config::{self, Sources};
 use crate::engine::actor;
 use crate::store::{self, ballast, disk::Disk, lock::Lock, sqlite::Sqlite};
@@ -35,6 +37,9 @@ pub enum Error {
     /// The settings.
     #[error("{0}")]
     Config(#[from] config::error::Error),
+    /// The settings of the API, on this host.
+    #[error("cannot set up the API: {0}")]
+    Api(#[from] BadOptions),
     /// The sockets the service manager passed.
     #[error("cannot use the passed sockets: {0}; see the unit files")]
     Sockets(#[from] passed::Error),
@@ -71,7 +76,7 @@ impl Error {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Sockets(_) | Self::OpenTcp(_) => 78,
+            Self::Config(_) | Self::Api(_) | Self::Sockets(_) | Self::OpenTcp(_) => 78,
             Self::Listen { .. } | Self::System { .. } => 75,
             Self::Store(error) if error.is_permanent() => 78,
             Self::Store(_) => 75,
@@ -96,6 +101,7 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     keep_memory().map_err(system("keep the process's memory to itself"))?;
     let loaded = config::load(&sources)?;
     let settings = loaded.config.clone();
+    api::check(settings.api.clone())?;
     let log = telemetry::init(&telemetry::Options {
         filter: settings.log.clone(),
         now: Some(|| clock::now().micros()),

@@ -36,7 +36,6 @@ impl Sqlite {
     /// The file is not one we may use, or the database refused.
     pub fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
         let path = dir.join(FILE);
-        check_dir(dir)?;
         check_file(&path)?;
         for beside in BESIDE {
             let path = dir.join(format!("{FILE}{beside}"));
@@ -138,7 +137,7 @@ fn settle_log(connection: &Connection) -> Result<(), Error> {
 
 /// Refuses a directory in which someone else could put files. A link to it is
 /// an administrator's, and fine.
-fn check_dir(dir: &Path) -> Result<(), Error> {
+pub(super) fn check_dir(dir: &Path) -> Result<(), Error> {
     let meta = std::fs::metadata(dir).map_err(|source| Error::File {
         act: "inspect",
         path: dir.to_owned(),

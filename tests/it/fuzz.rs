@@ -65,6 +65,13 @@ fn seeds(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(read).collect()
 }
 
+/// How long each surface is to be fed: once through, unless `FUZZ_SECONDS` says
+/// longer.
+fn asked_for() -> Duration {
+    let seconds = std::env::var("FUZZ_SECONDS").ok();
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
 #[test]
 fn no_bytes_make_a_surface_panic_or_linger() {
     let mut wrong = Vec::new();
@@ -72,8 +79,16 @@ fn no_bytes_make_a_surface_panic_or_linger() {
         let seeds = seeds(name);
         assert!(seeds.len() >= 3, "{name} has no corpus to speak of");
         let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
-        for (path, seed) in &seeds {
+        let start = clock::instant();
+        let mut count = 0_u64;
+        for (path, seed) in seeds.iter().cycle() {
+            // Everyone has had their share, and the time that was asked for is over.
+            let whole = count >= u64::try_from(seeds.len()).expect("count");
+            if whole && start.elapsed() >= asked_for() {
+                break;
+            }
             for number in 0..=CHANGES {
+                count += u64::from(number == 0);
                 let bytes = match number {
                     0 => seed.clone(),
                     _ => changed(seed, &mut draw),
@@ -87,6 +102,7 @@ fn no_bytes_make_a_surface_panic_or_linger() {
                 }
             }
         }
+        println!("{name}: {} inputs", count * (CHANGES + 1));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
