@@ -68,12 +68,14 @@ fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
         actor: row.get(5)?,
         queue: row.get(6)?,
         data: row.get(7)?,
+        pid: row.get(8)?,
+        request: row.get(9)?,
     })
 }
 
 fn events_query(wanted: &Wanted, after: i64, until: i64) -> Query {
     let mut query = Query::new(
-        "SELECT e.seq, e.at, e.task, e.attempt, e.kind, e.actor, q.name, e.data \
+        "SELECT e.seq, e.at, e.task, e.attempt, e.kind, e.actor, q.name, e.data, e.pid, e.request \
          FROM event AS e LEFT JOIN queue AS q ON q.id = e.queue WHERE e.seq > ? AND e.seq <= ?",
     );
     query.values = vec![after.into(), until.into()];
@@ -114,10 +116,13 @@ impl Sqlite {
     /// Appends to the record.
     pub(super) fn append(&mut self, event: &Event) -> Result<(), Error> {
         let seq = self.books.next_event();
-        let queue = self.queue(&event.queue)?;
+        let queue = match &*event.queue {
+            "" => 0,
+            name => self.queue(name)?,
+        };
         self.statement(
-            "INSERT INTO event (seq, at, task, attempt, kind, actor, owner, data, queue) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO event (seq, at, task, attempt, kind, actor, owner, data, queue, pid, request) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
         .execute(params![
             seq,
@@ -129,6 +134,8 @@ impl Sqlite {
             event.owner,
             event.data,
             queue,
+            event.origin.pid,
+            event.origin.request.text(),
         ])
         .map_err(failed("record an event"))?;
         Ok(())
