@@ -32,6 +32,9 @@ pub mod cli;
 pub mod clock;
 pub mod telemetry;
 
+// Every room's doors to the outside, for tests.
+pub mod surfaces;
+
 /// Version of this program. A package build may set its own, so that an
 /// upgrade can be told from the program it replaces.
 pub const VERSION: &str = match option_env!("TASKDAEMON_BUILD_VERSION") {

@@ -15,7 +15,7 @@ use crate::api::admin::Reload;
 use crate::api::serve::Listener as Socket;
 use crate::api::{Server, State};
 use crate::config::{Config, Sources};
-use crate::engine::command::{Command, Error as EngineError};
+use crate::engine::command::{Caller, Command, Error as EngineError};
 use crate::engine::handle::Handle;
 use crate::engine::snapshot::Snapshot;
 use crate::model::task;
@@ -164,14 +164,14 @@ async fn obey(
                 Signal::Terminate | Signal::Interrupt => return,
                 Signal::Reload => {
                     // Refusals are in the log; nobody waits for this answer.
-                    let _refused = reload(reloader, handle, notify).is_err();
+                    let _refused = reload(reloader, None, notify).await.is_err();
                 }
                 Signal::Dump => tracing::info!("{:?}", handle.snapshot()),
                 Signal::Reopen => tracing::info!("nothing to reopen: the log is the journal"),
             },
-            Some(reply) = asked.recv() => {
-                let result = reload(reloader, handle, notify);
-                if reply.send(result).is_err() {
+            Some(request) = asked.recv() => {
+                let result = reload(reloader, Some(request.caller), notify).await;
+                if request.reply.send(result).is_err() {
                     tracing::debug!("whoever asked for the reload has gone");
                 }
             }
@@ -183,14 +183,14 @@ async fn obey(
     }
 }
 
-fn reload(
+async fn reload(
     reloader: &mut Reloader<'_>,
-    handle: &Handle,
+    caller: Option<Caller>,
     notify: &Notify,
 ) -> Result<Vec<String>, String> {
     notify.reloading();
-    let result = reloader.reload();
-    let text = status(&handle.snapshot());
+    let result = reloader.reload(caller).await;
+    let text = status(&reloader.handle.snapshot());
     match &result {
         Ok(_) => notify.ready(&text),
         Err(why) => notify.ready(&format!("{text}; last reload refused: {why}")),

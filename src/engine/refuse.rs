@@ -34,11 +34,16 @@ impl Command {
     pub(super) fn refuse(self, why: &Error, now: Time) -> Option<Self> {
         let why = why.clone();
         match self {
+            Self::Asked { command, .. } => return command.refuse(&why, now),
             Self::Submit { reply, .. } => drop(reply.send(Err(why))),
             Self::Cancel { reply, .. }
             | Self::Retry { reply, .. }
             | Self::Pause { reply, .. }
             | Self::Resume { reply, .. } => drop(reply.send(Err(why))),
+            // Nothing was changed that it would be about.
+            Self::Record(record::Ask::Note(note)) => {
+                drop(note.reply.map(|reply| reply.send(Err(why))));
+            }
             Self::Edit(ask) => drop(ask.reply.send(Err(why))),
             Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(why))),
             Self::Hook(hooks::Ask::SetOfQueue { reply, .. }) => drop(reply.send(Err(why))),

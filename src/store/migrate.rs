@@ -13,9 +13,11 @@ use super::Error;
 pub const APPLICATION_ID: i32 = 0x746b_646d;
 
 /// The steps; step `n` leads to version `n + 1`.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 4] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
 ];
 
 /// The version this program writes.

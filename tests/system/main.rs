@@ -23,6 +23,7 @@ mod config;
 mod crowd;
 mod hostile;
 mod install;
+mod isolation;
 mod kill;
 mod leave;
 mod load;
