@@ -16,14 +16,17 @@
 )]
 
 mod bed;
+mod clients;
 mod doors;
 mod host;
+mod witness;
 
 mod config;
 mod crowd;
 mod hostile;
 mod install;
 mod kill;
+mod ladder;
 mod leave;
 mod load;
 mod notices;
