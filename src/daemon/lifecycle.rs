@@ -6,6 +6,7 @@
 //! ends. Running tasks belong to their runner and do not notice.
 
 use std::path::PathBuf;
+use std::sync::mpsc::TrySendError;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -105,6 +106,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         notify.clone(),
         interval,
     ));
+    tell_clock(&parts.handle).map_err(system("watch the clock"))?;
     let text = status(&parts.handle.snapshot());
     failpoint!("daemon/ready/before");
     notify.ready(&text);
@@ -225,6 +227,29 @@ async fn tell_status(mut figures: watch::Receiver<Snapshot>, notify: Notify) {
         }
         sleep_until(Instant::from_std(clock::instant()) + STATUS_PAUSE).await;
     }
+}
+
+/// Starts to tell the engine, which sleeps until its next deadline, that the
+/// clock by which it goes was set. The thread ends with the process.
+fn tell_clock(handle: &Handle) -> std::io::Result<()> {
+    let timer = clock::watch()?;
+    let commands = handle.commands();
+    let tell = move || loop {
+        // A queue without room belongs to an engine that turns, and so sees it.
+        let lead = clock::lead();
+        match commands.try_send(Command::ClockLead { lead }) {
+            Ok(()) | Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Disconnected(_)) => return,
+        }
+        if let Err(error) = timer.wait() {
+            tracing::warn!("cannot watch the clock: {error}; that it is set is seen a minute late");
+            return;
+        }
+    };
+    std::thread::Builder::new()
+        .name("clock".to_owned())
+        .spawn(tell)
+        .map(drop)
 }
 
 /// Feeds the watchdog by the engine's progress: each sign of life is a turn

@@ -123,7 +123,7 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     let lock = Lock::take(&settings.state_dir)?;
     ballast::keep(&settings.state_dir, settings.store.ballast.bytes())?;
     let store = Sqlite::open(&settings.state_dir, &settings.store)
-        .inspect_err(|error| give_way(error, &settings.state_dir))?;
+        .inspect_err(|error| give_way(error, "", &settings.state_dir))?;
     // Before anything is said to a runner: a daemon that cannot have its sockets
     // must not take the runner, and end the tasks, of one that has them.
     let passed = std::mem::take(&mut systemd.listeners);
@@ -162,7 +162,7 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     // The engine has ended, by order, by failure or by a defect.
     let panicked = || io::Error::other("its thread panicked; see the log");
     let ended = ended.map_err(|_| system("keep the engine running")(panicked()))?;
-    Ok(ended.inspect_err(|error| give_way(error, &settings.state_dir))?)
+    Ok(ended.inspect_err(|error| give_way(error, UNKNOWN, &settings.state_dir))?)
 }
 
 /// Lets no core be dumped, and no process of the same user look into this one:
@@ -183,12 +183,16 @@ fn boot() -> Result<String, Error> {
         .to_owned())
 }
 
-/// Logs why the store failed, and makes room where that was the reason.
-fn give_way(error: &store::Error, state: &Path) {
+/// What a store that fails at work leaves open.
+const UNKNOWN: &str = "; what was being saved is unknown, and the next start finds out";
+
+/// Logs why the store failed, and what that means; makes room where that was
+/// the reason.
+fn give_way(error: &store::Error, meaning: &str, state: &Path) {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
     tracing::error!(
         message_id = telemetry::id::STORE_FAILED,
-        "{error}{}; what was being saved is unknown, and the next start finds out",
+        "{error}{}{meaning}",
         cause.unwrap_or_default()
     );
     if error.is_full() && ballast::release(state) {

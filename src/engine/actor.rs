@@ -28,7 +28,11 @@ use super::{Engine, reader};
 
 /// Most commands of one turn: bounds how long an answer can wait for others'.
 const BATCH: usize = 1_024;
-/// Longest sleep: deadlines are wall-clock times, and the clock may be set.
+/// Longest sleep. Deadlines are wall-clock times, and a clock that is being kept
+/// right runs at most a two-thousandth faster than the one that sleep goes by.
+/// That it was set is told by whoever watches it, see [`clock::watch`].
+const SLEEP: Duration = Duration::from_secs(60);
+/// Pause between two looks at a full disk.
 const NAP: Duration = Duration::from_secs(1);
 /// Pause before effects that were kept back are offered again.
 const RETRY: Duration = Duration::from_millis(1);
@@ -297,7 +301,7 @@ fn take(
         let nap = match (kept, batch.is_empty()) {
             (true, _) => RETRY,
             (false, false) => LATE,
-            (false, true) => NAP,
+            (false, true) => SLEEP,
         };
         let wait = next.map_or(nap, |at| at.since(clock::now()).min(nap));
         match inbox.recv_timeout(wait) {

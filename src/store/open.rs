@@ -57,7 +57,11 @@ impl Sqlite {
             | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let mut connection =
             Connection::open_with_flags(&path, flags).map_err(failed("open the file"))?;
+        // A file that is refused stays as it is, and so does its log: SQLite
+        // would write that back when the connection is closed.
+        keep_log(&connection, true).map_err(failed("set up the connection"))?;
         migrate::inspect(&connection, &path)?;
+        keep_log(&connection, false).map_err(failed("set up the connection"))?;
         settle(&connection, options).map_err(failed("set up the connection"))?;
         failpoint!("store/open/settled");
         migrate::migrate(&mut connection, &path)?;
@@ -243,6 +247,13 @@ fn settle(connection: &Connection, options: &Options) -> rusqlite::Result<()> {
     connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     connection.set_prepared_statement_cache_capacity(128);
     stable_plans(connection)
+}
+
+/// Whether the log is left alone when the connection is closed.
+fn keep_log(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
+        .map(drop)
 }
 
 /// Plans do not depend on bound values. Otherwise SQLite looks at the value of

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -229,16 +229,24 @@ fn a_second_daemon_on_one_directory_is_refused_at_once() {
 /// What one client was told: idempotency key and task number.
 type Told = Vec<(String, i64)>;
 
+/// What clients share with whoever set them to work.
+#[derive(Default)]
+struct Work {
+    stop: AtomicBool,
+    /// Answers of all of them.
+    told: AtomicU64,
+}
+
 /// Submits until told to stop, one task after the other. A lost answer is
 /// repeated with the same key until there is one.
-fn submit_on(client: u32, socket: &Path, marks: &Path, stop: &AtomicBool) -> Told {
+fn submit_on(client: u32, socket: &Path, marks: &Path, work: &Work) -> Told {
     let mut told = Vec::new();
     for number in 0.. {
         let key = format!("{client}-{number}");
         let line = format!("echo {key} >> {}", marks.display());
         let body = json!({"command": ["sh", "-c", line], "key": key});
         let id = loop {
-            if stop.load(Ordering::Relaxed) {
+            if work.stop.load(Ordering::Relaxed) {
                 return told;
             }
             match request(socket, "POST", "/v1/tasks", Some(&body)) {
@@ -249,6 +257,7 @@ fn submit_on(client: u32, socket: &Path, marks: &Path, stop: &AtomicBool) -> Tol
             std::thread::park_timeout(Duration::from_millis(2));
         };
         told.push((key, id));
+        work.told.fetch_add(1, Ordering::Relaxed);
         std::thread::park_timeout(Duration::from_millis(20));
     }
     told
@@ -257,19 +266,23 @@ fn submit_on(client: u32, socket: &Path, marks: &Path, stop: &AtomicBool) -> Tol
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_runs_twice_over_fifty_kills() {
     let mut bed = Bed::start(&[("ENGINE__SLOTS", "16")]);
-    let stop = Arc::new(AtomicBool::new(false));
+    let work = Arc::new(Work::default());
     let clients: Vec<_> = (0..16)
         .map(|client| {
-            let (stop, socket, marks) = (Arc::clone(&stop), bed.socket(), bed.path("marks"));
-            std::thread::spawn(move || submit_on(client, &socket, &marks, &stop))
+            let (work, socket, marks) = (Arc::clone(&work), bed.socket(), bed.path("marks"));
+            std::thread::spawn(move || submit_on(client, &socket, &marks, &work))
         })
         .collect();
     for kill in 0..50_u64 {
+        // Each daemon has time to be told something, however slow the machine is.
+        bed.until("clients are answered", |_| {
+            work.told.load(Ordering::Relaxed) > kill * 5
+        });
         std::thread::park_timeout(Duration::from_millis(20 + kill * 7 % 90));
         bed.kill();
         bed.restart();
     }
-    stop.store(true, Ordering::Relaxed);
+    work.stop.store(true, Ordering::Relaxed);
     let told: Told = clients
         .into_iter()
         .flat_map(|client| client.join().expect("client"))

@@ -97,6 +97,12 @@ impl Bed {
         PathBuf::from(format!("/proc/{}/root", self.leader))
     }
 
+    /// The container's files under their names on this machine, for programs that follow links; what the container has
+    /// mounted is not among them.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
     /// The container's network, seen from here.
     pub(crate) fn network(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/ns/net", self.leader))

@@ -67,6 +67,12 @@ fn built(variable: &str, arguments: &[&str]) -> PathBuf {
     PathBuf::from(printed.lines().last().expect("deb/build prints a path"))
 }
 
+/// A database and its log, as they are on disk.
+pub(crate) fn database(file: &Path) -> [Vec<u8>; 2] {
+    let log = file.with_extension("db-wal");
+    [file, &log].map(|file| fs::read(file).unwrap_or_default())
+}
+
 /// Where this machine has its cgroup v2 tree: alone, or beside the old one.
 pub(crate) fn cgroup_tree() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");

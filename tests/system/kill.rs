@@ -2,7 +2,7 @@
 //! times under a task. What the tasks leave in files of their own is the judge of what ran.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -57,7 +57,12 @@ impl Asker {
 
 /// Submits one task after the other until told to stop; a submit without an answer is repeated with its key until there
 /// is one. Returns the numbers of the tasks it was told, by key.
-fn submit_on(door: &Door, client: u32, stop: &AtomicBool) -> BTreeMap<String, u64> {
+fn submit_on(
+    door: &Door,
+    client: u32,
+    stop: &AtomicBool,
+    answers: &AtomicU64,
+) -> BTreeMap<String, u64> {
     let mut asker = Asker::new(door);
     let mut told = BTreeMap::new();
     for number in 0.. {
@@ -80,6 +85,7 @@ fn submit_on(door: &Door, client: u32, stop: &AtomicBool) -> BTreeMap<String, u6
             std::thread::sleep(Duration::from_millis(2));
         };
         told.insert(key, id);
+        answers.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(20));
     }
     told
@@ -101,15 +107,19 @@ const KILLS: u64 = 50;
 fn nothing_acknowledged_is_lost_or_run_twice_over_fifty_kills(bed: &Bed) {
     let door = Door::unix(bed);
     let mut asker = Asker::new(&door);
-    let stop = AtomicBool::new(false);
+    let (stop, answers) = (AtomicBool::new(false), AtomicU64::new(0));
     let told: BTreeMap<String, u64> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..16)
             .map(|client| {
-                let (door, stop) = (&door, &stop);
-                scope.spawn(move || submit_on(door, client, stop))
+                let (door, stop, answers) = (&door, &stop, &answers);
+                scope.spawn(move || submit_on(door, client, stop, answers))
             })
             .collect();
         for kill in 0..KILLS {
+            // Each daemon has time to be told something, however slow the machine is.
+            wait_until("clients are answered", Duration::from_secs(30), || {
+                (answers.load(Ordering::Relaxed) > kill * 12).then_some(())
+            });
             // Not always at the same moment of its work.
             std::thread::sleep(Duration::from_millis(20 + kill * 7 % 90));
             kill_daemon(bed, &mut asker);

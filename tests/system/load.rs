@@ -1,12 +1,11 @@
 //! Zero refused connections: clients of every kind go on asking while the daemon restarts under them.
 
-use std::io;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::bed::Bed;
-use crate::doors::{Answer, Connection, Door, Request, submission};
+use crate::clients::{Pace, Tally, kept_alive, one_by_one, submit_steadily};
+use crate::doors::{Door, Request, submission};
 use crate::on_both_releases;
 
 on_both_releases!(
@@ -16,46 +15,6 @@ on_both_releases!(
 );
 
 const RESTARTS: u64 = 8;
-
-#[derive(Default)]
-struct Tally {
-    stop: AtomicBool,
-    answered: AtomicU64,
-    announced: AtomicU64,
-    waits: Mutex<Vec<(Instant, Duration)>>,
-    failures: Mutex<Vec<String>>,
-}
-
-impl Tally {
-    fn count(&self, what: &str, asked: Instant, answer: io::Result<Answer>) {
-        let taken = asked.elapsed();
-        match answer {
-            Ok(answer) if (200..300).contains(&answer.status) => {
-                self.answered.fetch_add(1, Ordering::Relaxed);
-                self.waits.lock().expect("waits").push((asked, taken));
-            }
-            Ok(answer) => self.fail(format!("{what}: {} {}", answer.status, answer.body)),
-            Err(error) => self.fail(format!("{what}: {error} after {taken:?}")),
-        }
-    }
-
-    fn fail(&self, what: String) {
-        self.failures.lock().expect("failures").push(what);
-    }
-
-    /// No request has failed; returns how many were answered.
-    fn flawless(&self) -> u64 {
-        let failures = self.failures.lock().expect("failures");
-        let answered = self.answered.load(Ordering::Relaxed);
-        assert!(
-            failures.is_empty(),
-            "{} of {answered} failed: {:?}",
-            failures.len(),
-            &failures[..failures.len().min(10)]
-        );
-        answered
-    }
-}
 
 /// Between two requests of one client: steady load, not a contest for the machine's two cores.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -67,44 +26,6 @@ const KEPT_PAUSES: [Duration; 3] = [
     Duration::from_millis(200),
 ];
 
-/// A new connection for each request.
-fn one_by_one(door: &Door, tally: &Tally, request: Request<'_>, pause: Duration) {
-    while !tally.stop.load(Ordering::Relaxed) {
-        let asked = Instant::now();
-        let answer = door
-            .connect()
-            .and_then(|mut connection| connection.ask(request));
-        tally.count("new connection", asked, answer);
-        std::thread::sleep(pause);
-    }
-}
-
-/// One connection for as many requests as it bears: until an answer says that it is the last one. Any other end of the
-/// connection is a failure, and no request is sent twice.
-fn kept_alive(door: &Door, tally: &Tally, request: Request<'_>, pause: Duration) {
-    let mut open: Option<Connection> = None;
-    while !tally.stop.load(Ordering::Relaxed) {
-        let asked = Instant::now();
-        let mut connection = match open.take().map_or_else(|| door.connect(), Ok) {
-            Ok(connection) => connection,
-            Err(error) => {
-                tally.fail(format!("connect: {error}"));
-                continue;
-            }
-        };
-        let answer = connection.ask(request);
-        match &answer {
-            Ok(answer) if answer.last => {
-                tally.announced.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(_) => open = Some(connection),
-            Err(_) => {}
-        }
-        tally.count(&format!("kept, {pause:?} pause"), asked, answer);
-        std::thread::sleep(pause);
-    }
-}
-
 fn no_request_fails_across_eight_restarts(bed: &Bed) {
     let doors = [Door::tcp(bed), Door::unix(bed)];
     let tally = Tally::default();
@@ -113,12 +34,16 @@ fn no_request_fails_across_eight_restarts(bed: &Bed) {
         for door in &doors {
             let tally = &tally;
             let body = &body;
-            scope.spawn(move || one_by_one(door, tally, Request::get("/v1/status"), PAUSE));
-            scope.spawn(move || one_by_one(door, tally, Request::get("/v1/tasks"), PAUSE));
-            for pause in KEPT_PAUSES {
-                scope.spawn(move || kept_alive(door, tally, Request::get("/v1/status"), pause));
+            for path in ["/v1/status", "/v1/tasks"] {
+                let pace = Pace::Pause(PAUSE);
+                scope.spawn(move || one_by_one("new", door, tally, Request::get(path), pace));
             }
-            scope.spawn(move || submit_steadily(door, tally, body));
+            for pause in KEPT_PAUSES {
+                let request = Request::get("/v1/status");
+                scope.spawn(move || kept_alive("kept", door, tally, request, Pace::Pause(pause)));
+            }
+            let pace = Pace::Pause(SUBMIT_PAUSE);
+            scope.spawn(move || submit_steadily("submit", door, tally, body, pace));
         }
         for _ in 0..RESTARTS {
             std::thread::sleep(Duration::from_millis(700));
@@ -139,9 +64,11 @@ fn no_request_fails_across_eight_restarts(bed: &Bed) {
     );
 }
 
-/// 200 requests a second: so many clients, each of which asks, pauses, and asks again.
+const SUBMIT_PAUSE: Duration = Duration::from_millis(20);
+
+/// 200 requests a second: so many clients, each of which asks each so often.
 const STEADY: u32 = 8;
-const STEADY_PAUSE: Duration = Duration::from_millis(40);
+const STEADY_EVERY: Duration = Duration::from_millis(40);
 
 fn no_request_waits_long_for_a_restart(bed: &Bed) {
     let door = Door::unix(bed);
@@ -155,7 +82,8 @@ fn no_request_waits_long_for_a_restart(bed: &Bed) {
                 kept_alive
             };
             let (door, tally) = (&door, &tally);
-            scope.spawn(move || client(door, tally, Request::get("/v1/status"), STEADY_PAUSE));
+            let (request, pace) = (Request::get("/v1/status"), Pace::every(STEADY_EVERY));
+            scope.spawn(move || client("steady", door, tally, request, pace));
         }
         for _ in 0..RESTARTS {
             std::thread::sleep(Duration::from_millis(700));
@@ -184,26 +112,6 @@ fn no_request_waits_long_for_a_restart(bed: &Bed) {
         .unwrap_or_default();
     println!("{answered} answered across {RESTARTS} restarts, the longest wait was {worst:?}");
     assert!(worst < Duration::from_secs(5), "somebody waited {worst:?}");
-}
-
-fn submit_steadily(door: &Door, tally: &Tally, body: &serde_json::Value) {
-    let mut number = 0;
-    while !tally.stop.load(Ordering::Relaxed) {
-        number += 1;
-        let key = format!("{:?}-{number}", std::thread::current().id());
-        let request = Request {
-            method: "POST",
-            path: "/v1/tasks",
-            key: Some(&key),
-            body: Some(body),
-        };
-        let asked = Instant::now();
-        let answer = door
-            .connect()
-            .and_then(|mut connection| connection.ask(request));
-        tally.count("submit", asked, answer);
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn twenty_restarts_in_half_a_minute(bed: &Bed) {

@@ -16,8 +16,10 @@
 )]
 
 mod bed;
+mod clients;
 mod doors;
 mod host;
+mod witness;
 
 mod config;
 mod crowd;
@@ -25,6 +27,7 @@ mod hostile;
 mod install;
 mod isolation;
 mod kill;
+mod ladder;
 mod leave;
 mod load;
 mod notices;

@@ -1,12 +1,13 @@
 //! The product under test: this checkout's own release build, started by hand
 //! on a directory of its own, as a service manager would start it.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
@@ -29,6 +30,12 @@ pub(crate) enum Runs {
     AtOnce(u32),
 }
 
+/// The program under test: this checkout's own build, or the one that the
+/// environment names.
+pub(crate) fn program() -> OsString {
+    std::env::var_os("TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_taskdaemon").into())
+}
+
 /// A daemon at work.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -47,56 +54,44 @@ impl Daemon {
     /// Starts it on `dir`, which may hold the state of an earlier one.
     pub(crate) fn start(dir: &Path, runs: Runs) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let path = |name: &str| dir.join(name).display().to_string();
-        let (start_runner, slots) = match runs {
-            Runs::Nothing => ("never", 1),
-            Runs::AtOnce(slots) => ("auto", slots),
-        };
         let runtime = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir_in(dir))?;
-        let config = format!(
-            "state_dir = {:?}\nruntime_dir = {:?}\n\
-             engine.slots = {slots}\nrun.start_runner = {start_runner:?}\nrun.users = \"own\"\n",
-            path("state"),
-            runtime.path().display().to_string()
-        );
-        let file = dir.join("config.toml");
-        std::fs::write(&file, config)?;
-        let notify = dir.join("notify");
-        match std::fs::remove_file(&notify) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-            Ok(()) | Err(_) => {}
-        }
-        let manager = UnixDatagram::bind(&notify)?;
-        manager.set_read_timeout(Some(PATIENCE))?;
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(dir.join("log"))?;
-        let begun = clock::instant();
-        let child = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
-            .arg("run")
-            .env("TASKDAEMON_CONFIG", &file)
-            .env("NOTIFY_SOCKET", &notify)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
+        let begun = Begun::begin(dir, runtime.path(), runs)?;
         let mut daemon = Self {
-            child,
+            child: begun.child,
             runner: None,
             dir: dir.to_owned(),
             runtime,
             ready: Duration::ZERO,
             answered: Duration::ZERO,
         };
-        daemon.wait_ready(&manager).with_context(|| daemon.log())?;
-        daemon.ready = begun.elapsed();
-        daemon.client()?.ask(&Request::get("/ready"))?;
-        daemon.answered = begun.elapsed();
-        if runs != Runs::Nothing {
-            daemon.find_runner()?;
-        }
+        daemon.meet(&begun.manager, begun.at, runs)?;
         Ok(daemon)
+    }
+
+    /// Kills it, as nobody can prevent. Its runner and its tasks go on.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts another one in the place of one that was killed.
+    pub(crate) fn start_again(&mut self, runs: Runs) -> anyhow::Result<()> {
+        let begun = Begun::begin(&self.dir, self.runtime.path(), runs)?;
+        self.child = begun.child;
+        self.meet(&begun.manager, begun.at, runs)
+    }
+
+    /// Waits until it is ready, answers, and has its runner.
+    fn meet(&mut self, manager: &UnixDatagram, begun: Instant, runs: Runs) -> anyhow::Result<()> {
+        self.wait_ready(manager).with_context(|| self.log())?;
+        self.ready = begun.elapsed();
+        self.client()?.ask(&Request::get("/ready"))?;
+        self.answered = begun.elapsed();
+        if runs != Runs::Nothing {
+            self.find_runner()?;
+        }
+        Ok(())
     }
 
     fn wait_ready(&mut self, manager: &UnixDatagram) -> anyhow::Result<()> {
@@ -183,5 +178,50 @@ impl Drop for Daemon {
         if let Some(runner) = self.runner.take() {
             process::end(runner).ok();
         }
+    }
+}
+
+/// A process that was just started.
+struct Begun {
+    child: Child,
+    /// Where it says that it is ready.
+    manager: UnixDatagram,
+    at: Instant,
+}
+
+impl Begun {
+    fn begin(dir: &Path, runtime: &Path, runs: Runs) -> anyhow::Result<Self> {
+        let (start_runner, slots) = match runs {
+            Runs::Nothing => ("never", 1),
+            Runs::AtOnce(slots) => ("auto", slots),
+        };
+        let config = format!(
+            "state_dir = {:?}\nruntime_dir = {:?}\n\
+             engine.slots = {slots}\nrun.start_runner = {start_runner:?}\nrun.users = \"own\"\n",
+            dir.join("state").display().to_string(),
+            runtime.display().to_string()
+        );
+        let file = dir.join("config.toml");
+        std::fs::write(&file, config)?;
+        let notify = dir.join("notify");
+        match std::fs::remove_file(&notify) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+        let manager = UnixDatagram::bind(&notify)?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(dir.join("log"))?;
+        let at = clock::instant();
+        let child = Command::new(program())
+            .arg("run")
+            .env("TASKDAEMON_CONFIG", &file)
+            .env("NOTIFY_SOCKET", &notify)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(Self { child, manager, at })
     }
 }

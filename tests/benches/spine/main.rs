@@ -12,9 +12,11 @@
 )]
 
 mod bare;
+#[expect(dead_code, reason = "the plans use more of it")]
 mod daemon;
 mod disk;
 mod drain;
+#[expect(dead_code, reason = "the plans use more of it")]
 mod http;
 mod latency;
 mod load;
