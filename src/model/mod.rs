@@ -24,6 +24,7 @@ pub mod quantity;
 pub mod queue;
 pub mod rate;
 pub mod reason;
+pub mod restart;
 pub mod retry;
 pub mod schedule;
 pub mod setting;
