@@ -23,6 +23,7 @@ mod edit;
 mod graph;
 mod hooks;
 mod jobs;
+mod launch;
 mod list;
 mod logs;
 mod page;

@@ -1,9 +1,9 @@
 //! The user that the daemon runs as, where root starts it and keeps the rights
 //! that it does not need.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, lchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::Path;
 
 use nix::unistd::{Gid, Group, Uid, User};
@@ -83,6 +83,8 @@ impl Identity {
         }
         let empty = fs::read_dir(path).map_err(fails)?.next().is_none();
         if meta.is_dir() && meta.uid() == 0 && empty {
+            // Only root has been here.
+            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(fails)?;
             return lchown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw())).map_err(fails);
         }
         Err(io::Error::other(format!(

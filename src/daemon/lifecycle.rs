@@ -110,11 +110,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let serving = tokio::spawn(server.serve(sockets));
     let text = status(&parts.handle.snapshot());
     notify.ready(&text);
-    // A caller that only waited for this hears no more.
-    let notify = match parts.origin.caller {
-        Some(_) => Notify::default(),
-        None => notify,
-    };
+    let notify = lasting(notify, &parts.origin);
     let (options, current) = watch::channel(reloader.settings.daemon.clone());
     let background = [
         tokio::spawn(tell_status(parts.handle.watch(), notify.clone())),
@@ -129,10 +125,10 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
             parts.monitor.clone(),
         )),
     ];
+    let version = crate::VERSION;
     tracing::info!(
         message_id = telemetry::id::READY,
-        "taskdaemon {} is ready: {text}",
-        crate::VERSION
+        "taskdaemon {version} is ready: {text}"
     );
     let mut duty = Duty {
         reloader: &mut reloader,
@@ -143,11 +139,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         options,
     };
     duty.obey(&mut signals, asked).await;
-    notify.stopping("Stopping: open requests are finished, running tasks go on");
-    tracing::info!(
-        message_id = telemetry::id::STOPPING,
-        "taskdaemon stops; running tasks go on"
-    );
+    say_stopping(&notify);
     for task in background {
         task.abort();
     }
@@ -157,6 +149,22 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     stop.send_replace(true);
     see_out(serving, drain, &mut signals).await;
     Ok(())
+}
+
+/// A caller that only waited for READY hears no more.
+fn lasting(notify: Notify, origin: &Origin) -> Notify {
+    match origin.caller {
+        Some(_) => Notify::default(),
+        None => notify,
+    }
+}
+
+fn say_stopping(notify: &Notify) {
+    notify.stopping("Stopping: open requests are finished, running tasks go on");
+    tracing::info!(
+        message_id = telemetry::id::STOPPING,
+        "taskdaemon stops; running tasks go on"
+    );
 }
 
 fn supervisor(origin: &Origin) -> Option<Supervisor> {

@@ -8,6 +8,7 @@
 //! Where no service manager does it, `process` goes to the background,
 //! `pidfile` says who the daemon is, and `supervisor` starts it again.
 
+pub mod child;
 mod hooks;
 pub mod identity;
 pub mod keeper;
@@ -26,9 +27,9 @@ pub mod supervisor;
 mod wellbeing;
 pub mod words;
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Sources};
@@ -262,10 +263,20 @@ fn give_way(error: &store::Error, state: &Path) {
 fn prepare(state: &Path, runtime: &Path) -> Result<PathBuf, Error> {
     let output = state.join("output");
     for (dir, mode) in [(state, 0o700), (&output, 0o700), (runtime, 0o755)] {
+        let is_new = !dir.exists();
         DirBuilder::new()
             .recursive(true)
             .mode(mode)
             .create(dir)
+            .and_then(|()| {
+                // A strict umask is for files; who may come in is said here.
+                let mode = Permissions::from_mode(mode);
+                if is_new {
+                    fs::set_permissions(dir, mode)
+                } else {
+                    Ok(())
+                }
+            })
             .map_err(system(format!("make the directory {}", dir.display())))?;
     }
     Ok(output)

@@ -7,9 +7,9 @@
 //! can make us signal a stranger. The file is removed only by the holder, and
 //! whoever gets the lock looks whether the file is still the one of that name.
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -121,6 +121,11 @@ impl PidFile {
                 file,
                 path: path.to_owned(),
             };
+            // Everybody may ask, whatever files are closed to them otherwise.
+            let open = Permissions::from_mode(0o644);
+            held.file
+                .set_permissions(open)
+                .map_err(system("open to all", path))?;
             return match held.write(&format!("{}\n", std::process::id())) {
                 Ok(()) => Ok(held),
                 Err(source) => {
@@ -186,7 +191,7 @@ fn holder(file: &File, path: &Path) -> Result<Option<Process>, Error> {
         let mut found = lock(libc::F_WRLCK);
         fcntl(file, FcntlArg::F_GETLK(&mut found))
             .map_err(|errno| system("read the lock of", path)(errno.into()))?;
-        if found.l_type == libc::F_UNLCK as libc::c_short {
+        if found.l_type == short(libc::F_UNLCK) {
             return Ok(None);
         }
         let pid = found.l_pid;
@@ -298,12 +303,17 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 fn lock(kind: libc::c_int) -> libc::flock {
     libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
+        l_type: short(kind),
+        l_whence: short(libc::SEEK_SET),
         l_start: BYTE,
         l_len: 1,
         l_pid: 0,
     }
+}
+
+/// The kernel's words are small; its structure has little room for them.
+fn short(word: libc::c_int) -> libc::c_short {
+    word.try_into().unwrap_or_default()
 }
 
 fn unusable(path: &Path, why: &str) -> Error {

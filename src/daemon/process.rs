@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,24 @@ pub fn detach() -> io::Result<Side> {
     if fork()?.is_some() {
         end(0);
     }
+    close_all_but(writer.as_fd())?;
     Ok(Side::Daemon(writer))
+}
+
+/// Closes what the caller had open and handed down by mistake, such as the
+/// lock of an installation that started us: it would be held for ever.
+#[expect(unsafe_code, reason = "close_range is not in std")]
+fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+    const FIRST: u32 = 3;
+    let kept = kept.as_raw_fd().cast_unsigned();
+    for (first, last) in [(FIRST, kept.saturating_sub(1)), (kept + 1, u32::MAX)] {
+        // SAFETY: takes numbers. This process has opened nothing yet but the
+        // pipe, so no descriptor that it owns is closed.
+        if first <= last && unsafe { libc::close_range(first, last, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Forks; the child's number in the parent.

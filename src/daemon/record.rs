@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,8 @@ impl Record {
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(0o644)
             .open(&fresh)?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
         file.write_all(serde_json::to_string(self)?.as_bytes())?;
         fs::rename(&fresh, path)
     }

@@ -7,58 +7,28 @@
 //! than this process, the runner is kept here too, on a thread that does
 //! nothing else.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
 
 use crate::clock;
-use crate::config::daemon::Options;
 use crate::model::quantity::format_duration;
 use crate::model::restart::{Next, Policy, Restarts, Why};
 use crate::model::time::Time;
 
-use super::identity::Identity;
+use super::child::{Plan, STOP, Started};
 use super::keeper::Keeper;
 use super::monitor::{Event, Monitor};
 use super::notify::Notify;
-use super::process::Output;
 use super::record::{Phase, Record};
-use super::words::{Word, Words};
+use super::words::Word;
 
-/// Time for a stop, as the unit of systemd grants it.
-const STOP: Duration = Duration::from_secs(30);
 /// The code of a refused configuration: another try cannot end better.
 const REFUSED: u8 = 78;
-
-/// What is to be supervised, and how.
-#[derive(Debug)]
-pub struct Plan {
-    /// Our own program's file.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-    /// Variables it finds besides our own.
-    pub variables: Vec<(OsString, OsString)>,
-    /// The settings.
-    pub options: Options,
-    /// Whether a daemon that ends is started again.
-    pub heal: bool,
-    /// The user it runs as, if not ours.
-    pub identity: Option<Identity>,
-    /// Where our own log goes.
-    pub output: Output,
-    /// Where it is written how things are.
-    pub record: PathBuf,
-}
 
 /// The whole state.
 struct Supervisor<'p> {
@@ -82,20 +52,8 @@ struct Supervisor<'p> {
 
 /// The daemon, or the wait for the next one.
 enum Life {
-    Up(Box<Up>),
+    Up(Box<Started>),
     Down(Next),
-}
-
-struct Up {
-    child: Child,
-    words: Option<Words>,
-    ready: bool,
-    /// When it has to have been ready, heard of, or gone.
-    deadline: Instant,
-    /// The last that it said of itself.
-    said: Option<String>,
-    /// Why we killed it, if we did.
-    killed: Option<String>,
 }
 
 /// The signals that mean something here.
@@ -137,7 +95,7 @@ pub fn supervise(plan: &Plan, notify: Notify, keeper: Option<Keeper>) -> io::Res
     let restarts = Restarts::default();
     let mut supervisor = Supervisor {
         policy: plan.options.policy(),
-        life: Life::Up(Box::new(Up::start(plan, &restarts)?)),
+        life: Life::Up(Box::new(Started::start(plan, &restarts)?)),
         plan,
         notify,
         monitor,
@@ -159,51 +117,6 @@ pub fn supervise(plan: &Plan, notify: Notify, keeper: Option<Keeper>) -> io::Res
     drop(keeper);
     Record::remove(&plan.record);
     Ok(end)
-}
-
-impl Up {
-    fn start(plan: &Plan, restarts: &Restarts) -> io::Result<Self> {
-        let mut command = Command::new(&plan.program);
-        command
-            .args(&plan.arguments)
-            .arg(format!("--restarts={}", restarts.total()))
-            .envs(plan.variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            // A terminal's Ctrl-C is for us; we pass it on.
-            .process_group(0);
-        if let Some(identity) = &plan.identity {
-            command
-                .uid(identity.uid.as_raw())
-                .gid(identity.gid.as_raw());
-        }
-        let mut child = command.spawn()?;
-        let words = child.stdout.take().map(OwnedFd::from).map(Words::new);
-        tracing::info!("started the daemon, pid {}", child.id());
-        Ok(Self {
-            words: words.transpose()?,
-            child,
-            ready: false,
-            deadline: clock::instant() + plan.options.start_timeout,
-            said: None,
-            killed: None,
-        })
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            // Not reaped yet, so the number is its own.
-            let _gone = kill(Pid::from_raw(pid), signal).is_err();
-        }
-    }
-
-    fn kill(&mut self, why: String, now: Instant) {
-        tracing::warn!("{why}: killing it");
-        self.killed = Some(why);
-        // It cannot refuse; this is only to be woken again.
-        self.deadline = now + STOP;
-        self.signal(Signal::SIGKILL);
-    }
 }
 
 impl Supervisor<'_> {
@@ -298,7 +211,8 @@ impl Supervisor<'_> {
                     up.deadline = up.deadline.max(now + *more);
                 }
                 Word::Status(text) => up.said = Some(text.clone()),
-                Word::Alive | Word::Extend(_) | Word::MainPid(_) | Word::Exit(_) => {}
+                Word::Exit(_) => up.leaving = true,
+                Word::Alive | Word::Extend(_) | Word::MainPid(_) => {}
             }
         }
         if self.stopping && is_new {
@@ -337,7 +251,7 @@ impl Supervisor<'_> {
     }
 
     fn start(&mut self) {
-        match Up::start(self.plan, &self.restarts) {
+        match Started::start(self.plan, &self.restarts) {
             Ok(up) => self.life = Life::Up(Box::new(up)),
             Err(error) => {
                 let why = format!("cannot start {}: {error}", self.plan.program.display());

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -57,6 +57,13 @@ impl OwnRunner {
     pub fn keep(path: &Path, users: Users, peer: &Peer) -> io::Result<Self> {
         let file = lock_file(path)?;
         file.lock()?;
+        // No runner of a daemon's own, so one of the service manager's.
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::Error::other(format!(
+                "somebody else has a runner at {}; is a service manager running the daemon too?",
+                path.display()
+            )));
+        }
         Self::begin(path, users, file, Some(peer))
     }
 

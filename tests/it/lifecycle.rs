@@ -358,3 +358,29 @@ fn signals_before_anybody_listens_are_not_lost() {
         assert_eq!(status.code(), Some(0), "stopped in order");
     }
 }
+
+#[test]
+fn what_the_caller_had_open_is_not_held_by_the_daemon() {
+    let ground = Ground::new(&[]);
+    let lock = ground.path("lock");
+    let pid_file = ground.pid_file().display().to_string();
+    let start = ground.command(&["start", "--fork", "--pid-file", &pid_file]);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "exec 9>\"$0\"; flock --nonblock 9 && \"$@\""])
+        .arg(&lock)
+        .arg(start.get_program())
+        .args(start.get_args());
+    shell.envs(
+        start
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let output = shell.output().expect("shell");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lock = fs::File::open(&lock).expect("lock");
+    assert!(
+        lock.try_lock().is_ok(),
+        "the lock has ended with the caller"
+    );
+}

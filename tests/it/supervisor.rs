@@ -32,7 +32,7 @@ fn restarts(ground: &Ground) -> Option<i64> {
 
 #[test]
 fn a_daemon_that_dies_or_falls_silent_is_started_again_and_tasks_do_not_notice() {
-    let ground = Ground::new(&[AT_ONCE, ("DAEMON__HEARTBEAT", "4s")]);
+    let ground = Ground::new(&[AT_ONCE, ("DAEMON__HEARTBEAT", "10s")]);
     let supervisor = ground.start(&["--supervised"]);
     let first = ground.daemon();
     assert_ne!(first, supervisor);
