@@ -223,7 +223,8 @@ impl Supervisor<'_> {
         }
         if is_new {
             self.restarts.ready(self.now());
-            self.notify.ready("supervised");
+            // Whoever called only waited for this.
+            std::mem::take(&mut self.notify).ready("supervised");
             self.proven = true;
             self.tell();
         }
