@@ -51,8 +51,9 @@ struct Cli {
         long,
         global = true,
         value_name = "ADDRESS",
-        help = "The daemon: unix:/path, or http://127.0.0.1:8377 or https://… with \
-                TASKDAEMON_TOKEN; otherwise TASKDAEMON_HOST, otherwise the local one"
+        help = "The daemon: system, user (your own), unix:/path, or http://127.0.0.1:8377 or \
+                https://… with TASKDAEMON_TOKEN; otherwise TASKDAEMON_HOST, otherwise the \
+                system's where it is open to you, else your own"
     )]
     host: Option<String>,
     #[command(flatten)]
