@@ -14,12 +14,7 @@ use crate::model::queue::{Lane, Queue};
 use crate::model::reason::Reason;
 use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
-use crate::store::graph::Graph as _;
-use crate::store::hooks::Hooks as _;
-use crate::store::queues::{Crowd, Queues as _};
-use crate::store::record::Record as _;
-use crate::store::schedules::Schedules as _;
-use crate::store::sqlite::Sqlite;
+use crate::store::queues::Crowd;
 use crate::store::{self, Store};
 
 use super::command::{Caller, Error, Reply, View};
@@ -122,8 +117,8 @@ pub struct Listed {
 }
 
 /// Starts the reader; it ends when nobody can ask any more.
-pub(super) fn start(
-    store: Sqlite,
+pub(super) fn start<S: Store + Send + 'static>(
+    store: S,
     snapshot: watch::Receiver<Snapshot>,
 ) -> Result<SyncSender<Query>, store::Error> {
     let (queries, inbox) = mpsc::sync_channel(QUERIES);
@@ -138,7 +133,7 @@ pub(super) fn start(
     Ok(queries)
 }
 
-fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
+fn answer_all<S: Store>(mut reader: Reader<S>, inbox: &Receiver<Query>) {
     for query in inbox {
         match query {
             Query::Show { caller, id, reply } => drop(reply.send(reader.show(caller, id))),
@@ -168,8 +163,8 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
     }
 }
 
-struct Reader {
-    store: Sqlite,
+struct Reader<S> {
+    store: S,
     snapshot: watch::Receiver<Snapshot>,
 }
 
@@ -182,7 +177,7 @@ fn storage(error: store::Error) -> Error {
     Error::Storage(format!("{error}{}", cause.unwrap_or_default()))
 }
 
-impl Reader {
+impl<S: Store> Reader<S> {
     fn show(&mut self, caller: Caller, id: TaskId) -> Result<View, Error> {
         let found = self.store.task(id).map_err(storage)?;
         let task = found
