@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::model::attempt::{AttemptKey, Ended, Started};
 use crate::model::event::Kind;
+use crate::model::hook;
 use crate::model::id::TaskId;
 use crate::model::spec::{NewTask, Parent};
 use crate::model::task::{Event, Refusal, State, Task};
@@ -154,7 +155,11 @@ impl<S: Store> Engine<S> {
         }
         let new = u64::try_from(tasks.len() - plan.spared()).unwrap_or(u64::MAX);
         let room = self.room(tasks, plan.spared());
-        Ok(room.and_then(|()| self.quota(tasks, new, now)))
+        let hooks = match self.options.user_waiting {
+            Some(_) => self.store.queue_named(hook::QUEUE)?.map(|queue| queue.id),
+            None => None,
+        };
+        Ok(room.and_then(|()| self.quota(tasks, new, hooks, now)))
     }
 
     fn room(&self, tasks: &[NewTask], known: usize) -> Result<(), Error> {

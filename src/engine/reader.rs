@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::model::event::{Entries, Wanted};
 use crate::model::filter::Filter;
-use crate::model::hook::Hook;
+use crate::model::hook::{self, Hook};
 use crate::model::id::TaskId;
 use crate::model::queue::{Lane, Queue};
 use crate::model::reason::Reason;
@@ -310,8 +310,11 @@ fn why_queued(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Reason {
     if let Some(reason) = queue.and_then(|queue| why_in(queue, task, crowd, snapshot)) {
         return reason;
     }
-    let live = crowd.shares.of_owner(task.owner);
-    if let Some(limit) = snapshot.user_running.filter(|limit| live >= *limit) {
+    let hooks = crowd.queues.iter().find(|queue| queue.name == hook::QUEUE);
+    let hooks = hooks.map(|queue| queue.id);
+    let live = crowd.shares.of_owner_beside(task.owner, hooks);
+    let limit = snapshot.user_running.filter(|_| task.queue != hook::QUEUE);
+    if let Some(limit) = limit.filter(|limit| live >= *limit) {
         let owner = task.owner;
         return Reason::UserSlot { owner, limit };
     }
