@@ -266,7 +266,10 @@ impl<S: Store> Engine<S> {
         let result = match self.find(caller, id, now)? {
             Err(error) => Err(error),
             Ok(task) if event == Event::Pause && !self.can_pause(&task) => {
-                Err(Error::Unenforceable("a pause"))
+                Err(match task.spec.profile.clone() {
+                    Some(profile) => Error::NoPauseIn { id, profile },
+                    None => Error::Unenforceable("a pause"),
+                })
             }
             Ok(task) => self.change(task, (kind, event), caller, now)?,
         };
