@@ -38,7 +38,10 @@ impl<S: Store> Engine<S> {
             return Ok(());
         };
         let mut shares: Shares = self.store.live_by_owner()?.into_iter().collect();
-        let free = self.options.slots.saturating_sub(shares.all());
+        let Some(slots) = self.open_slots(shares.all(), now) else {
+            return Ok(());
+        };
+        let free = slots.saturating_sub(shares.all());
         if free == 0 {
             return Ok(());
         }
@@ -126,7 +129,7 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn start_again_at(&mut self, until: Option<Time>) {
+    pub(super) fn start_again_at(&mut self, until: Option<Time>) {
         self.next_start = [self.next_start, until].into_iter().flatten().min();
     }
 

@@ -13,6 +13,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::answer::Answer;
+use super::closed::Word;
 use super::command::{Caller, Command, Error, Reply, RunnerUp, Submitted, View};
 use super::effect::Effect;
 use super::graph::Tie;
@@ -70,7 +71,10 @@ impl<S: Store> Engine<S> {
                 trusted,
             } => self.dialled(visit, key, uid, trusted, now),
             Command::Notified { key, notice, at } => self.notified(key, notice, at, now),
-            Command::Started { key, started } => self.store.start_attempt(key, &started),
+            Command::Started { key, started } => {
+                self.open();
+                self.store.start_attempt(key, &started)
+            }
             Command::Ended {
                 key,
                 started,
@@ -350,6 +354,7 @@ impl<S: Store> Engine<S> {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());
         };
+        let word = Word::of(&ended);
         match self.advance(
             task,
             Event::Ended {
@@ -360,7 +365,7 @@ impl<S: Store> Engine<S> {
             None,
             now,
         )? {
-            Ok(_) => {}
+            Ok(_) => self.learn(word, now),
             // A report that was recorded before, or that came too late. The
             // runner may forget it either way.
             Err(Refusal::Fenced(_) | Refusal::Over { .. } | Refusal::Unfit { .. }) => {

@@ -12,6 +12,7 @@ mod answer;
 mod apply;
 pub mod bulk;
 pub mod clocks;
+pub mod closed;
 pub mod command;
 mod damage;
 pub mod edit;

@@ -286,14 +286,17 @@ pub fn explain(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Option<Reason
 
 fn why_scheduled(task: &Task) -> Reason {
     let until = task.due;
+    let said = task.outcome.as_ref().map(|outcome| outcome.message.clone());
+    let why = || said.unwrap_or_default();
     match task.delay {
         Some(Delay::Backoff) => Reason::Backoff {
             until,
             tries: task.tries,
             most: task.spec.retry.max_attempts,
         },
-        Some(Delay::TurnedAway) => Reason::TurnedAway { until },
-        Some(Delay::Scarce) => Reason::Scarce { until },
+        Some(Delay::TurnedAway) => Reason::TurnedAway { until, why: why() },
+        Some(Delay::Scarce) => Reason::Scarce { until, why: why() },
+        Some(Delay::Undecided) => Reason::Undecided { until, why: why() },
         Some(Delay::Start) | None => Reason::StartTime { until },
     }
 }
@@ -305,6 +308,12 @@ fn why_queued(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Reason {
     }
     if snapshot.runner.is_none() {
         return Reason::NoRunner;
+    }
+    if let Some(closed) = &snapshot.closed {
+        return Reason::Undecided {
+            until: closed.until,
+            why: closed.why.clone(),
+        };
     }
     let queue = crowd.queues.iter().find(|queue| queue.name == task.queue);
     if let Some(reason) = queue.and_then(|queue| why_in(queue, task, crowd, snapshot)) {

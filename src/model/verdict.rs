@@ -49,3 +49,15 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
 pub(super) fn never_began(ended: &Ended) -> bool {
     matches!(ended.exit, Exit::Spawn { .. }) && ended.interrupted
 }
+
+/// Whether nobody could say as whom the attempt may run. Then nothing of it
+/// ran, and it is not the task's fault.
+pub(super) const fn is_undecided(ended: &Ended) -> bool {
+    matches!(
+        ended.exit,
+        Exit::Spawn {
+            undecided: true,
+            ..
+        }
+    )
+}
