@@ -2,6 +2,7 @@
 
 mod admission;
 mod api;
+mod bad_input;
 mod bed;
 mod calendar;
 mod cli;
@@ -21,6 +22,7 @@ mod migrate;
 mod notify;
 mod notify_socket;
 mod packaging;
+mod pitfalls;
 mod profile;
 mod queues;
 mod record;
