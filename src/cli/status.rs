@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use crate::api::admin::{Health, Status};
 
+use super::page::utc;
 use super::text::escape;
 use super::{Outcome, Setting};
 
@@ -22,7 +23,7 @@ pub(super) async fn status(setting: &Setting) -> Outcome {
     writeln!(
         out,
         "taskdaemon {version}, pid {pid}: {phase} since {}",
-        status.started_at
+        utc(status.started_at)
     )?;
     let tasks: Vec<String> = status
         .tasks
