@@ -159,7 +159,8 @@ pub struct RetryRule {
     /// Longest wait of all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff_max: Option<Span>,
-    /// Exit codes and classes that are tried again; when empty, all but `oom`.
+    /// Exit codes and classes that are tried again; when empty, all but `oom`
+    /// and `spawn`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retry_on: Vec<Word>,
     /// Exit codes and classes that are not.

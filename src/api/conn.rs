@@ -15,7 +15,7 @@ use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, StatusCode};
@@ -291,6 +291,8 @@ impl Post {
         }
         let headers = response.headers_mut();
         headers.insert(head::REQUEST_ID, id);
+        // Output of tasks is nobody's web page, whatever it looks like.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if close || *shared.shutdown.borrow() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -6,6 +6,7 @@
 //! nothing. Nothing is kept for a client: the next page is read when it has
 //! taken the one before. One that stays behind too long is told so and cut off,
 //! and one that asks for events that were removed is told which are missing.
+//! What tasks say of themselves goes in between, see `progress.rs`.
 
 use std::io;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use super::follow::LAST_EVENT_ID;
 use super::number::Stamp;
 use super::pieces::{Pieces, Step};
 use super::problem::Problem;
+use super::progress::{self, Told};
 use super::query::{Pairs, Params, sequence, task_id};
 use super::{Shared, json, serve};
 
@@ -120,7 +122,7 @@ pub(super) async fn events(
         Some(id) => Some(last_id(id)?),
         None => params.sequence("after")?,
     };
-    let wanted = wanted(&mut params, caller, limit.unwrap_or(PAGE))?;
+    let wanted = wanted(&mut params, caller, limit.unwrap_or(PAGE), follow)?;
     if follow {
         return Ok(stream(shared, wanted, after));
     }
@@ -138,7 +140,12 @@ pub(super) async fn events(
     Ok(json::answer(StatusCode::OK, &answer))
 }
 
-fn wanted(params: &mut Params, caller: Caller, limit: u32) -> Result<Wanted, Problem> {
+fn wanted(
+    params: &mut Params,
+    caller: Caller,
+    limit: u32,
+    follow: bool,
+) -> Result<Wanted, Problem> {
     let task = params.take("task");
     let kinds = params.take("kind").unwrap_or_default();
     let kinds = kinds.split(',').filter(|word| !word.is_empty());
@@ -147,14 +154,20 @@ fn wanted(params: &mut Params, caller: Caller, limit: u32) -> Result<Wanted, Pro
         owner: (!caller.admin).then_some(caller.uid),
         task: task.map(|text| task_id(&text)).transpose()?,
         queue: params.take("queue"),
-        kinds: kinds.map(kind).collect::<Result<_, _>>()?,
+        kinds: kinds
+            .map(|word| kind(word, follow))
+            .collect::<Result<_, _>>()?,
         limit,
     })
 }
 
-fn kind(word: &str) -> Result<String, Problem> {
-    if Kind::words().any(|known| known == word) {
+fn kind(word: &str, follow: bool) -> Result<String, Problem> {
+    if Kind::words().any(|known| known == word) || (follow && word == progress::KIND) {
         return Ok(word.to_owned());
+    }
+    if word == progress::KIND {
+        let detail = "progress is not kept: only a stream of events has it";
+        return Err(Problem::invalid("kind", detail));
     }
     let words: Vec<_> = Kind::words().collect();
     let detail = format!("must be one or more of {}", words.join(","));
@@ -177,6 +190,7 @@ fn stream(shared: Arc<Shared>, wanted: Wanted, after: Option<i64>) -> Response {
     let figures = shared.handle.watch();
     let last = figures.borrow().last_event;
     let patience = shared.settings.borrow().options.body_timeout / 2;
+    let hears = wanted.kinds.is_empty() || wanted.kinds.iter().any(|kind| kind == progress::KIND);
     let follower = Follower {
         wanted: Wanted {
             after: after.unwrap_or(last),
@@ -185,6 +199,7 @@ fn stream(shared: Arc<Shared>, wanted: Wanted, after: Option<i64>) -> Response {
         patience,
         shared,
         figures,
+        told: hears.then(Told::default),
         given: None,
         begun: false,
         done: false,
@@ -204,6 +219,8 @@ struct Follower {
     wanted: Wanted,
     /// How long it may take to take a piece when there is more.
     patience: Duration,
+    /// What it knows of how far tasks are, where it wants to.
+    told: Option<Told>,
     /// When the last piece was ready for it.
     given: Option<Instant>,
     begun: bool,
@@ -236,7 +253,18 @@ impl Follower {
             return Ok(end);
         }
         loop {
-            if let Some(piece) = self.look().await? {
+            let (reached, signs) = {
+                let figures = self.figures.borrow();
+                (figures.last_event, Arc::clone(&figures.signs))
+            };
+            let mut piece = self.look().await?.unwrap_or_default();
+            // Not before the events that it follows from.
+            if reached <= self.wanted.after
+                && let Some(told) = &mut self.told
+            {
+                piece.push_str(&told.news(signs, &self.wanted));
+            }
+            if !piece.is_empty() {
                 return Ok(piece);
             }
             if let Some(sign) = self.wait().await? {
@@ -296,14 +324,21 @@ impl Follower {
     /// Waits for more; a sign of life when none comes for long.
     async fn wait(&mut self) -> io::Result<Option<String>> {
         let at = self.wanted.after;
+        let pause = self.told.as_ref().map_or(Duration::ZERO, Told::pause);
+        let told = self.told.as_ref().filter(|_| pause.is_zero());
+        let more = |figures: &Snapshot| {
+            figures.last_event > at || told.is_some_and(|told| told.is_old(&figures.signs))
+        };
+        let patience = if pause.is_zero() { HEARTBEAT } else { pause };
         let mut stopping = self.shared.shutdown.clone();
         tokio::select! {
             biased;
             () = serve::stopped(&mut stopping) => Err(io::Error::other("the daemon is stopping")),
-            more = timeout(HEARTBEAT, self.figures.wait_for(|figures| figures.last_event > at)) => {
+            more = timeout(patience, self.figures.wait_for(more)) => {
                 match more {
                     Ok(Ok(_)) => Ok(None),
                     Ok(Err(_)) => Err(io::Error::other("the engine has ended")),
+                    Err(_) if !pause.is_zero() => Ok(None),
                     // With the number, so that a client for whom nothing was
                     // does not come again from far back.
                     Err(_) => Ok(Some(format!(": \nid: {at}\n\n"))),

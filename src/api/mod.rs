@@ -41,6 +41,7 @@ pub mod options;
 mod peer;
 mod pieces;
 pub mod problem;
+pub mod progress;
 mod query;
 pub mod queues;
 pub mod schedules;

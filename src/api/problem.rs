@@ -211,7 +211,9 @@ impl From<Error> for Problem {
             Error::KeyReused { .. } => (StatusCode::CONFLICT, "key_reused", None),
             Error::UniqueHeld { .. } => (StatusCode::CONFLICT, "unique_key_held", None),
             Error::ParentFailed { .. } => (StatusCode::CONFLICT, "parent_failed", None),
-            Error::Unenforceable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unenforceable", None),
+            Error::Unenforceable(_) | Error::NoPauseIn { .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "unenforceable", None)
+            }
             Error::BacklogFull(_) => (StatusCode::SERVICE_UNAVAILABLE, "backlog_full", Some(10)),
             Error::DiskFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full", Some(30)),
             Error::Locked => (StatusCode::SERVICE_UNAVAILABLE, "database_locked", Some(5)),

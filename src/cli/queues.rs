@@ -1,17 +1,20 @@
 //! `queue`: what holds tasks back, lane by lane.
 
+use std::fs;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use hyper::Method;
 
+use crate::api::hooks::{HookRule, QueueHooks};
 use crate::api::queues::{AskedLimits, QueueInfo, QueueList};
 use crate::client::Answer;
 use crate::model::check::queue_name;
 use crate::model::rate::Rate;
 
-use super::text::{escape, table};
-use super::{Failure, Outcome, Setting};
+use super::text::{command, escape, table};
+use super::{Failure, Outcome, Setting, hooks};
 
 /// What to do about queues.
 #[derive(Debug, Subcommand)]
@@ -28,6 +31,8 @@ pub(super) enum Verb {
     Resume(Which),
     /// Let it take no new tasks, and run those it has
     Drain(Which),
+    /// Show what follows the end of each of its tasks, or change that (admins)
+    Hooks(HookArgs),
     /// Forget it and its limits; it must have no unfinished tasks
     Remove(Which),
 }
@@ -47,6 +52,21 @@ pub(super) struct SetArgs {
     which: Which,
     #[command(flatten)]
     limits: LimitArgs,
+}
+
+/// A queue and its new hooks.
+#[derive(Debug, Args)]
+pub(super) struct HookArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Have these hooks instead: JSON as `--json` prints it; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["clear", "hook_args"])]
+    set: Option<PathBuf>,
+    /// Have none
+    #[arg(long, conflicts_with = "hook_args")]
+    clear: bool,
+    #[command(flatten)]
+    hooks: hooks::Args,
 }
 
 /// New limits.
@@ -92,6 +112,7 @@ pub(super) async fn queue(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Pause(which) => change(&which, Method::POST, "/pause", setting).await,
         Verb::Resume(which) => change(&which, Method::POST, "/resume", setting).await,
         Verb::Drain(which) => change(&which, Method::POST, "/drain", setting).await,
+        Verb::Hooks(args) => queue_hooks(&args, setting).await,
         Verb::Remove(which) => change(&which, Method::DELETE, "", setting).await,
     }
 }
@@ -144,6 +165,68 @@ async fn change(which: &Which, method: Method, verb: &str, setting: &Setting) ->
         return Ok(0);
     }
     say(&answer, setting)
+}
+
+/// `queue hooks`.
+async fn queue_hooks(args: &HookArgs, setting: &Setting) -> Outcome {
+    let path = format!("{}/hooks", path(&args.which)?);
+    let rules = args.hooks.rules();
+    let body = match (&args.set, args.clear, rules) {
+        (Some(file), ..) => Some(hooks_of(file)?),
+        (None, true, _) => Some(br#"{"hooks": []}"#.to_vec()),
+        (None, false, Some(rules)) => {
+            let hooks = Some(rules);
+            Some(serde_json::to_vec(&QueueHooks { hooks }).map_err(io::Error::from)?)
+        }
+        (None, false, None) => None,
+    };
+    let client = setting.client()?;
+    let answer = match body {
+        Some(body) => client.change(Method::PUT, &path, Some(body.into())).await?,
+        None => client.get(&path).await?,
+    };
+    let mut out = io::stdout().lock();
+    if setting.json {
+        out.write_all(&answer.body)?;
+        writeln!(out)?;
+        return Ok(0);
+    }
+    let hooks: QueueHooks = answer.read()?;
+    for hook in hooks.hooks.unwrap_or_default() {
+        writeln!(out, "{}", line(&hook))?;
+    }
+    Ok(0)
+}
+
+/// The hooks that a file holds, checked as far as that goes here.
+fn hooks_of(file: &Path) -> Result<Vec<u8>, Failure> {
+    let shown = escape(&file.display().to_string());
+    let read = if file == Path::new("-") {
+        io::read_to_string(io::stdin())
+    } else {
+        fs::read_to_string(file)
+    };
+    let text = read.map_err(|error| Failure::Usage(format!("cannot read {shown}: {error}")))?;
+    serde_json::from_str::<QueueHooks>(&text).map_err(|error| {
+        let wanted = r#"{"hooks": [{"on": ["failed"], "command": ["/usr/local/bin/tell"]}]}"#;
+        Failure::Usage(format!("{shown}: {error}; it must look like {wanted}"))
+    })?;
+    Ok(text.into_bytes())
+}
+
+/// A hook in one line.
+fn line(hook: &HookRule) -> String {
+    let act = match (&hook.command, &hook.webhook) {
+        (Some(words), _) => format!("command {}", command(words)),
+        (None, Some(url)) => format!("webhook {}", escape(url)),
+        (None, None) => "nothing".to_owned(),
+    };
+    let ends = hook.on.0.iter().map(|end| end.word());
+    let ends: Vec<_> = ends.collect();
+    match ends.as_slice() {
+        [] => act,
+        ends => format!("{act} when {}", ends.join(", ")),
+    }
 }
 
 /// A queue as a table of one, or as it came.

@@ -5,14 +5,17 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
+use serde::Serialize;
 
 use crate::api::bulk::{Bulk, Counted};
 use crate::api::events::{EventInfo, EventPage};
 use crate::api::number::{Pairs, Span};
+use crate::api::progress::ProgressInfo;
 use crate::client::events::{Gap, Heard};
 use crate::config::{self, Sources};
 use crate::store::backup as store_backup;
 
+use super::page::utc;
 use super::text::escape;
 use super::{Failure, Outcome, Setting, complain, graph, several, tasks};
 
@@ -34,7 +37,7 @@ pub(super) struct EventsArgs {
     /// Only events of this queue
     #[arg(long)]
     queue: Option<String>,
-    /// Only these kinds, such as submitted,failed
+    /// Only these kinds, such as submitted,failed; with --follow also progress
     #[arg(long, value_name = "KINDS")]
     kind: Option<String>,
 }
@@ -66,7 +69,8 @@ pub(super) async fn events(args: &EventsArgs, setting: &Setting) -> Outcome {
         let mut path = args.path(args.after);
         tasks::parameter(&mut path, "follow", "true");
         let following = client.follow_events(&path, |heard| match heard {
-            Heard::Event(event) => print(&mut out, &event, setting.json),
+            Heard::Event(event) => print(&mut out, &*event, line, setting.json),
+            Heard::Progress(told) => print(&mut out, &told, progress, setting.json),
             Heard::Gap(Gap { from, to }) => {
                 complain(&format!("the events {from} to {to} are not kept any more"));
                 Ok(())
@@ -93,7 +97,7 @@ pub(super) async fn events(args: &EventsArgs, setting: &Setting) -> Outcome {
             ));
         }
         for event in &page.events {
-            print(&mut out, event, setting.json)?;
+            print(&mut out, event, line, setting.json)?;
         }
         if page.next >= page.last || page.next <= after {
             return Ok(0);
@@ -102,20 +106,43 @@ pub(super) async fn events(args: &EventsArgs, setting: &Setting) -> Outcome {
     }
 }
 
-fn print(out: &mut impl Write, event: &EventInfo, json: bool) -> io::Result<()> {
+fn print<T: Serialize>(
+    out: &mut impl Write,
+    told: &T,
+    line: impl Fn(&T) -> String,
+    json: bool,
+) -> io::Result<()> {
     if json {
-        serde_json::to_writer(&mut *out, event).map_err(io::Error::from)?;
+        serde_json::to_writer(&mut *out, told).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
-        writeln!(out, "{}", line(event))?;
+        writeln!(out, "{}", line(told))?;
     }
     out.flush()
 }
 
+/// How far a task is, in one line. It has no number, since it is not kept.
+fn progress(told: &ProgressInfo) -> String {
+    let at = utc(told.at);
+    let mut line = format!("- {at} task {} progress", told.task);
+    line.push_str(&format!(
+        " (attempt {}) queue {}",
+        told.attempt,
+        escape(&told.queue)
+    ));
+    let percent = told.progress.map(|percent| format!("{percent} %"));
+    let ready = told.ready.then(|| "ready".to_owned());
+    let status = told.status.as_deref().map(escape);
+    let says: Vec<_> = [percent, status.or(ready)].into_iter().flatten().collect();
+    if !says.is_empty() {
+        line.push_str(&format!(": {}", says.join(", ")));
+    }
+    line
+}
+
 /// An event in one line.
 fn line(event: &EventInfo) -> String {
-    let at = event.at.to_string();
-    let at = at.get(..19).unwrap_or(&at).replace('T', " ");
+    let at = utc(event.at);
     let mut line = format!("{} {at} task {} {}", event.seq, event.task, event.kind);
     if event.attempt > 0 {
         line.push_str(&format!(" (attempt {})", event.attempt));

@@ -9,6 +9,7 @@ use crate::api::number::Span;
 use crate::api::schedules::{AskedSchedule, Coming, ScheduleInfo, SchedulePage};
 use crate::model::schedule::due::Overlap;
 
+use super::page::utc;
 use super::text::{command, escape, shorten, table};
 use super::{Failure, Outcome, Setting, submit};
 
@@ -164,7 +165,7 @@ fn say(answer: &crate::client::Answer, setting: &Setting) -> Outcome {
 fn standing(schedule: &ScheduleInfo) -> String {
     match (schedule.paused, schedule.next_at) {
         (true, _) => "is paused".to_owned(),
-        (false, Some(next)) => format!("fires next at {next}"),
+        (false, Some(next)) => format!("fires next at {}", utc(next)),
         (false, None) => "never fires again".to_owned(),
     }
 }
@@ -203,7 +204,7 @@ async fn list(setting: &Setting) -> Outcome {
 fn row(schedule: &ScheduleInfo) -> Vec<String> {
     let next = match (schedule.paused, schedule.next_at) {
         (true, _) => "paused".to_owned(),
-        (false, Some(next)) => next.to_string(),
+        (false, Some(next)) => utc(next),
         (false, None) => "never".to_owned(),
     };
     vec![
@@ -241,7 +242,7 @@ async fn show(which: &Which, setting: &Setting) -> Outcome {
         ("jitter", schedule.jitter.clone()),
         ("owner", Some(format!("uid {}", schedule.owner))),
         ("queue", Some(schedule.queue.clone())),
-        ("created", Some(schedule.created_at.to_string())),
+        ("created", Some(utc(schedule.created_at))),
     ];
     for (name, value) in facts {
         if let Some(value) = value {
@@ -257,9 +258,8 @@ async fn show(which: &Which, setting: &Setting) -> Outcome {
             rows.push(vec![
                 task.id.to_string(),
                 task.state.clone(),
-                task.due_at.to_string(),
-                task.ended_at
-                    .map_or_else(|| "-".to_owned(), |at| at.to_string()),
+                utc(task.due_at),
+                task.ended_at.map_or_else(|| "-".to_owned(), utc),
             ]);
         }
         writeln!(out)?;

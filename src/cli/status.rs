@@ -15,6 +15,7 @@ use crate::daemon::record::{Phase, Record};
 use crate::run::own;
 use crate::runner::pidfd::Process;
 
+use super::page::utc;
 use super::start::{Which, pid_failure};
 use super::text::escape;
 use super::{Failure, Outcome, Setting, not_in_json, online};
@@ -132,7 +133,7 @@ async fn ask(setting: &Setting) -> Outcome {
     writeln!(
         out,
         "taskdaemon {version}, pid {pid}: {phase} since {}",
-        status.started_at
+        utc(status.started_at)
     )?;
     if let Some(supervisor) = &status.supervisor {
         writeln!(

@@ -115,7 +115,7 @@ pub(super) struct Args {
     /// Longest wait before the first retry; it doubles from there
     #[arg(long, value_name = "DURATION", requires = "retries")]
     backoff: Option<Span>,
-    /// Exit codes and classes to try again: 75,timeout [default: all but oom]
+    /// Exit codes and classes to try again: 75,timeout [default: all but oom and spawn]
     #[arg(long, value_name = "LIST", requires = "retries", value_delimiter = ',')]
     retry_on: Vec<Failed>,
     /// Exit codes and classes not to try again: 2,spawn

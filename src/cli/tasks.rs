@@ -1,6 +1,7 @@
 //! Verbs about one task that is there: show; and what those about several share.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::ctrl_c;
@@ -8,7 +9,7 @@ use tokio::signal::ctrl_c;
 use crate::api::dto::{AfterInfo, AttemptInfo, TaskInfo};
 use crate::model::quantity::format_duration;
 
-use super::page::Users;
+use super::page::{Users, utc};
 use super::text::{command, escape, table};
 use super::{Failure, Outcome, Setting, complain};
 
@@ -87,7 +88,7 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
     let run = &task.run;
     let until = task
         .until
-        .map(|until| format!(", until {until}"))
+        .map(|until| format!(", until {}", utc(until)))
         .unwrap_or_default();
     let reason = task
         .reason
@@ -125,16 +126,16 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("behind", behind(task)),
         ("group", task.group.clone()),
         ("schedule", task.schedule.map(|id| id.to_string())),
-        ("nominal", task.nominal_at.map(|at| at.to_string())),
+        ("nominal", task.nominal_at.map(utc)),
         ("timeout", run.timeout.clone()),
         ("heartbeat", run.heartbeat.clone()),
-        ("deadline", task.deadline.map(|at| at.to_string())),
+        ("deadline", task.deadline.map(utc)),
         ("memory", run.memory.clone()),
         ("cpu", run.cpu.map(|cores| format!("{cores} cores"))),
         ("pids", run.pids.map(|pids| pids.to_string())),
-        ("created", Some(task.created_at.to_string())),
-        ("due", Some(task.due_at.to_string())),
-        ("ended", task.ended_at.map(|at| at.to_string())),
+        ("created", Some(utc(task.created_at))),
+        ("due", Some(utc(task.due_at))),
+        ("ended", task.ended_at.map(utc)),
         (
             "outcome",
             outcome.map(|outcome| match outcome.message.as_str() {
@@ -184,38 +185,57 @@ fn behind(task: &TaskInfo) -> Option<String> {
     Some(format!("{count} {tasks} for it; see `show --graph`"))
 }
 
+/// Attempts as a table that fits a terminal of 80 columns.
 fn attempt_table(attempts: &[AttemptInfo]) -> String {
     let head = [
-        "ATTEMPT", "OUTCOME", "CODE", "STARTED", "ENDED", "USER", "CPU", "MEMORY", "OUTPUT",
+        "#", "OUTCOME", "STARTED", "TOOK", "USER", "CPU", "MEMORY", "OUTPUT",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let span = |span: Duration| format_duration(Duration::from_millis(millis(span)));
     for attempt in attempts {
-        let code = match (attempt.exit_code, attempt.signal) {
-            (Some(code), _) => Some(code.to_string()),
-            (None, Some(signal)) => Some(format!("sig {signal}")),
-            (None, None) => None,
+        let outcome = match (
+            attempt.outcome.as_deref(),
+            attempt.exit_code,
+            attempt.signal,
+        ) {
+            (None, ..) => "live".to_owned(),
+            (Some("success"), ..) => "success".to_owned(),
+            (Some(class), Some(code), _) => format!("{class} {code}"),
+            (Some(class), None, Some(signal)) => format!("{class} {signal}"),
+            (Some(class), None, None) => class.to_owned(),
         };
         let dropped = match attempt.output_dropped_bytes {
             0 => String::new(),
             dropped => format!(" (+{dropped} dropped)"),
         };
+        let took = attempt.started_at.zip(attempt.ended_at);
+        let took = took.map(|(started, ended)| span(ended.0.since(started.0)));
         let cpu = attempt
             .cpu_seconds
-            .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         rows.push(vec![
             attempt.number.to_string(),
-            attempt.outcome.clone().unwrap_or_else(|| "live".to_owned()),
-            or_dash(code),
-            or_dash(attempt.started_at.map(|at| at.to_string())),
-            or_dash(attempt.ended_at.map(|at| at.to_string())),
+            outcome,
+            or_dash(attempt.started_at.map(utc)),
+            or_dash(took),
             escape(&or_dash(attempt.user.clone())),
-            or_dash(cpu.map(format_duration)),
+            or_dash(cpu.map(span)),
             or_dash(attempt.memory_peak_bytes.map(|bytes| bytes.to_string())),
             format!("{}{dropped}", attempt.output_bytes),
         ]);
     }
     table(&rows)
+}
+
+/// Milliseconds, to people's measure: whole seconds from a minute on.
+fn millis(span: Duration) -> u64 {
+    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    if millis < 60_000 {
+        millis
+    } else {
+        millis / 1000 * 1000
+    }
 }
 
 /// Waits for a task's end; on Ctrl-C says that the task does not end with us.

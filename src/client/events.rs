@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::api::events::EventInfo;
+use crate::api::progress::ProgressInfo;
 use crate::clock;
 
 use super::follow::SILENCE;
@@ -21,6 +22,8 @@ use super::{Client, Error, PATIENCE, pause};
 pub enum Heard {
     /// An event.
     Event(Box<EventInfo>),
+    /// What a task says of itself; not part of the record.
+    Progress(ProgressInfo),
     /// Events were removed before they were sent.
     Gap(Gap),
 }
@@ -105,6 +108,9 @@ fn read(block: &Block) -> Result<Option<Heard>, Error> {
     match block.event.as_deref() {
         None => serde_json::from_str(data)
             .map(|event| Some(Heard::Event(Box::new(event))))
+            .map_err(strange),
+        Some("progress") => serde_json::from_str(data)
+            .map(|progress| Some(Heard::Progress(progress)))
             .map_err(strange),
         Some("gap") => serde_json::from_str(data)
             .map(|gap| Some(Heard::Gap(gap)))

@@ -194,6 +194,7 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
     ballast::keep(&settings.state_dir, settings.store.ballast.bytes())?;
     let store = Sqlite::open(&settings.state_dir, &settings.store)
         .inspect_err(|error| give_way(error, "", &settings.state_dir))?;
+    let reader = Sqlite::open_reader(&settings.state_dir)?;
     // Before anything is said to a runner: a daemon that cannot have its sockets
     // must not take the runner, and end the tasks, of one that has them.
     let passed = std::mem::take(&mut systemd.listeners);
@@ -205,7 +206,7 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
         retention: settings.retention.clone(),
         disk: Disk::open(&settings.state_dir, &settings.store)?,
     };
-    let engine = actor::start(store, &settings.state_dir, begin, boot()?)?;
+    let engine = actor::start(store, reader, begin, boot()?)?;
     failpoint!("daemon/boot/recovered");
     work::start(
         settings.run.clone(),

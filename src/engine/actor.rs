@@ -4,7 +4,6 @@
 //! Group commit needs no timer here: while one commit is on its way to the
 //! disk, the next commands gather.
 
-use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,8 +13,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::model::time::Time;
 use crate::store::disk::{Disk, Room};
-use crate::store::sqlite::Sqlite;
-use crate::store::{self, Store as _};
+use crate::store::{self, Store};
 
 use super::clocks::STEP;
 use super::command::{Command, Error};
@@ -66,13 +64,14 @@ pub struct Settings {
     pub disk: Disk,
 }
 
-/// Recovers and starts the engine over the database in `dir`.
+/// Recovers and starts the engine over a store. `reader` is another way into
+/// the same store, for questions that change nothing.
 ///
 /// # Errors
-/// The store could not be opened or recovered, or a thread not be started.
-pub fn start(
-    store: Sqlite,
-    dir: &Path,
+/// The store could not be recovered, or a thread not be started.
+pub fn start<S: Store + Send + 'static>(
+    store: S,
+    reader: S,
     settings: Settings,
     boot: String,
 ) -> Result<Running, store::Error> {
@@ -85,7 +84,7 @@ pub fn start(
     let mut held = Held::new(settings.disk, most);
     held.recover(&mut engine)?;
     let snapshot = engine.watch();
-    let queries = reader::start(Sqlite::open_reader(dir)?, snapshot.clone())?;
+    let queries = reader::start(reader, snapshot.clone())?;
     // Nothing is ever sent: that the sender is gone says that the engine is.
     let (living, alive) = watch::channel(());
     let thread = std::thread::Builder::new()
@@ -96,7 +95,7 @@ pub fn start(
         })
         .map_err(|source| store::Error::File {
             act: "start a thread over",
-            path: dir.to_owned(),
+            path: "the database".into(),
             source,
         })?;
     let handle = Handle::new(commands, queries, snapshot, alive);
@@ -107,8 +106,8 @@ pub fn start(
     })
 }
 
-fn turn_until_over(
-    mut engine: Engine<Sqlite>,
+fn turn_until_over<S: Store>(
+    mut engine: Engine<S>,
     inbox: &Receiver<Command>,
     outbox: &SyncSender<Vec<Effect>>,
     mut held: Held,
@@ -188,7 +187,7 @@ impl Held {
     }
 
     /// Settles what an earlier process left behind, once that can be written.
-    fn recover(&mut self, engine: &mut Engine<Sqlite>) -> Result<(), store::Error> {
+    fn recover<S: Store>(&mut self, engine: &mut Engine<S>) -> Result<(), store::Error> {
         if !self.recovered && !matches!(self.disk.look()?, Room::None(_)) && self.enter(engine)? {
             engine.recover(clock::now())?;
             self.recovered = true;
@@ -196,10 +195,10 @@ impl Held {
         Ok(())
     }
 
-    fn let_through(
+    fn let_through<S: Store>(
         &mut self,
         mut batch: Vec<Command>,
-        engine: &mut Engine<Sqlite>,
+        engine: &mut Engine<S>,
     ) -> Result<Passed, store::Error> {
         let before = self.room;
         self.room = self.disk.look()?;
@@ -247,7 +246,7 @@ impl Held {
 
     /// Begins what the turn will commit. False when another process holds the
     /// lock, after as long as the store waits for it.
-    fn enter(&mut self, engine: &mut Engine<Sqlite>) -> Result<bool, store::Error> {
+    fn enter<S: Store>(&mut self, engine: &mut Engine<S>) -> Result<bool, store::Error> {
         let locked = match engine.store().begin() {
             Ok(()) => false,
             Err(error) if error.is_locked() => true,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::model::admit::{self, Head, Live, Scarce, Shares};
 use crate::model::attempt::{Attempt, AttemptKey, Usage, profile_runner};
+use crate::model::hook;
 use crate::model::queue::Queue;
 use crate::model::task::{Event, State, Task};
 use crate::model::time::Time;
@@ -37,7 +38,10 @@ impl<S: Store> Engine<S> {
             return Ok(());
         };
         let mut shares: Shares = self.store.live_by_owner()?.into_iter().collect();
-        let free = self.options.slots.saturating_sub(shares.all());
+        let Some(slots) = self.open_slots(shares.all(), now) else {
+            return Ok(());
+        };
+        let free = slots.saturating_sub(shares.all());
         if free == 0 {
             return Ok(());
         }
@@ -48,10 +52,14 @@ impl<S: Store> Engine<S> {
             heads.extend(self.store.heads(*queue)?);
         }
         let most = self.options.user_running.unwrap_or(u32::MAX);
-        while shares.all() < self.options.slots {
+        // Hooks follow from tasks, and nobody has asked for them.
+        let hooks = self.store.queue_named(hook::QUEUE)?.map(|queue| queue.id);
+        while shares.all() < slots {
             heads.retain(|head: &Head| {
                 let lane = lanes.get(&head.queue);
-                shares.of_owner(head.owner) < most && lane.is_some_and(|lane| lane.room > 0)
+                let own = shares.of_owner_beside(head.owner, hooks);
+                let may = own < most || Some(head.queue) == hooks;
+                may && lane.is_some_and(|lane| lane.room > 0)
             });
             let Some(index) = admit::next(&heads, &shares, &self.served, scarce) else {
                 break;
@@ -121,7 +129,7 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn start_again_at(&mut self, until: Option<Time>) {
+    pub(super) fn start_again_at(&mut self, until: Option<Time>) {
         self.next_start = [self.next_start, until].into_iter().flatten().min();
     }
 

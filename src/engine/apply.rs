@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::model::attempt::{AttemptKey, Ended, Started};
 use crate::model::event::Kind;
+use crate::model::hook;
 use crate::model::id::TaskId;
 use crate::model::origin::Origin;
 use crate::model::spec::{NewTask, Parent};
@@ -13,6 +14,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::answer::Answer;
+use super::closed::Word;
 use super::command::{Caller, Command, Error, Reply, RunnerUp, Submitted, View};
 use super::effect::Effect;
 use super::graph::Tie;
@@ -76,7 +78,10 @@ impl<S: Store> Engine<S> {
                 trusted,
             } => self.dialled(visit, key, uid, trusted, now),
             Command::Notified { key, notice, at } => self.notified(key, notice, at, now),
-            Command::Started { key, started } => self.store.start_attempt(key, &started),
+            Command::Started { key, started } => {
+                self.open();
+                self.store.start_attempt(key, &started)
+            }
             Command::Ended {
                 key,
                 started,
@@ -161,7 +166,11 @@ impl<S: Store> Engine<S> {
         }
         let new = u64::try_from(tasks.len() - plan.spared()).unwrap_or(u64::MAX);
         let room = self.room(tasks, plan.spared());
-        Ok(room.and_then(|()| self.quota(tasks, new, now)))
+        let hooks = match self.options.user_waiting {
+            Some(_) => self.store.queue_named(hook::QUEUE)?.map(|queue| queue.id),
+            None => None,
+        };
+        Ok(room.and_then(|()| self.quota(tasks, new, hooks, now)))
     }
 
     fn room(&self, tasks: &[NewTask], known: usize) -> Result<(), Error> {
@@ -268,7 +277,10 @@ impl<S: Store> Engine<S> {
         let result = match self.find(caller, id, now)? {
             Err(error) => Err(error),
             Ok(task) if event == Event::Pause && !self.can_pause(&task) => {
-                Err(Error::Unenforceable("a pause"))
+                Err(match task.spec.profile.clone() {
+                    Some(profile) => Error::NoPauseIn { id, profile },
+                    None => Error::Unenforceable("a pause"),
+                })
             }
             Ok(task) => self.change(task, (kind, event), caller, now)?,
         };
@@ -349,6 +361,7 @@ impl<S: Store> Engine<S> {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());
         };
+        let word = Word::of(&ended);
         match self.advance(
             task,
             Event::Ended {
@@ -359,7 +372,7 @@ impl<S: Store> Engine<S> {
             None,
             now,
         )? {
-            Ok(_) => {}
+            Ok(_) => self.learn(word, now),
             // A report that was recorded before, or that came too late. The
             // runner may forget it either way.
             Err(Refusal::Fenced(_) | Refusal::Over { .. } | Refusal::Unfit { .. }) => {

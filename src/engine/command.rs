@@ -156,6 +156,17 @@ pub enum Error {
     /// A limit was asked for that this host cannot enforce.
     #[error("{0} cannot be enforced on this host; `taskdaemon status` shows what can")]
     Unenforceable(&'static str),
+    /// A task in a sandbox profile was to be paused.
+    #[error(
+        "cannot pause task {id}: it runs in sandbox profile `{profile}`, which has a runner of its \
+         own, and only tasks of the shared runner can be frozen; cancel it, or let it run"
+    )]
+    NoPauseIn {
+        /// The task.
+        id: TaskId,
+        /// Its profile.
+        profile: String,
+    },
     /// There are as many unfinished tasks as the configuration allows.
     #[error("the backlog is full: {0} unfinished tasks; wait until some are over")]
     BacklogFull(u64),

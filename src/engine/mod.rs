@@ -12,6 +12,7 @@ mod answer;
 mod apply;
 pub mod bulk;
 pub mod clocks;
+pub mod closed;
 pub mod command;
 mod damage;
 pub mod edit;
@@ -219,7 +220,7 @@ impl<S: Store> Engine<S> {
         self.wake(now)?;
         self.step_bulk(now)?;
         self.remove_old(now)?;
-        if !self.turned.over && self.next_tick.is_some_and(|at| at <= now) {
+        if !self.turned.over && self.tick_due(now).is_some_and(|at| at <= now) {
             self.tick(now)?;
         }
         let is_due = self.next_start.is_some_and(|at| at <= now);
@@ -231,7 +232,7 @@ impl<S: Store> Engine<S> {
         let wake = self.store.next_wake()?;
         let more = (!self.jobs.is_empty()).then_some(now);
         let due = self.retention_due();
-        let next = [wake, self.next_tick, self.next_start, more, due];
+        let next = [wake, self.tick_due(now), self.next_start, more, due];
         self.turned.next = next.into_iter().flatten().min();
         failpoint!("engine/commit/before");
         self.store.commit()

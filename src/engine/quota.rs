@@ -44,13 +44,25 @@ impl Submits {
 impl<S: Store> Engine<S> {
     /// Whether a user may hand in these tasks, of which so many are new. A
     /// submit that only repeats an earlier one costs nothing.
-    pub(super) fn quota(&mut self, tasks: &[NewTask], new: u64, now: Time) -> Result<(), Error> {
+    /// Hooks count as nobody's.
+    pub(super) fn quota(
+        &mut self,
+        tasks: &[NewTask],
+        new: u64,
+        hooks: Option<i64>,
+        now: Time,
+    ) -> Result<(), Error> {
         let Some(owner) = tasks.first().map(|task| task.owner).filter(|_| new > 0) else {
             return Ok(());
         };
         if let Some(most) = self.options.user_waiting {
             let waiting = [State::Blocked, State::Scheduled, State::Queued];
-            let count = |state| self.store.count_of_owner(owner, state);
+            let count = |state| {
+                let inside = hooks.map_or(0, |queue| self.store.count_of_both(queue, owner, state));
+                self.store
+                    .count_of_owner(owner, state)
+                    .saturating_sub(inside)
+            };
             let waiting: u64 = waiting.into_iter().map(count).sum();
             if waiting.saturating_add(new) > most {
                 return Err(Error::Quota { waiting, most });

@@ -8,18 +8,13 @@ use tokio::sync::watch;
 
 use crate::model::event::{Entries, Wanted};
 use crate::model::filter::Filter;
-use crate::model::hook::Hook;
+use crate::model::hook::{self, Hook};
 use crate::model::id::TaskId;
 use crate::model::queue::{Lane, Queue};
 use crate::model::reason::Reason;
 use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
-use crate::store::graph::Graph as _;
-use crate::store::hooks::Hooks as _;
-use crate::store::queues::{Crowd, Queues as _};
-use crate::store::record::Record as _;
-use crate::store::schedules::Schedules as _;
-use crate::store::sqlite::Sqlite;
+use crate::store::queues::Crowd;
 use crate::store::{self, Store};
 
 use super::command::{Caller, Error, Reply, View};
@@ -122,8 +117,8 @@ pub struct Listed {
 }
 
 /// Starts the reader; it ends when nobody can ask any more.
-pub(super) fn start(
-    store: Sqlite,
+pub(super) fn start<S: Store + Send + 'static>(
+    store: S,
     snapshot: watch::Receiver<Snapshot>,
 ) -> Result<SyncSender<Query>, store::Error> {
     let (queries, inbox) = mpsc::sync_channel(QUERIES);
@@ -138,7 +133,7 @@ pub(super) fn start(
     Ok(queries)
 }
 
-fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
+fn answer_all<S: Store>(mut reader: Reader<S>, inbox: &Receiver<Query>) {
     for query in inbox {
         match query {
             Query::Show { caller, id, reply } => drop(reply.send(reader.show(caller, id))),
@@ -168,8 +163,8 @@ fn answer_all(mut reader: Reader, inbox: &Receiver<Query>) {
     }
 }
 
-struct Reader {
-    store: Sqlite,
+struct Reader<S> {
+    store: S,
     snapshot: watch::Receiver<Snapshot>,
 }
 
@@ -182,7 +177,7 @@ fn storage(error: store::Error) -> Error {
     Error::Storage(format!("{error}{}", cause.unwrap_or_default()))
 }
 
-impl Reader {
+impl<S: Store> Reader<S> {
     fn show(&mut self, caller: Caller, id: TaskId) -> Result<View, Error> {
         let found = self.store.task(id).map_err(storage)?;
         let task = found
@@ -291,14 +286,17 @@ pub fn explain(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Option<Reason
 
 fn why_scheduled(task: &Task) -> Reason {
     let until = task.due;
+    let said = task.outcome.as_ref().map(|outcome| outcome.message.clone());
+    let why = || said.unwrap_or_default();
     match task.delay {
         Some(Delay::Backoff) => Reason::Backoff {
             until,
             tries: task.tries,
             most: task.spec.retry.max_attempts,
         },
-        Some(Delay::TurnedAway) => Reason::TurnedAway { until },
-        Some(Delay::Scarce) => Reason::Scarce { until },
+        Some(Delay::TurnedAway) => Reason::TurnedAway { until, why: why() },
+        Some(Delay::Scarce) => Reason::Scarce { until, why: why() },
+        Some(Delay::Undecided) => Reason::Undecided { until, why: why() },
         Some(Delay::Start) | None => Reason::StartTime { until },
     }
 }
@@ -311,12 +309,21 @@ fn why_queued(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Reason {
     if snapshot.runner.is_none() {
         return Reason::NoRunner;
     }
+    if let Some(closed) = &snapshot.closed {
+        return Reason::Undecided {
+            until: closed.until,
+            why: closed.why.clone(),
+        };
+    }
     let queue = crowd.queues.iter().find(|queue| queue.name == task.queue);
     if let Some(reason) = queue.and_then(|queue| why_in(queue, task, crowd, snapshot)) {
         return reason;
     }
-    let live = crowd.shares.of_owner(task.owner);
-    if let Some(limit) = snapshot.user_running.filter(|limit| live >= *limit) {
+    let hooks = crowd.queues.iter().find(|queue| queue.name == hook::QUEUE);
+    let hooks = hooks.map(|queue| queue.id);
+    let live = crowd.shares.of_owner_beside(task.owner, hooks);
+    let limit = snapshot.user_running.filter(|_| task.queue != hook::QUEUE);
+    if let Some(limit) = limit.filter(|limit| live >= *limit) {
         let owner = task.owner;
         return Reason::UserSlot { owner, limit };
     }

@@ -5,6 +5,7 @@
 //! whatever happens to the process or the clock, each makes at most one.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::model::event::{Event as Row, Kind};
 use crate::model::id::{ScheduleId, TaskId, Tick};
@@ -23,6 +24,8 @@ use super::news::News;
 /// Schedules looked at in one turn; the rest has the next one, so that others
 /// wait no longer for their answers.
 const LOOKS: u32 = 100;
+/// Pause between two looks at whether the disk has room again.
+const SHORT: Duration = Duration::from_secs(1);
 /// Tasks made in one turn, about.
 const MADE: usize = 500;
 
@@ -129,6 +132,17 @@ impl<S: Store> Engine<S> {
             }
         }
         self.look_ahead()
+    }
+
+    /// When schedules are next to be looked at: not while the disk has too
+    /// little room for new tasks. Times that come meanwhile are missed, and
+    /// each schedule's rule for those goes for them.
+    pub(super) fn tick_due(&self, now: Time) -> Option<Time> {
+        let next = self.next_tick?;
+        match self.shortage {
+            Some(_) => Some(next.max(now.after(SHORT))),
+            None => Some(next),
+        }
     }
 
     /// Learns the next nominal time, after something about schedules changed.
@@ -361,6 +375,9 @@ impl<S: Store> Engine<S> {
             Change::Resume => {}
             Change::Remove => self.store.remove_schedule(schedule.id)?,
             Change::Trigger => {
+                if let Some(shortage) = self.shortage {
+                    return Ok(Err(Error::DiskFull(shortage.into())));
+                }
                 let queue = std::iter::once(schedule.task.queue.as_str());
                 if let Err(error) = self.open_to(queue)? {
                     return Ok(Err(error));

@@ -22,6 +22,10 @@ use super::Engine;
 /// What the live attempt of a task has said so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sign {
+    /// Uid of the task's owner.
+    pub owner: u32,
+    /// The task's queue.
+    pub queue: String,
     /// The attempt's number.
     pub attempt: u32,
     /// All of it as one.
@@ -50,6 +54,7 @@ impl<S: Store> Engine<S> {
         if !task.state.is_live() || task.attempt != key.number {
             return Ok(());
         }
+        let (owner, queue) = (task.owner, task.queue.clone());
         if notice.trigger {
             // Refused by no state, as are the others.
             let _step = self.advance(task, Event::GiveUp, None, now)?;
@@ -59,6 +64,8 @@ impl<S: Store> Engine<S> {
         }
         let signs = Arc::make_mut(&mut self.snapshot.signs);
         let sign = signs.entry(key.task).or_insert_with(|| Sign {
+            owner,
+            queue,
             attempt: key.number,
             notice: Notice::default(),
             at,

@@ -11,6 +11,7 @@ use crate::store::Store;
 use crate::store::disk::Shortage;
 
 use super::Engine;
+use super::closed::Closed;
 use super::command::RunnerUp;
 use super::signs::Signs;
 
@@ -55,6 +56,8 @@ pub struct Snapshot {
     pub last_event: i64,
     /// Set while the disk has too little room for new tasks.
     pub shortage: Option<Shortage>,
+    /// Set while nobody can say as whom tasks may run, so that none is started.
+    pub closed: Option<Closed>,
     /// When the engine's last turn ended.
     pub turned: Time,
 }

@@ -75,6 +75,13 @@ impl Shares {
         self.of_owner.get(&owner).copied().unwrap_or_default()
     }
 
+    /// Live attempts of a user outside of a queue.
+    #[must_use]
+    pub fn of_owner_beside(&self, owner: u32, queue: Option<i64>) -> u32 {
+        let inside = queue.map_or(0, |queue| self.of_both(queue, owner));
+        self.of_owner(owner).saturating_sub(inside)
+    }
+
     fn of_both(&self, queue: i64, owner: u32) -> u32 {
         let both = self.of_both.get(&(queue, owner));
         both.copied().unwrap_or_default()

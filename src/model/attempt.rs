@@ -100,6 +100,10 @@ pub enum Exit {
         /// processes, memory), which is not the task's fault.
         #[serde(default)]
         scarce: bool,
+        /// Nobody could say as whom it may run: the run-as policy could not be
+        /// read. That is for an administrator to mend.
+        #[serde(default)]
+        undecided: bool,
     },
     /// Nobody saw how it ended: its runner died, or the host restarted.
     Lost,
@@ -152,7 +156,11 @@ impl Ended {
     #[must_use]
     pub fn not_started(error: String, scarce: bool, at: Time) -> Self {
         Self {
-            exit: Exit::Spawn { error, scarce },
+            exit: Exit::Spawn {
+                error,
+                scarce,
+                undecided: false,
+            },
             ..Self::lost(at)
         }
     }

@@ -122,7 +122,8 @@ impl Edit {
     /// and a deadline may have come nearer since.
     fn check(&self, task: &Task, now: Time) -> Result<(), Invalid> {
         let new = NewTask {
-            queue: task.queue.clone(),
+            // Where it is, it may be: a hook, too, in the queue of hooks.
+            queue: self.queue.clone().unwrap_or_else(|| "default".to_owned()),
             priority: task.priority,
             name: task.name.clone(),
             labels: task.labels.clone(),
@@ -257,6 +258,22 @@ mod tests {
                 (other, _) => panic!("{state}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_hook_that_waits_can_be_changed_and_stays_in_its_queue() {
+        let mut hook = waiting(false, None);
+        hook.queue = crate::model::hook::QUEUE.to_owned();
+        let edit = Edit {
+            priority: Some(7),
+            ..Edit::default()
+        };
+        assert_eq!(edit.apply(&hook, NOW).unwrap().priority, 7);
+        let edit = Edit {
+            queue: Some(crate::model::hook::QUEUE.to_owned()),
+            ..Edit::default()
+        };
+        assert!(edit.apply(&waiting(false, None), NOW).is_err());
     }
 
     #[test]

@@ -28,11 +28,22 @@ pub enum Reason {
     TurnedAway {
         /// When it becomes ready.
         until: Time,
+        /// What the runner said.
+        why: String,
     },
     /// The end of a pause, because the host was short of something.
     Scarce {
         /// When it becomes ready.
         until: Time,
+        /// Of what.
+        why: String,
+    },
+    /// A run-as policy that can be read.
+    Undecided {
+        /// When it is tried again.
+        until: Time,
+        /// What is wrong with it.
+        why: String,
     },
     /// Others of its group key, of which only so many run at once.
     Group {
@@ -110,6 +121,7 @@ impl Reason {
             Self::Backoff { .. } => "backoff",
             Self::TurnedAway { .. } => "turned_away",
             Self::Scarce { .. } => "scarce",
+            Self::Undecided { .. } => "undecided",
             Self::Group { .. } => "group",
             Self::Rate { .. } => "rate",
             Self::UserSlot { .. } => "user_slot",
@@ -131,8 +143,9 @@ impl Reason {
         match self {
             Self::StartTime { until }
             | Self::Backoff { until, .. }
-            | Self::TurnedAway { until }
-            | Self::Scarce { until }
+            | Self::TurnedAway { until, .. }
+            | Self::Scarce { until, .. }
+            | Self::Undecided { until, .. }
             | Self::Rate { until, .. } => Some(*until),
             Self::Stopping { until } | Self::Itself { until } => *until,
             Self::Slot { .. }
@@ -158,12 +171,15 @@ impl fmt::Display for Reason {
                     "waits to be tried again after {tries} of {most} attempts"
                 )
             }
-            Self::TurnedAway { .. } => {
-                f.write_str("waits to be tried again: its runner was full or about to stop")
+            Self::TurnedAway { why, .. } => {
+                write!(f, "waits to be tried again: it was turned away: {why}")
             }
-            Self::Scarce { .. } => f.write_str(
-                "waits to be tried again: the host was short of processes, files or memory",
-            ),
+            Self::Scarce { why, .. } => {
+                write!(f, "waits to be tried again: the host is short: {why}")
+            }
+            Self::Undecided { why, .. } => {
+                write!(f, "waits for the run-as policy to be mended: {why}")
+            }
             Self::Group { group, limit } => {
                 write!(f, "waits for others of group `{group}`: {limit} at a time")
             }

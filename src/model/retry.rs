@@ -115,18 +115,17 @@ impl Default for Retry {
 impl Retry {
     /// Whether an attempt that ended this way may be tried again when `tries`
     /// attempts have been consumed. Where the rule does not say, an attempt
-    /// that ran out of memory is not, since the same limit would strike again.
+    /// that ran out of memory is not, since the same limit would strike again,
+    /// and one that could not be started is not, since what is missing does not
+    /// come by waiting; what the host was short of has gone another way.
     #[must_use]
     pub fn allows(&self, outcome: &Outcome, tries: u32) -> bool {
         let covered = |failures: &[Failure]| failures.iter().any(|one| one.covers(outcome));
         let retryable = match outcome.class {
-            Class::Exit
-            | Class::Signal
-            | Class::Timeout
-            | Class::Spawn
-            | Class::Lost
-            | Class::Provider => self.retry_on.is_empty() || covered(&self.retry_on),
-            Class::Oom => covered(&self.retry_on),
+            Class::Exit | Class::Signal | Class::Timeout | Class::Lost | Class::Provider => {
+                self.retry_on.is_empty() || covered(&self.retry_on)
+            }
+            Class::Oom | Class::Spawn => covered(&self.retry_on),
             Class::Success
             | Class::Interrupted
             | Class::Cancelled
@@ -211,12 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn an_oom_kill_is_not_retried_at_the_same_limit() {
+    fn what_waiting_does_not_mend_is_not_retried_by_itself() {
         let retry = Retry {
             max_attempts: 5,
             ..Retry::default()
         };
         assert!(!retry.allows(&failed(Class::Oom, None), 1));
+        assert!(!retry.allows(&failed(Class::Spawn, None), 1));
         assert!(retry.allows(&failed(Class::Exit, Some(1)), 4));
         assert!(!retry.allows(&failed(Class::Exit, Some(1)), 5));
     }

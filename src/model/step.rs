@@ -13,13 +13,16 @@ use super::live::{beat, clock_set, extend, give_up, pause, resume, strike, termi
 use super::spec::OnInterrupt;
 use super::task::{Act, Delay, Event, Refusal, State, Step, StopCause, Task};
 use super::time::Time;
-use super::verdict::{judge, never_began};
+use super::verdict::{is_undecided, judge, never_began};
 
 /// Pause before a task is tried again whose attempt was turned away unstarted.
 pub const TURNED_AWAY: Duration = Duration::from_secs(1);
 /// Pause before an attempt for which the host was short of something is made
 /// again.
 pub const SCARCE: Duration = Duration::from_secs(2);
+/// Pause before an attempt is made again for which nobody could say as whom it
+/// may run.
+pub const UNDECIDED: Duration = Duration::from_secs(10);
 /// Interruptions within [`POISON_WINDOW`] that quarantine a task.
 pub const POISON_COUNT: usize = 3;
 /// See [`POISON_COUNT`].
@@ -158,12 +161,14 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
     task.outcome = Some(outcome.clone());
     task.paused = None;
     let scarce = matches!(ended.exit, Exit::Spawn { scarce: true, .. });
+    let undecided = outcome.class == Class::Spawn && is_undecided(ended);
     let task = match outcome.class {
         Class::Success => finish(task, State::Succeeded, outcome.clone(), now),
         Class::Cancelled => finish(task, State::Cancelled, outcome.clone(), now),
         Class::Interrupted if never_began(ended) => {
             make_ready(task, now.after(TURNED_AWAY), Delay::TurnedAway, now)
         }
+        Class::Spawn if undecided => make_ready(task, now.after(UNDECIDED), Delay::Undecided, now),
         Class::Spawn if scarce => make_ready(task, now.after(SCARCE), Delay::Scarce, now),
         Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
         Class::Exit
@@ -377,6 +382,7 @@ mod tests {
             let exit = Exit::Spawn {
                 error: "full".to_owned(),
                 scarce: false,
+                undecided: false,
             };
             let event = Event::Ended {
                 started: None,
@@ -402,11 +408,29 @@ mod tests {
             Exit::Spawn {
                 error: "fork: Resource temporarily unavailable".to_owned(),
                 scarce: true,
+                undecided: false,
             },
         );
         let after = step(task, event, at(1)).expect("end").task;
         assert_eq!((after.state, after.tries), (State::Scheduled, 0));
         assert_eq!(after.wake, Some(at(1).after(SCARCE)));
+    }
+
+    #[test]
+    fn sec_05_a_start_that_nobody_could_judge_waits_and_costs_no_try() {
+        let task = running(Spec::default());
+        let event = end_of(
+            &task,
+            Exit::Spawn {
+                error: "run-as.toml:3: not understood".to_owned(),
+                scarce: false,
+                undecided: true,
+            },
+        );
+        let after = step(task, event, at(1)).expect("end").task;
+        assert_eq!((after.state, after.tries), (State::Scheduled, 0));
+        assert_eq!(after.delay, Some(Delay::Undecided));
+        assert_eq!(after.wake, Some(at(1).after(UNDECIDED)));
     }
 
     #[test]
@@ -573,6 +597,7 @@ mod tests {
                 Exit::Spawn {
                     error: "x".to_owned(),
                     scarce: task.attempt.is_multiple_of(2),
+                    undecided: task.attempt.is_multiple_of(3),
                 },
             ),
             13 => end_of(task, Exit::Lost),

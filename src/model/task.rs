@@ -145,6 +145,8 @@ pub enum Delay {
     TurnedAway,
     /// The host was short of something that a start needs.
     Scarce,
+    /// The run-as policy could not be read.
+    Undecided,
 }
 
 /// Waiting time that weighs as much as one point of priority, so that no task

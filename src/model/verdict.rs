@@ -60,6 +60,18 @@ pub(super) fn never_began(ended: &Ended) -> bool {
     matches!(ended.exit, Exit::Spawn { .. }) && ended.interrupted
 }
 
+/// Whether nobody could say as whom the attempt may run. Then nothing of it
+/// ran, and it is not the task's fault.
+pub(super) const fn is_undecided(ended: &Ended) -> bool {
+    matches!(
+        ended.exit,
+        Exit::Spawn {
+            undecided: true,
+            ..
+        }
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -287,9 +287,14 @@ fn believable_end(mut ended: Ended) -> Ended {
     usage.output_kept = usage.output_kept.min(most);
     usage.output_dropped = usage.output_dropped.min(most);
     ended.at = believable_time(ended.at);
-    if let Exit::Spawn { error, scarce } = ended.exit {
-        let error = shortened(error);
-        ended.exit = Exit::Spawn { error, scarce };
+    if let Exit::Spawn {
+        error, undecided, ..
+    } = &mut ended.exit
+    {
+        // It asks no policy, and must not keep others from starting.
+        *undecided = false;
+        let whole = std::mem::take(error);
+        *error = shortened(whole);
     }
     ended
 }
@@ -322,6 +327,7 @@ mod tests {
             exit: Exit::Spawn {
                 error: "\u{fc}".repeat(TEXT_MAX),
                 scarce: false,
+                undecided: false,
             },
             usage: huge,
             ..Ended::lost(clock::now())

@@ -12,7 +12,7 @@ use super::poll::Token;
 use super::protocol::FromRunner;
 use super::serve::Runner;
 use super::spawn::{self, Word};
-use crate::model::attempt::{Ended, Launch, Started};
+use crate::model::attempt::{Ended, Exit, Launch, Started};
 
 /// Most attempts held at once, live or not acknowledged.
 const HELD_MAX: usize = 65_536;
@@ -34,11 +34,18 @@ impl Runner {
                 launch.argv.truncate(1);
                 self.adopt(launch, launched, capture);
             }
-            Err((NotStarted { why: error, scarce }, interrupted)) => {
+            Err((not, interrupted)) => {
+                let error = not.why;
                 tracing::info!(task = %key.task, attempt = key.number, %error, "not started");
+                let exit = Exit::Spawn {
+                    error,
+                    scarce: not.scarce,
+                    undecided: not.undecided,
+                };
                 let ended = Ended {
+                    exit,
                     interrupted,
-                    ..Ended::not_started(error, scarce, (self.clock)())
+                    ..Ended::lost((self.clock)())
                 };
                 let id = self.held.insert(Held {
                     key,
@@ -60,7 +67,7 @@ impl Runner {
         }
         if self.held.len() >= HELD_MAX {
             let why = format!("the runner holds {HELD_MAX} attempts already");
-            return Err((NotStarted { why, scarce: true }, false));
+            return Err((NotStarted::short(why), false));
         }
         let mut fds = fds.into_iter();
         let Some(capture) = fds.next() else {
@@ -74,7 +81,7 @@ impl Runner {
         }
         let capture = Capture::create(capture, launch.output_cap).map_err(|error| {
             let why = format!("cannot use the capture file: {error}");
-            (NotStarted { why, scarce: true }, false)
+            (NotStarted::short(why), false)
         })?;
         let launched = self
             .launcher

@@ -89,7 +89,11 @@ impl Runner {
             }
         };
         let exit = match live.fault.take() {
-            Some((error, scarce)) => Exit::Spawn { error, scarce },
+            Some((error, scarce)) => Exit::Spawn {
+                error,
+                scarce,
+                undecided: false,
+            },
             None => exit,
         };
         failpoint!("runner/exit/reaped");

@@ -16,7 +16,7 @@ use super::capabilities::Capabilities;
 use super::cgroup::{self, Base};
 use super::environment::{Given, environment, pairs, programs};
 use super::mailbox::{Mailbox, Mailboxes};
-use super::policy::PolicyFile;
+use super::policy::{Denied, PolicyFile};
 use super::protocol::Abilities;
 use super::spawn::{self, Become, Child, Fault, Plan, Step};
 use super::users::{Account, Accounts};
@@ -61,11 +61,35 @@ pub(super) struct NotStarted {
     pub(super) why: String,
     /// The host was short of something; later it may work.
     pub(super) scarce: bool,
+    /// Nobody could say as whom it may run.
+    pub(super) undecided: bool,
+}
+
+impl NotStarted {
+    /// The host was short of something.
+    pub(super) fn short(why: String) -> Self {
+        Self {
+            scarce: true,
+            ..Self::from(why)
+        }
+    }
+
+    /// It may not run, or nobody could say whether it may.
+    fn denied(program: &str, denied: &Denied) -> Self {
+        Self {
+            undecided: denied.undecided,
+            ..Self::from(format!("could not run {program}: {}", denied.why))
+        }
+    }
 }
 
 impl From<String> for NotStarted {
     fn from(why: String) -> Self {
-        Self { why, scarce: false }
+        Self {
+            why,
+            scarce: false,
+            undecided: false,
+        }
     }
 }
 
@@ -146,7 +170,7 @@ impl Launcher {
         let program = program(launch)?;
         let account = self
             .account(launch, now)
-            .map_err(|why| format!("could not run {program}: {why}"))?;
+            .map_err(|denied| NotStarted::denied(program, &denied))?;
         let failed = |why: String| NotStarted::from(failure(program, &account.name, &why));
         let short = |what: &str, error: &std::io::Error| NotStarted {
             why: failure(
@@ -157,6 +181,7 @@ impl Launcher {
             scarce: error
                 .raw_os_error()
                 .is_some_and(|number| is_scarce(Errno::from_raw(number))),
+            undecided: false,
         };
         let piped = |error| short("output pipe", &error);
         self.enforceable(&launch.limits).map_err(failed)?;
@@ -224,7 +249,7 @@ impl Launcher {
     }
 
     /// Whom the task runs as.
-    fn account(&mut self, launch: &Launch, now: Time) -> Result<Rc<Account>, String> {
+    fn account(&mut self, launch: &Launch, now: Time) -> Result<Rc<Account>, Denied> {
         let wanted = launch.user.as_deref();
         if self.abilities.switch_user {
             return self
@@ -234,15 +259,16 @@ impl Launcher {
         let uid = nix::unistd::getuid().as_raw();
         let asker = launch.asked_by;
         if self.users == Users::Own && asker != uid && asker != 0 {
-            return Err(format!(
+            let why = format!(
                 "uid {asker} may not: tasks run as the runner's own user, uid {uid}, and no policy \
                  is asked"
-            ));
+            );
+            return Err(why.into());
         }
         let own = self
             .accounts
             .by_uid(uid, now)
-            .map_err(|error| format!("cannot look users up: {error}"))?
+            .map_err(|error| Denied::undecided(format!("cannot look users up: {error}")))?
             .unwrap_or_else(|| Rc::new(nameless(uid)));
         match wanted {
             Some(name) if name != own.name => {
@@ -250,10 +276,11 @@ impl Launcher {
                     Users::Own => "it was told to stay its own user",
                     Users::Policy => "it has no right to switch users",
                 };
-                Err(format!(
+                let why = format!(
                     "the runner cannot run tasks as {name}: it runs as {}, and {why}",
                     own.name
-                ))
+                );
+                Err(why.into())
             }
             _ => Ok(own),
         }

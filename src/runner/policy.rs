@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Read again whenever it changed. A file that others could have written, or
-//! that is not understood as a whole, allows nothing.
+//! that is not understood as a whole, allows nothing; but neither does it
+//! forbid: tasks wait until it is mended.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -99,6 +100,34 @@ impl Version {
     }
 }
 
+/// Why a task is not run.
+#[derive(Debug)]
+pub(super) struct Denied {
+    /// One sentence for whoever submitted it.
+    pub(super) why: String,
+    /// Nobody could decide: the policy, or who there is, cannot be read.
+    pub(super) undecided: bool,
+}
+
+impl Denied {
+    /// Nobody could decide.
+    pub(super) const fn undecided(why: String) -> Self {
+        Self {
+            why,
+            undecided: true,
+        }
+    }
+}
+
+impl From<String> for Denied {
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            undecided: false,
+        }
+    }
+}
+
 impl PolicyFile {
     pub(super) const fn new(path: PathBuf) -> Self {
         Self { path, read: None }
@@ -111,22 +140,24 @@ impl PolicyFile {
         wanted: Option<&str>,
         accounts: &mut Accounts,
         now: Time,
-    ) -> Result<Rc<Account>, String> {
-        let policy = self.policy()?;
-        let failed = |error| format!("cannot look users up: {error}");
+    ) -> Result<Rc<Account>, Denied> {
+        let policy = self.policy().map_err(Denied::undecided)?;
+        let failed = |error| Denied::undecided(format!("cannot look users up: {error}"));
         let asking = accounts.by_uid(asker, now).map_err(failed)?;
         let name = wanted.unwrap_or(&policy.default);
-        if name != policy.default && !policy.allows(asker, asking.as_deref(), name)? {
+        let is_allowed = || policy.allows(asker, asking.as_deref(), name);
+        if name != policy.default && !is_allowed().map_err(Denied::undecided)? {
             let by = asking.map_or_else(|| format!("uid {asker}"), |asking| asking.name.clone());
-            return Err(format!(
+            let why = format!(
                 "user {by} may not run tasks as {name}: no rule of {} allows it",
                 self.path.display()
-            ));
+            );
+            return Err(why.into());
         }
         let account = accounts.by_name(name, now).map_err(failed)?;
         let account = account.ok_or_else(|| format!("there is no user {name}"))?;
         if account.uid == 0 && name != "root" {
-            return Err(format!("user {name} is root under another name"));
+            return Err(format!("user {name} is root under another name").into());
         }
         Ok(account)
     }

@@ -193,6 +193,15 @@ impl Books {
         self.sum(state, |line| line.owner == owner)
     }
 
+    /// Tasks of an owner in a queue that are in a state.
+    pub(super) fn of_both(&self, queue: i64, owner: u32, state: State) -> u64 {
+        let what = rows::state_number(state);
+        let line = Line { what, queue, owner };
+        self.lines
+            .get(&line)
+            .map_or(0, |number| number.unsigned_abs())
+    }
+
     /// Tasks of a queue in a state.
     pub(super) fn of_queue(&self, queue: i64, state: State) -> u64 {
         let what = rows::state_number(state);

@@ -256,6 +256,9 @@ pub trait Store:
     /// Tasks of an owner in one state.
     fn count_of_owner(&self, owner: u32, state: State) -> u64;
 
+    /// Tasks of an owner in a queue that are in one state.
+    fn count_of_both(&self, queue: i64, owner: u32, state: State) -> u64;
+
     /// Tasks of a queue in one state.
     fn count_of_queue(&self, queue: i64, state: State) -> u64;
 

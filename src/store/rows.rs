@@ -78,6 +78,7 @@ pub(super) const fn delay_number(delay: Delay) -> i64 {
         Delay::Backoff => 1,
         Delay::TurnedAway => 2,
         Delay::Scarce => 3,
+        Delay::Undecided => 4,
     }
 }
 
@@ -87,6 +88,7 @@ const fn delay(number: i64) -> Option<Delay> {
         1 => Some(Delay::Backoff),
         2 => Some(Delay::TurnedAway),
         3 => Some(Delay::Scarce),
+        4 => Some(Delay::Undecided),
         _ => None,
     }
 }

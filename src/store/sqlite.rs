@@ -383,6 +383,10 @@ impl Store for Sqlite {
         self.books.of_owner(owner, state)
     }
 
+    fn count_of_both(&self, queue: i64, owner: u32, state: State) -> u64 {
+        self.books.of_both(queue, owner, state)
+    }
+
     fn count_of_queue(&self, queue: i64, state: State) -> u64 {
         self.books.of_queue(queue, state)
     }

@@ -9,12 +9,14 @@ use taskdaemon::engine::options::Options;
 use taskdaemon::engine::queues::{Ask, Change};
 use taskdaemon::engine::reader::explain;
 use taskdaemon::engine::{Engine, Turned};
-use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
+use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Started, Usage};
 use taskdaemon::model::filter::Filter;
+use taskdaemon::model::hook::{Act, Ends, Hook};
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::queue::{Lane, Limits};
 use taskdaemon::model::reason::Reason;
 use taskdaemon::model::spec::NewTask;
+use taskdaemon::model::step::UNDECIDED;
 use taskdaemon::model::task::{AGEING, State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
@@ -574,4 +576,104 @@ fn rescuer_starved_by_rows_it_may_not_touch() {
         new.priority = -1000;
     })[0];
     assert!(bed.running().contains(&free));
+}
+
+/// Hooks follow from tasks: nobody has asked for them, and so they take nothing
+/// of what one user may have.
+#[test]
+fn hooks_count_as_nobodys_in_a_users_quota() {
+    let mut bed = Bed::new(|options| {
+        options.slots = 10;
+        options.user_running = Some(1);
+        options.user_waiting = Some(2);
+    });
+    let hook = Hook {
+        on: Ends(Vec::new()),
+        act: Act::Command(vec!["true".to_owned()]),
+    };
+    bed.change("hooks", Change::Pause).expect("pause");
+    let hooked = bed.submit(1, |new| {
+        new.owner = ALICE;
+        new.spec.hooks = vec![hook.clone(), hook.clone(), hook.clone()];
+    })[0];
+    bed.end(hooked);
+    // Three hooks wait, and two more tasks may.
+    let ids = bed.submit(2, of(ALICE));
+    bed.change("hooks", Change::Resume).expect("resume");
+    let running = bed.running();
+    assert_eq!(running.len(), 4, "three hooks beside one task: {running:?}");
+    assert!(running.contains(&ids[0]));
+    let (owner, limit) = (ALICE, 1);
+    assert_eq!(bed.why(ids[1]), Reason::UserSlot { owner, limit });
+    bed.end(ids[0]);
+    assert!(
+        bed.running().contains(&ids[1]),
+        "hooks that run hold up none"
+    );
+}
+
+/// While nobody can say as whom tasks may run, they wait with that reason: one
+/// attempt now and then finds out whether that has been mended.
+#[test]
+fn sec_05_while_the_policy_cannot_be_read_tasks_wait_and_one_tries() {
+    let mut bed = Bed::new(|options| options.slots = 4);
+    let ids = bed.submit(6, of(ALICE));
+    assert_eq!(bed.running(), ids[..4]);
+    let why = "run-as.toml:3: unknown field `alow`";
+    let undecided = |bed: &Bed, id: TaskId, number: u32| Command::Ended {
+        key: AttemptKey { task: id, number },
+        started: None,
+        ended: Ended {
+            exit: Exit::Spawn {
+                error: why.to_owned(),
+                scarce: false,
+                undecided: true,
+            },
+            oom: false,
+            interrupted: false,
+            at: bed.now,
+            usage: Usage::default(),
+        },
+    };
+    let ends = ids[..4].iter().map(|id| undecided(&bed, *id, 1));
+    let ends = ends.collect();
+    bed.turn(ends);
+    assert_eq!(bed.running(), [], "nothing is started");
+    for id in [ids[0], ids[5]] {
+        let reason = bed.why(id);
+        assert_eq!(reason.code(), "undecided");
+        assert!(reason.to_string().contains(why), "{reason}");
+        assert_eq!(reason.until(), Some(bed.now.after(UNDECIDED)));
+    }
+    // Whoever comes now waits, too.
+    let late = bed.submit(1, of(BOB))[0];
+    assert_eq!(bed.running(), []);
+    for _ in 0..3 {
+        let turned = bed.pass(UNDECIDED);
+        let tries = bed.running();
+        assert_eq!(tries.len(), 1, "one finds out: {tries:?}");
+        assert!(
+            turned.next.is_some_and(|at| at > bed.now),
+            "not at once again"
+        );
+        let attempt = bed.live()[0].attempt_key();
+        let end = undecided(&bed, attempt.task, attempt.number);
+        bed.turn(vec![end]);
+        assert_eq!(bed.running(), []);
+    }
+    bed.pass(UNDECIDED);
+    let key = bed.live()[0].attempt_key();
+    let started = Started {
+        pid: 1,
+        uid: ALICE,
+        user: "alice".to_owned(),
+        cgroup: None,
+        at: bed.now,
+    };
+    bed.turn(vec![Command::Started { key, started }]);
+    assert_eq!(bed.running().len(), 4, "it can be read again");
+    for id in ids.into_iter().chain([late]) {
+        let task = bed.engine.store().task(id).expect("read").expect("there");
+        assert!(!task.state.is_terminal() && task.tries == 0, "{task:?}");
+    }
 }

@@ -159,7 +159,7 @@ fn eight_restarts_under_load_fail_no_request() {
         Sqlite::open(dir.path(), &taskdaemon::store::options::Options::default()).expect("store");
     let engine = actor::start(
         store,
-        dir.path(),
+        Sqlite::open_reader(dir.path()).expect("reader"),
         actor::Settings {
             engine: options::Options::default(),
             hooks: taskdaemon::engine::hooks::Hooks::default(),

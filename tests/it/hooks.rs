@@ -1,6 +1,5 @@
 //! Hooks in the engine: each end of a task has its hooks once, in the same transaction, and hooks have none.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,29 +27,6 @@ const CALLER: Caller = Caller {
     origin: taskdaemon::model::origin::Origin::NONE,
 };
 const SECRET: &str = "a-secret-that-nobody-may-see";
-
-/// How each task has ended so far, and in which queue, as the record has it.
-pub(crate) fn ends(dir: &Path) -> BTreeMap<TaskId, Vec<(End, String)>> {
-    let file = database(dir);
-    let mut all: BTreeMap<TaskId, Vec<(End, String)>> = BTreeMap::new();
-    let mut statement = file
-        .prepare_cached(
-            "SELECT e.task, e.kind, coalesce(q.name, '') FROM event AS e \
-             LEFT JOIN queue AS q ON q.id = e.queue ORDER BY e.seq",
-        )
-        .expect("a query");
-    let mut rows = statement.query([]).expect("rows");
-    while let Some(row) = rows.next().expect("a row") {
-        let kind: String = row.get(1).expect("a word");
-        if let Ok(Ends(end)) = kind.parse() {
-            let task = TaskId(row.get(0).expect("a number"));
-            let queue: String = row.get(2).expect("a queue");
-            let ended = end.into_iter().map(|end| (end, queue.clone()));
-            all.entry(task).or_default().extend(ended);
-        }
-    }
-    all
-}
 
 fn database(dir: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(dir.join("taskdaemon.db")).expect("open")

@@ -2,6 +2,7 @@
 
 mod admission;
 mod api;
+mod bad_input;
 mod bed;
 mod calendar;
 mod cli;
@@ -28,6 +29,7 @@ mod mtls;
 mod notify;
 mod notify_socket;
 mod packaging;
+mod pitfalls;
 mod profile;
 mod queues;
 mod record;

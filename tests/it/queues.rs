@@ -207,3 +207,83 @@ fn a_user_who_submits_too_often_is_told_when_to_come_back() {
     let output = cli(&bed, &["submit", "--", "true"]);
     assert_eq!(output.status.code(), Some(75));
 }
+
+#[test]
+fn hooks_of_a_queue_on_the_command_line() {
+    let bed = Bed::start(&[]);
+    let run = |args: &[&str]| {
+        let output = cli(&bed, args);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    assert_eq!(
+        run(&["queue", "hooks", "mail"]),
+        (Some(0), String::new(), String::new())
+    );
+    let file = bed.path("hooks.json");
+    std::fs::write(
+        &file,
+        r#"{"hooks": [{"on": ["failed"], "command": ["touch", "a b"]}]}"#,
+    )
+    .expect("write");
+    let file = file.display().to_string();
+    let (code, out, said) = run(&["queue", "hooks", "mail", "--set", &file]);
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "command touch 'a b' when failed\n"),
+        "{said}"
+    );
+    assert_eq!(run(&["queue", "hooks", "mail"]).1, out);
+    let (code, json, _) = run(&["queue", "hooks", "mail", "--json"]);
+    assert_eq!(code, Some(0));
+    // What is printed can be set.
+    std::fs::write(&file, &json).expect("write");
+    assert_eq!(run(&["queue", "hooks", "mail", "--set", &file]).1, out);
+    let webhook = [
+        "queue",
+        "hooks",
+        "mail",
+        "--hook-webhook",
+        "https://example.org/x",
+    ];
+    assert_eq!(run(&webhook).1, "webhook https://example.org/x\n");
+    for (content, words) in [
+        ("{", "EOF"),
+        ("[]", "must look like"),
+        (r#"{"hook": []}"#, "hook"),
+        (r#"{"hooks": [{"on": ["later"]}]}"#, "later"),
+        (r#"{"hooks": [{"command": []}]}"#, "command"),
+        (r#"{"hooks": [{"webhook": "ftp://x"}]}"#, "https://"),
+    ] {
+        std::fs::write(&file, content).expect("write");
+        let (code, _, said) = run(&["queue", "hooks", "mail", "--set", &file]);
+        assert_eq!(code, Some(2), "{content}: {said}");
+        assert!(
+            said.contains(words) && said.lines().count() == 1,
+            "{content}: {said}"
+        );
+    }
+    let (code, _, said) = run(&["queue", "hooks", "mail", "--set", "/no/such/file"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("cannot read /no/such/file"), "{said}");
+    assert_eq!(
+        run(&["queue", "hooks", "mail"]).1,
+        "webhook https://example.org/x\n",
+        "nothing changed"
+    );
+    let (code, out, said) = run(&["queue", "hooks", "mail", "--clear"]);
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{said}");
+    let both = [
+        "queue",
+        "hooks",
+        "mail",
+        "--clear",
+        "--hook-command",
+        "true",
+    ];
+    assert_eq!(run(&both).0, Some(2));
+}

@@ -1106,13 +1106,33 @@ fn root_runs_tasks_as_the_user_the_policy_names() {
             let mut refused = other.clone();
             refused.key = key(task);
             refused.user = Some(user.to_owned());
-            let error = spawn_error(&running.run(&mut daemon, refused));
+            let ended = running.run(&mut daemon, refused);
+            assert!(matches!(
+                ended.exit,
+                Exit::Spawn {
+                    undecided: false,
+                    ..
+                }
+            ));
+            let error = spawn_error(&ended);
             assert!(error.contains(part), "{error}");
         }
-        // The file is read again when it changed.
+        // The file is read again when it changed. One that cannot be read
+        // forbids nothing: tasks wait until it is mended.
+        let undecided = |ended: &Ended| {
+            matches!(
+                ended.exit,
+                Exit::Spawn {
+                    undecided: true,
+                    ..
+                }
+            )
+        };
         let path = files.path().join("run-as.toml");
         fs::write(&path, "default = \"nobody\"\n\n[[alow]]\n").unwrap();
-        let error = spawn_error(&running.run(&mut daemon, shell(6, "id")));
+        let ended = running.run(&mut daemon, shell(6, "id"));
+        assert!(undecided(&ended), "{ended:?}");
+        let error = spawn_error(&ended);
         assert!(
             error.contains("run-as.toml:3: unknown field `alow`"),
             "{error}"
@@ -1120,7 +1140,9 @@ fn root_runs_tasks_as_the_user_the_policy_names() {
         fs::write(&path, "").unwrap();
         let writable = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         fs::set_permissions(&path, writable).unwrap();
-        let error = spawn_error(&running.run(&mut daemon, shell(7, "id")));
+        let ended = running.run(&mut daemon, shell(7, "id"));
+        assert!(undecided(&ended), "{ended:?}");
+        let error = spawn_error(&ended);
         assert!(error.contains("can be written by others"), "{error}");
     }
 }

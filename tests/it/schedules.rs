@@ -17,6 +17,7 @@ use taskdaemon::model::spec::Spec;
 use taskdaemon::model::task::{State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
+use taskdaemon::store::disk::Shortage;
 use taskdaemon::store::schedules::Schedules as _;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
@@ -471,4 +472,30 @@ fn bi_45_a_name_twice_is_refused_and_a_replaced_rule_keeps_the_cursor() {
         bed.change("theirs", Change::Remove),
         Err(Error::NoSchedule(_))
     ));
+}
+
+#[test]
+fn while_the_disk_is_low_no_schedule_makes_a_task() {
+    let mut bed = Bed::new();
+    bed.add(new("minutely", rule("* * * * *")));
+    let mut all = rule("* * * * *");
+    all.missed = Missed::All { most: 100 };
+    bed.add(new("each", all));
+    let shortage = Shortage { free: 1, mark: 2 };
+    bed.engine.disk(Some(shortage));
+    for _ in 0..3 {
+        let turned = bed.pass(60);
+        assert_eq!(bed.tasks().len(), 0);
+        let next = turned.next.expect("it looks again");
+        assert!(next > bed.now && next <= bed.now.after(Duration::from_secs(1)));
+    }
+    let refused = bed.change("minutely", Change::Trigger);
+    assert!(matches!(refused, Err(Error::DiskFull(_))), "{refused:?}");
+    bed.engine.disk(None);
+    bed.turn(vec![]);
+    // Times in between were missed: one makes up for the last, one for all.
+    let made = |bed: &mut Bed| bed.tasks().len();
+    assert_eq!(made(&mut bed), 1 + 3);
+    bed.pass(60);
+    assert_eq!(made(&mut bed), 2 + 4);
 }

@@ -6,6 +6,7 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 use taskdaemon::api::dto::TaskInfo;
+use taskdaemon::api::queues::QueueInfo;
 use taskdaemon::cli::top::scene::{Look, Mode, Scene, Wish};
 use taskdaemon::cli::top::view::draw;
 use taskdaemon::model::time::Time;
@@ -27,6 +28,17 @@ fn task(id: i64, state: &str, more: &Value) -> TaskInfo {
     serde_json::from_value(value).expect("a task")
 }
 
+fn queue(name: &str, other: &Value) -> QueueInfo {
+    let mut info = json!({
+        "name": name, "paused": false, "draining": false, "concurrency": null, "rate": null,
+        "group_limit": 1, "blocked": 0, "scheduled": 0, "queued": 0, "running": 0
+    });
+    for (field, value) in other.as_object().expect("an object") {
+        info[field] = value.clone();
+    }
+    serde_json::from_value(info).expect("a queue")
+}
+
 fn look(tasks: Vec<TaskInfo>) -> Look {
     let status = json!({
         "version": "1.2.3", "pid": 1, "phase": "running", "started_at": "2023-11-14T22:13:20Z",
@@ -36,7 +48,13 @@ fn look(tasks: Vec<TaskInfo>) -> Look {
     Look {
         status: serde_json::from_value(status).expect("a status"),
         tasks,
-        more: true,
+        queues: vec![
+            queue(
+                "default",
+                &json!({"draining": true, "running": 1, "blocked": 1, "scheduled": 1, "queued": 2}),
+            ),
+            queue("mail", &json!({"paused": true, "queued": 1234})),
+        ],
         at: NOW,
     }
 }
@@ -90,8 +108,8 @@ fn a_frame_shows_queues_and_tasks() {
     };
     has(&["taskdaemon 1.2.3", "1 of 4 slots", "no runner"]);
     has(&["1 running", "2 queued"]);
-    has(&["queue default", "1 running", "0+ waiting"]);
-    has(&["queue mail", "0 running", "1+ waiting"]);
+    has(&["queue default", "1 running", "4 waiting", "draining"]);
+    has(&["queue mail", "0 running", "1234 waiting", "paused"]);
     has(&["3", "running", "1m20s", "42 %", "build", "compiling"]);
     has(&["5", "queued", "mail", "waits for a slot"]);
     has(&["9", "failed", "60 s ago", "make all", "exit code 7"]);

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::api::dto::{Page, TaskInfo};
+use crate::api::queues::{QueueInfo, QueueList};
 use crate::client::{Client, Error};
 use crate::clock;
 
@@ -172,9 +173,14 @@ fn look_after(
 
 async fn look(client: &Client) -> Result<Look, Error> {
     let status = client.get("/v1/status").await?.read()?;
-    let (mut tasks, _) = list(client, "running,paused,stopping", LISTED).await?;
-    let (mut waiting, more) = list(client, "queued,scheduled,blocked", LISTED).await?;
-    let (mut bad, _) = list(client, "failed,expired,cancelled,skipped", BAD).await?;
+    let queues: QueueList = client.get("/v1/queues").await?.read()?;
+    let mut tasks = list(client, "running,paused,stopping", LISTED).await?;
+    let mut waiting = list(client, "queued,scheduled,blocked", LISTED).await?;
+    let mut bad = list(client, "failed,expired,cancelled,skipped", BAD).await?;
+    let is_shown = |queue: &QueueInfo| {
+        let tasks = queue.running + queue.blocked + queue.scheduled + queue.queued;
+        tasks > 0 || queue.paused || queue.draining
+    };
     // Those that come next first.
     waiting.sort_by_key(|task| (task.state != "queued", task.due_at, task.id));
     tasks.append(&mut waiting);
@@ -182,16 +188,16 @@ async fn look(client: &Client) -> Result<Look, Error> {
     Ok(Look {
         status,
         tasks,
-        more,
+        queues: queues.queues.into_iter().filter(is_shown).collect(),
         at: clock::now(),
     })
 }
 
-/// Tasks in these states, and whether there are more.
-async fn list(client: &Client, states: &str, limit: usize) -> Result<(Vec<TaskInfo>, bool), Error> {
+/// Tasks in these states.
+async fn list(client: &Client, states: &str, limit: usize) -> Result<Vec<TaskInfo>, Error> {
     let path = format!("/v1/tasks?limit={limit}&state={states}");
     let page: Page = client.get(&path).await?.read()?;
-    Ok((page.tasks, page.next.is_some()))
+    Ok(page.tasks)
 }
 
 async fn fulfil(client: Client, wish: Wish) -> Done {

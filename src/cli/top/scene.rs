@@ -1,11 +1,10 @@
 //! What `top` shows and what its keys do, as values: no terminal, no daemon.
 
-use std::collections::BTreeMap;
-
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::api::admin::Status;
 use crate::api::dto::TaskInfo;
+use crate::api::queues::QueueInfo;
 use crate::model::time::Time;
 
 /// What the daemon has told at one look.
@@ -16,19 +15,10 @@ pub struct Look {
     /// Tasks: those with a live attempt, those that wait, and the latest ones
     /// that ended badly.
     pub tasks: Vec<TaskInfo>,
-    /// Whether there are more that wait than are listed.
-    pub more: bool,
+    /// Queues that have tasks, or start or take none.
+    pub queues: Vec<QueueInfo>,
     /// When it was.
     pub at: Time,
-}
-
-/// Tasks of one queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
-    /// With a live attempt.
-    pub live: usize,
-    /// Waiting.
-    pub waiting: usize,
 }
 
 /// What keys mean just now.
@@ -77,10 +67,6 @@ pub struct Scene {
     pub now: Time,
 }
 
-fn is_live(task: &TaskInfo) -> bool {
-    ["running", "paused", "stopping"].contains(&task.state.as_str())
-}
-
 impl Scene {
     /// The tasks that the filter leaves, in the order of the page.
     #[must_use]
@@ -98,22 +84,6 @@ impl Scene {
             task.run.command.join(" "),
         ];
         self.filter.is_empty() || parts.iter().any(|part| part.contains(&self.filter))
-    }
-
-    /// Queues by name, of the tasks that are listed.
-    #[must_use]
-    pub fn queues(&self) -> BTreeMap<String, Count> {
-        let mut queues = BTreeMap::new();
-        for task in self.look.iter().flat_map(|look| &look.tasks) {
-            let count: &mut Count = queues.entry(task.queue.clone()).or_default();
-            if is_live(task) {
-                count.live += 1;
-            } else if task.ended_at.is_none() {
-                count.waiting += 1;
-            }
-        }
-        queues.retain(|_, count| *count != Count::default());
-        queues
     }
 
     /// Place of the selected task on the page.

@@ -85,19 +85,22 @@ fn head_lines(scene: &Scene) -> Vec<Line<'static>> {
 }
 
 fn queue_lines(scene: &Scene) -> Vec<Line<'static>> {
-    let queues = scene.queues();
-    let more = scene.look.as_ref().is_some_and(|look| look.more);
-    let mark = if more { "+" } else { "" };
+    let queues = scene.look.as_ref().map(|look| look.queues.as_slice());
+    let queues = queues.unwrap_or_default();
     let mut lines: Vec<Line<'static>> = queues
         .iter()
         .take(QUEUES)
-        .map(|(name, count)| {
-            let name = shorten(&escape(name), 24);
-            let figures = format!(
-                "{:>4} running {:>6}{mark} waiting",
-                count.live, count.waiting
-            );
-            Line::raw(format!("queue {name:<24} {figures}"))
+        .map(|queue| {
+            let name = shorten(&escape(&queue.name), 24);
+            let waiting = queue.blocked + queue.scheduled + queue.queued;
+            let figures = format!("{:>4} running {waiting:>6} waiting", queue.running);
+            let state = match (queue.paused, queue.draining) {
+                (false, false) => "",
+                (true, false) => "  paused",
+                (false, true) => "  draining",
+                (true, true) => "  paused, draining",
+            };
+            Line::raw(format!("queue {name:<24} {figures}{state}"))
         })
         .collect();
     if queues.len() > QUEUES {
