@@ -28,6 +28,7 @@ pub mod follow;
 pub mod https;
 mod sse;
 pub mod target;
+pub mod tls;
 
 use target::Target;
 
@@ -248,7 +249,8 @@ impl Client {
         body: Option<Bytes>,
         mut headers: HeaderMap,
     ) -> Result<Response<Incoming>, Error> {
-        if body.is_some() {
+        // Also where there is no body: a page of another site could not say so.
+        if method != Method::GET {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         let mut request = Request::new(Full::new(body.unwrap_or_default()));
@@ -259,12 +261,9 @@ impl Client {
         *request.headers_mut() = headers;
         let host = match &self.target {
             Target::Unix(_) => "localhost",
-            Target::Tcp { address, token } => {
+            Target::Tcp { address, token, .. } => {
                 if let Some(token) = token {
-                    let value = HeaderValue::try_from(format!("Bearer {token}"));
-                    let value = value
-                        .map_err(|_| Error::Usage("TASKDAEMON_TOKEN holds no token".to_owned()))?;
-                    request.headers_mut().insert(AUTHORIZATION, value);
+                    request.headers_mut().insert(AUTHORIZATION, token.header()?);
                 }
                 address
             }
@@ -288,11 +287,18 @@ impl Client {
                     .map_err(late)?;
                 speak(connected.map_err(explain)?, request).await
             }
-            Target::Tcp { address, .. } => {
+            Target::Tcp { address, tls, .. } => {
                 let connected = timeout(PROMPT, TcpStream::connect(address))
                     .await
-                    .map_err(late)?;
-                speak(connected.map_err(explain)?, request).await
+                    .map_err(late)?
+                    .map_err(explain)?;
+                let Some(tls) = tls else {
+                    return speak(connected, request).await;
+                };
+                // Beside the future that most requests are, which is small.
+                let encrypted = Box::pin(tls.encrypt(address, connected));
+                let encrypted = timeout(PROMPT, encrypted).await.map_err(late)??;
+                Box::pin(speak(encrypted, request)).await
             }
         }
     }
@@ -352,6 +358,22 @@ pub(crate) async fn pause(error: &Error) {
         | Error::Write(_) => PAUSE,
     };
     sleep_until(Instant::from_std(clock::instant()) + wait).await;
+}
+
+/// How many blocks the bytes of an event stream hold.
+///
+/// # Errors
+/// One has no end.
+pub fn read_events(bytes: &[u8]) -> Result<usize, Error> {
+    let mut blocks = sse::Blocks::default();
+    let mut count = 0;
+    for piece in bytes.chunks(11) {
+        blocks.push(piece);
+        while blocks.next()?.is_some() {
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 /// A key that nobody else has.

@@ -1,5 +1,9 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
+// Beside the floors, and first: a macro is known from its place on.
+#[macro_use]
+pub mod failpoint;
+
 // Floor 0: rules.
 pub mod model;
 
@@ -27,6 +31,9 @@ pub mod cli;
 // Beside the floors.
 pub mod clock;
 pub mod telemetry;
+
+// Every room's doors to the outside, for tests.
+pub mod surfaces;
 
 /// Version of this program. A package build may set its own, so that an
 /// upgrade can be told from the program it replaces.

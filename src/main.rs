@@ -3,5 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    taskdaemon::failpoint::arm();
     taskdaemon::cli::run(std::env::args_os())
 }

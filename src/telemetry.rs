@@ -282,6 +282,17 @@ impl Visit for Record {
     }
 }
 
+/// Whether a terminal may be shown this character as it is.
+#[must_use]
+pub const fn is_plain(letter: char) -> bool {
+    !matches!(letter,
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'
+        // Marks and overrides of direction, separators of lines.
+        | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        // Invisible: tags, and the mark at the start of files.
+        | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
 /// One line of bounded length: no control character of a user's text may begin
 /// a line or colour a terminal.
 fn escape(text: &str) -> String {
@@ -291,10 +302,10 @@ fn escape(text: &str) -> String {
             line.push('…');
             break;
         }
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
+        if is_plain(c) {
             line.push(c);
+        } else {
+            line.extend(c.escape_default());
         }
     }
     line

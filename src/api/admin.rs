@@ -26,9 +26,15 @@ const PULSE: Duration = Duration::from_secs(5);
 /// How long a reload may take.
 const RELOAD: Duration = Duration::from_secs(30);
 
-/// A request to read the configuration again: answered with the names of the
-/// settings that changed, or with the reason why nothing did.
-pub type Reload = oneshot::Sender<Result<Vec<String>, String>>;
+/// A request to read the configuration again.
+#[derive(Debug)]
+pub struct Reload {
+    /// Who asks.
+    pub caller: Caller,
+    /// Answered with the names of the settings that changed, or with the reason
+    /// why nothing did.
+    pub reply: oneshot::Sender<Result<Vec<String>, String>>,
+}
 
 /// What the daemon is doing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -134,15 +140,10 @@ pub(super) async fn reload(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
-    if !caller.admin {
-        return Err(Problem::forbidden(
-            "only an admin may reload the configuration",
-        ));
-    }
     let (reply, answer) = oneshot::channel();
     shared
         .reload
-        .try_send(reply)
+        .try_send(Reload { caller, reply })
         .map_err(|_| Problem::from(crate::engine::command::Error::Busy))?;
     match tokio::time::timeout(RELOAD, answer).await {
         Ok(Ok(Ok(changed))) => {

@@ -1,4 +1,5 @@
-//! One connection: HTTP spoken over its bytes, each request through the gate.
+//! One connection: HTTP spoken over its bytes, perhaps encrypted, each request
+//! through the gate.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -10,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -19,15 +20,23 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use tokio::io::{copy, sink};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 
 use crate::clock;
+use crate::model::origin::{self, Origin};
 
-use super::peer::{Peer, Settings};
+use super::identity::{self, Grant, Proof, Settings};
+use super::lease::{self, Lapse};
+use super::peer::Peer;
 use super::problem::Problem;
 use super::stream::{Activity, Phase, Stream, Watched};
-use super::{Server, Shared, head};
+use super::{Server, Shared, head, tls};
 
 /// Bytes the head of a request may have.
 const HEAD_MAX: usize = 16 * 1024;
@@ -39,8 +48,6 @@ const BUFFER: usize = 64 * 1024;
 const KEPT: Duration = Duration::from_millis(500);
 /// How long a client has for closing its side after its last answer.
 const PARTING: Duration = Duration::from_millis(200);
-/// Paths that answer anyone who can connect.
-const PUBLIC: [&str; 3] = ["/live", "/ready", "/health"];
 
 /// Marks a request from its head to the end of its answer.
 struct Flight(Arc<Activity>);
@@ -58,8 +65,55 @@ pub(super) fn turn_away(stream: &Stream) {
     stream.parting(&Problem::new(status, "too_many_connections", detail).after(1));
 }
 
+/// Serves one connection to its end, encrypted where that is set.
+pub(super) async fn open(stream: Stream, gate: Gate, settings: Arc<Settings>) {
+    match (stream, settings.tls.clone()) {
+        (Stream::Tcp(tcp), Some(tls)) => {
+            let limit = settings.options.header_timeout;
+            if let Some(tls) = shake_hands(tcp, tls, &gate, limit).await {
+                let gate = gate.naming(tls::names(tls.get_ref().1));
+                run(Stream::Tls(Box::new(tls)), gate, settings).await;
+            }
+        }
+        (stream, _) => run(stream, gate, settings).await,
+    }
+}
+
+/// Agrees with a client on keys, and judges its certificate where one is asked
+/// for.
+async fn shake_hands(
+    tcp: TcpStream,
+    tls: Arc<ServerConfig>,
+    gate: &Gate,
+    limit: Duration,
+) -> Option<TlsStream<TcpStream>> {
+    let Post {
+        shared,
+        peer,
+        activity,
+        ..
+    } = &*gate.0;
+    if shared.attempts.wait(peer.key()).is_some() {
+        return None;
+    }
+    let shaken = tokio::select! {
+        () = activity.close.notified() => return None,
+        shaken = timeout(limit, TlsAcceptor::from(tls).accept(tcp)) => shaken.ok()?,
+    };
+    shaken
+        .inspect_err(|error| {
+            // Other errors are a connection that was lost.
+            if error.kind() == std::io::ErrorKind::InvalidData {
+                shared.attempts.fail(peer.key());
+                let why = json!({ "why": error.to_string(), "address": peer.address() });
+                identity::deny(shared, None, Origin::NONE, &why);
+            }
+        })
+        .ok()
+}
+
 /// Serves one connection to its end.
-pub(super) async fn run(stream: Stream, gate: Gate, settings: Arc<Settings>) {
+async fn run(stream: Stream, gate: Gate, settings: Arc<Settings>) {
     let activity = Arc::clone(&gate.0.activity);
     let shutdown = gate.0.shared.shutdown.clone();
     let mut patience = settings.options.idle_timeout;
@@ -149,6 +203,8 @@ struct Post {
     shared: Arc<Shared>,
     router: Router,
     peer: Peer,
+    /// The names in the certificate that the client has shown.
+    names: Option<Arc<[String]>>,
     activity: Arc<Activity>,
 }
 
@@ -158,7 +214,26 @@ impl Gate {
             shared: Arc::clone(&server.shared),
             router: server.router.clone(),
             peer,
+            names: None,
             activity,
+        }))
+    }
+
+    /// The same for a client whose certificate has these names.
+    fn naming(self, names: Option<Arc<[String]>>) -> Self {
+        let Post {
+            shared,
+            router,
+            peer,
+            activity,
+            ..
+        } = &*self.0;
+        Self(Arc::new(Post {
+            shared: Arc::clone(shared),
+            router: router.clone(),
+            peer: *peer,
+            names,
+            activity: Arc::clone(activity),
         }))
     }
 }
@@ -173,9 +248,10 @@ impl Service<Request<Incoming>> for Gate {
         post.activity.enter(Phase::Busy);
         let flight = Flight(Arc::clone(&post.activity));
         Box::pin(async move {
-            let response = post.answer(request).await;
+            let (response, lapse) = post.answer(request).await;
             Ok(response.map(|body| Outgoing {
                 body,
+                lapse,
                 _flight: flight,
             }))
         })
@@ -183,14 +259,25 @@ impl Service<Request<Incoming>> for Gate {
 }
 
 impl Post {
-    async fn answer(&self, request: Request<Incoming>) -> Response {
+    async fn answer(&self, request: Request<Incoming>) -> (Response, Option<Lapse>) {
         let shared = &self.shared;
         let id = shared.ids.name(request.headers());
         let mut close = false;
-        let mut response = match self.admit(request) {
-            Ok(request) => {
+        let mut lapse = None;
+        let mut response = match self.admit(request, &id) {
+            Ok((request, proof)) => {
                 use tower::Service as _;
-                caught(self.router.clone().call(request)).await
+                let settings = || shared.settings.clone();
+                lapse = proof.map(|(proof, grant)| lease::watch(settings(), proof, grant));
+                let answered = caught(self.router.clone().call(request));
+                match &mut lapse {
+                    None => answered.await,
+                    Some(lapse) => tokio::select! {
+                        biased;
+                        response = answered => response,
+                        () = lapse => lapsed().into_response(),
+                    },
+                }
             }
             Err(problem) => {
                 // A client that gets these wrong may mean another protocol by
@@ -207,20 +294,49 @@ impl Post {
         if close || *shared.shutdown.borrow() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response
+        // An answer that has no more to say has nothing to be taken back.
+        let lapse = lapse.filter(|_| !HttpBody::is_end_stream(response.body()));
+        (response, lapse)
     }
 
     /// Checks the head and finds out who asks.
-    fn admit(&self, request: Request<Incoming>) -> Result<Request<Incoming>, Problem> {
+    fn admit(&self, request: Request<Incoming>, id: &HeaderValue) -> Result<Admitted, Problem> {
         let (mut parts, body) = request.into_parts();
-        head::check(&parts, self.peer)?;
-        if !PUBLIC.contains(&parts.uri.path()) {
-            let settings = self.shared.settings.borrow();
-            let caller = settings.caller(self.peer, &parts.headers)?;
-            parts.extensions.insert(caller);
+        let shared = &self.shared;
+        let settings = Arc::clone(&shared.settings.borrow());
+        head::check(&parts, self.peer, &settings.options.names)?;
+        if shared.public.contains(&parts.uri.path()) {
+            return Ok((Request::from_parts(parts, body), None));
         }
-        Ok(Request::from_parts(parts, body))
+        if let (Peer::Tcp(_), Some(wait)) = (self.peer, shared.attempts.wait(self.peer.key())) {
+            let detail = "too many failed proofs of identity from this address; wait a minute";
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
+            return Err(Problem::new(status, "too_many_failures", detail).after(seconds));
+        }
+        let origin = Origin {
+            pid: None,
+            request: origin::Request::new(id.to_str().unwrap_or_default()),
+        };
+        let names = self.names.as_ref();
+        let found = settings.identify(self.peer, names, &parts.headers, origin, clock::now());
+        let found = found.inspect_err(|problem| {
+            shared.attempts.fail(self.peer.key());
+            let why = json!({ "why": problem.detail, "address": self.peer.address() });
+            identity::deny(shared, None, origin, &why);
+        })?;
+        parts.extensions.insert(found.caller);
+        parts.extensions.insert(found.standing);
+        Ok((Request::from_parts(parts, body), found.proof))
     }
+}
+
+/// A request that may be answered, and what it rests on.
+type Admitted = (Request<Incoming>, Option<(Proof, Arc<Grant>)>);
+
+fn lapsed() -> Problem {
+    let detail = "the token has expired, or was taken away, while this was being answered";
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
 }
 
 /// Turns a panic of a handler into one failed request.
@@ -246,6 +362,8 @@ where
 /// An answer on its way.
 pub(super) struct Outgoing {
     body: Body,
+    /// Ends the answer before its end.
+    lapse: Option<Lapse>,
     _flight: Flight,
 }
 
@@ -257,6 +375,12 @@ impl hyper::body::Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(lapse) = &mut self.lapse
+            && lapse.as_mut().poll(cx).is_ready()
+        {
+            self.lapse = None;
+            return Poll::Ready(Some(Err(axum::Error::new(lapsed().detail))));
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -53,7 +53,7 @@ pub struct EventInfo {
     pub at: Stamp,
     /// What: a task's new state, or `submitted`, `cancel_asked`, `retry_asked`, `removed`.
     pub kind: String,
-    /// To which task.
+    /// To which task; 0 where it is about none.
     pub task: i64,
     /// In which attempt; 0 before the first.
     pub attempt: u32,
@@ -61,6 +61,12 @@ pub struct EventInfo {
     pub queue: Option<String>,
     /// Uid of who asked for it; none when nobody did.
     pub actor: Option<u32>,
+    /// The process that asked, where it was one of this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Name of the request, as its client was told in `X-Request-Id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// What goes with it: the task's name, and how an attempt went.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub data: serde_json::Value,
@@ -77,6 +83,8 @@ impl From<&Entry> for EventInfo {
             attempt: entry.attempt,
             queue: entry.queue.clone(),
             actor: entry.actor,
+            pid: entry.pid,
+            request: entry.request.clone(),
             data: data
                 .and_then(|data| serde_json::from_str(data).ok())
                 .unwrap_or_default(),

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::header::{
-    CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, UPGRADE,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+    ORIGIN, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, Version};
@@ -18,7 +19,7 @@ use super::problem::Problem;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Checks a head.
-pub(super) fn check(parts: &Parts, peer: Peer) -> Result<(), Problem> {
+pub(super) fn check(parts: &Parts, peer: Peer, names: &[String]) -> Result<(), Problem> {
     if parts.method == Method::CONNECT {
         return Err(Problem::bad("connect_refused", "this is not a proxy"));
     }
@@ -38,7 +39,10 @@ pub(super) fn check(parts: &Parts, peer: Peer) -> Result<(), Problem> {
     }
     match peer {
         Peer::Unix { .. } => Ok(()),
-        Peer::Tcp(_) => local(host, &parts.headers),
+        Peer::Tcp(_) => {
+            local(host, &parts.headers, names)?;
+            deliberate(parts)
+        }
     }
 }
 
@@ -68,10 +72,22 @@ fn host(parts: &Parts) -> Result<Option<&str>, Problem> {
     }
 }
 
+/// Refuses a change that a foreign page could have a browser send without
+/// asking: one of a plain content type, and nothing that only a program or a
+/// page of our own can add. Client certificates go along with those by
+/// themselves.
+fn deliberate(parts: &Parts) -> Result<(), Problem> {
+    let harmless = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&parts.method);
+    if harmless || parts.headers.contains_key(AUTHORIZATION) {
+        return Ok(());
+    }
+    require_json(&parts.headers)
+}
+
 /// Refuses what a browser would send on behalf of a foreign page. A page can
 /// be made to reach this address under a name of its own (DNS rebinding), but
-/// not under an address or `localhost`.
-fn local(host: Option<&str>, headers: &HeaderMap) -> Result<(), Problem> {
+/// not under an address, `localhost`, or a name that the settings have.
+fn local(host: Option<&str>, headers: &HeaderMap, names: &[String]) -> Result<(), Problem> {
     let Some(host) = host else {
         return Ok(());
     };
@@ -79,11 +95,15 @@ fn local(host: Option<&str>, headers: &HeaderMap) -> Result<(), Problem> {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    if !name.eq_ignore_ascii_case("localhost") && name.parse::<IpAddr>().is_err() {
+    let known = |known: &String| known.eq_ignore_ascii_case(name);
+    if !name.eq_ignore_ascii_case("localhost")
+        && name.parse::<IpAddr>().is_err()
+        && !names.iter().any(known)
+    {
         return Err(Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
             "foreign_host",
-            "this server has no names: use its address or `localhost`",
+            "this server is not known by that name: use its address, `localhost`, or a name in api.names",
         ));
     }
     let Some(origin) = headers.get(ORIGIN) else {
@@ -174,14 +194,18 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        check(&parts, peer).map_err(|problem| problem.code)
+        check(&parts, peer, &["queue.example".to_owned()]).map_err(|problem| problem.code)
     }
 
     #[test]
     fn heads_are_judged_by_host_origin_and_coding() {
         let tcp = Peer::Tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let unix = Peer::Unix { uid: 1, gid: 1 };
-        let rows: [Row; 17] = [
+        let unix = Peer::Unix {
+            uid: 1,
+            gid: 1,
+            pid: None,
+        };
+        let rows: [Row; 19] = [
             (unix, &[("host", "localhost")], Ok(())),
             (unix, &[("host", "anything.example")], Ok(())),
             (unix, &[], Err("bad_host")),
@@ -207,6 +231,8 @@ mod tests {
             (tcp, &[("host", "[::1]:8377")], Ok(())),
             (tcp, &[("host", "LOCALHOST")], Ok(())),
             (tcp, &[("host", "evil.example")], Err("foreign_host")),
+            (tcp, &[("host", "Queue.Example:8377")], Ok(())),
+            (tcp, &[("host", "queue.example.evil")], Err("foreign_host")),
             (
                 tcp,
                 &[("host", "localhost.evil.example:80")],
@@ -230,6 +256,36 @@ mod tests {
         ];
         for (peer, lines, expected) in rows {
             assert_eq!(verdict(peer, lines), expected, "{peer:?} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_over_the_network_is_none_that_a_page_could_send() {
+        let tcp = Peer::Tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let unix = Peer::Unix {
+            uid: 1,
+            gid: 1,
+            pid: None,
+        };
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        for (peer, method, lines, good) in [
+            (tcp, "POST", &[][..], false),
+            (tcp, "POST", &[form], false),
+            (tcp, "POST", &[("content-type", "text/plain")], false),
+            (tcp, "DELETE", &[form], false),
+            (tcp, "POST", &[("content-type", "application/json")], true),
+            (tcp, "POST", &[("authorization", "Bearer x")], true),
+            (tcp, "GET", &[form], true),
+            (unix, "POST", &[form], true),
+        ] {
+            let mut request = Request::builder().method(method).uri("/v1/reload");
+            for (name, value) in lines.iter().chain(&[("host", "localhost")]) {
+                request = request.header(*name, *value);
+            }
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let verdict = check(&parts, peer, &[]).map_err(|problem| problem.code);
+            let expected = if good { Ok(()) } else { Err("not_json") };
+            assert_eq!(verdict, expected, "{method} {lines:?}");
         }
     }
 

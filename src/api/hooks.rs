@@ -111,5 +111,7 @@ pub(super) async fn replace(
     let bytes = body::read(&shared, &parts.headers, body).await?;
     let asked: QueueHooks = json::parse(&bytes)?;
     let hooks = hooks(asked.hooks.unwrap_or_default())?;
-    Ok(answer(&shared.handle.set_queue_hooks(queue, hooks).await?))
+    Ok(answer(
+        &shared.handle.set_queue_hooks(caller, queue, hooks).await?,
+    ))
 }

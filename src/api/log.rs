@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,9 @@ use hyper::header::{
     ACCEPT, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue,
     RANGE,
 };
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::engine::command::Caller;
 use crate::model::attempt::AttemptKey;
@@ -33,14 +36,19 @@ pub(super) const CHUNK: usize = 64 * 1024;
 
 /// Opens an attempt's capture file; none when it wrote nothing yet.
 pub(super) fn open(dir: &FsPath, key: AttemptKey) -> io::Result<Option<File>> {
-    let opened = OpenOptions::new()
+    let root = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(dir.join(file_name(key)));
-    match opened {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        .custom_flags(libc::O_DIRECTORY)
+        .open(dir)?;
+    // Nothing in the state directory is a link, and what is opened is inside of
+    // it: whoever could put something else there gets nothing read by it.
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match openat2(root, file_name(key).as_str(), how) {
+        Ok(file) => Ok(Some(File::from(file))),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -3,13 +3,13 @@
 //! decide, and nothing is answered before the engine has.
 //!
 //! `serve` accepts, `conn` speaks HTTP on one connection and lets each request
-//! through the gate (`head`, `peer`), handlers do the rest.
+//! through the gate (`head`, `identity`), `access` says what each route asks of a
+//! caller, handlers do the rest.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
 use hyper::{Method, Uri};
 use tokio::sync::{mpsc, watch};
 
@@ -17,8 +17,10 @@ use crate::clock;
 use crate::engine::handle::Handle;
 use crate::model::time::Time;
 
+pub mod access;
 pub mod admin;
 pub mod asked;
+mod attempts;
 mod body;
 pub mod bulk;
 mod conn;
@@ -29,7 +31,9 @@ mod follow;
 pub mod graph;
 mod head;
 pub mod hooks;
+mod identity;
 pub mod json;
+mod lease;
 mod log;
 mod notice;
 pub mod number;
@@ -44,10 +48,11 @@ pub mod serve;
 mod stream;
 mod submit;
 mod tasks;
+mod tls;
 
 use admin::Reload;
+use identity::Settings;
 use options::{BadOptions, Options};
-use peer::Settings;
 use serve::{Drained, Listener};
 
 /// What the API works with.
@@ -75,6 +80,9 @@ struct Shared {
     shutdown: watch::Receiver<bool>,
     bodies: body::Bodies,
     ids: head::RequestIds,
+    attempts: attempts::Attempts,
+    /// Paths that answer anyone who can connect.
+    public: Vec<&'static str>,
 }
 
 /// The API, ready to serve.
@@ -132,6 +140,8 @@ impl Server {
             shutdown,
             bodies: body::Bodies::default(),
             ids: head::RequestIds::new(started.micros().unsigned_abs()),
+            attempts: attempts::Attempts::new(),
+            public: access::public_paths(),
         });
         Ok(Self {
             router: router(Arc::clone(&shared)),
@@ -152,43 +162,17 @@ impl Server {
     }
 }
 
+/// Reads a body as a submit does, without an engine behind it, and says how
+/// many tasks it asks for.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_submit(bytes: &[u8], now: Time) -> Result<usize, problem::Problem> {
+    submit::read(bytes, now).map(|tasks| tasks.len())
+}
+
 fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/v1/tasks", post(submit::submit).get(tasks::list))
-        .route("/v1/tasks/retry", post(bulk::retry))
-        .route("/v1/tasks/cancel", post(bulk::cancel))
-        .route("/v1/tasks/discard", post(bulk::discard))
-        .route("/v1/tasks/{id}", get(tasks::show).patch(edit::edit))
-        .route("/v1/tasks/{id}/wait", get(tasks::wait))
-        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
-        .route("/v1/tasks/{id}/retry", post(tasks::retry))
-        .route("/v1/tasks/{id}/graph", get(graph::graph))
-        .route("/v1/tasks/{id}/pause", post(tasks::pause))
-        .route("/v1/tasks/{id}/resume", post(tasks::resume))
-        .route("/v1/tasks/{id}/log", get(log::log))
-        .route("/v1/events", get(events::events))
-        .route("/v1/queues", get(queues::list))
-        .route(
-            "/v1/queues/{queue}",
-            get(queues::show).patch(queues::set).delete(queues::remove),
-        )
-        .route("/v1/queues/{queue}/{verb}", post(queues::change))
-        .route("/v1/schedules", post(schedules::add).get(schedules::list))
-        .route(
-            "/v1/schedules/{schedule}",
-            get(schedules::show).delete(schedules::remove),
-        )
-        .route("/v1/schedules/{schedule}/next", get(schedules::next))
-        .route("/v1/schedules/{schedule}/{verb}", post(schedules::change))
-        .route(
-            "/v1/queues/{queue}/hooks",
-            get(hooks::show).put(hooks::replace),
-        )
-        .route("/v1/status", get(admin::status))
-        .route("/v1/reload", post(admin::reload))
-        .route("/live", get(admin::live))
-        .route("/ready", get(admin::ready))
-        .route("/health", get(admin::healthy))
+    access::router(&shared)
         .fallback(|uri: Uri| async move { problem::no_route(uri.path()) })
         .method_not_allowed_fallback(|method: Method| async move { problem::wrong_method(&method) })
         .with_state(shared)

@@ -214,6 +214,7 @@ impl From<Error> for Problem {
             Error::Unenforceable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unenforceable", None),
             Error::BacklogFull(_) => (StatusCode::SERVICE_UNAVAILABLE, "backlog_full", Some(10)),
             Error::DiskFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full", Some(30)),
+            Error::Locked => (StatusCode::SERVICE_UNAVAILABLE, "database_locked", Some(5)),
             Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", Some(1)),
             Error::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", Some(1)),
             Error::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", Some(1)),

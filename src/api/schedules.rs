@@ -182,7 +182,7 @@ pub(super) async fn add(
     let asked: AskedSchedule = json::parse(&bytes)?;
     let replace = asked.replace;
     let new = new_schedule(asked, caller.uid, clock::now())?;
-    let changed = shared.handle.add_schedule(new, replace).await?;
+    let changed = shared.handle.add_schedule(caller, new, replace).await?;
     Ok(json::answer(
         StatusCode::CREATED,
         &ScheduleInfo::from(&changed.schedule),

@@ -137,7 +137,8 @@ async fn accept(listeners: &[Listener], turn: &mut usize) -> io::Result<(Stream,
                     let (stream, _) = accepted?;
                     let who = stream.peer_cred()?;
                     let (uid, gid) = (who.uid(), who.gid());
-                    Ok((Stream::Unix(stream), Peer::Unix { uid, gid }))
+                    let pid = who.pid().and_then(|pid| u32::try_from(pid).ok());
+                    Ok((Stream::Unix(stream), Peer::Unix { uid, gid, pid }))
                 }),
                 Listener::Tcp(socket) => socket.poll_accept(cx).map(|accepted| {
                     let (stream, address) = accepted?;
@@ -223,7 +224,7 @@ impl Table {
         }
         let activity = Arc::new(Activity::new(self.epoch));
         let gate = Gate::new(&self.server, peer, Arc::clone(&activity));
-        let task = self.tasks.spawn(conn::run(stream, gate, settings));
+        let task = self.tasks.spawn(conn::open(stream, gate, settings));
         self.open.insert(task.id(), Open { activity, key });
         *self.peers.entry(key).or_insert(0) += 1;
     }

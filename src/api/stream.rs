@@ -16,10 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_rustls::server::TlsStream;
 
 use crate::clock;
 
-use super::peer::Settings;
+use super::identity::Settings;
 use super::problem::{MEDIA_TYPE, Problem};
 
 /// What a connection is doing.
@@ -91,6 +92,7 @@ impl Activity {
 pub(super) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
@@ -99,6 +101,8 @@ impl Stream {
         let written = match self {
             Self::Unix(stream) => stream.try_write(bytes),
             Self::Tcp(stream) => stream.try_write(bytes),
+            // Words would have to be encrypted first.
+            Self::Tls(_) => return,
         };
         drop(written);
     }
@@ -110,6 +114,7 @@ impl Stream {
         let read = match self {
             Self::Unix(stream) => stream.try_read(&mut unread),
             Self::Tcp(stream) => stream.try_read(&mut unread),
+            Self::Tls(_) => return,
         };
         drop(read);
         let body = problem.body();
@@ -219,6 +224,7 @@ impl AsyncRead for Watched {
         let result = match &mut self.stream {
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         if result.is_pending() {
             return self.poll_patience(cx);
@@ -242,6 +248,7 @@ impl AsyncWrite for Watched {
         let result = match &mut self.stream {
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         };
         self.poll_stuck(cx, result)
     }
@@ -254,6 +261,7 @@ impl AsyncWrite for Watched {
         let result = match &mut self.stream {
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
         self.poll_stuck(cx, result)
     }
@@ -266,6 +274,7 @@ impl AsyncWrite for Watched {
         match &mut self.stream {
             Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -273,6 +282,7 @@ impl AsyncWrite for Watched {
         match &mut self.stream {
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -20,10 +20,12 @@ use crate::model::attempt::Limits;
 use crate::model::depend::{self, Named};
 use crate::model::quantity::ByteSize;
 use crate::model::retry::{Failure, Retry};
-use crate::model::spec::{After, DEFAULT_QUEUE, NewTask, Spec, Unique};
+use crate::model::role::Role;
+use crate::model::spec::{After, Conflict, DEFAULT_QUEUE, NewTask, Spec, Unique};
 use crate::model::time::Time;
 
 use super::asked::{Accepted, RetryRule, Submit};
+use super::identity::Standing;
 use super::number::{Span, Word, parse_time};
 use super::problem::Problem;
 use super::{Shared, body, head, hooks, json, problem};
@@ -37,6 +39,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) async fn submit(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
+    Extension(standing): Extension<Standing>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
@@ -45,6 +48,7 @@ pub(super) async fn submit(
     let bytes = body::read(&shared, &parts.headers, body).await?;
     let mut asked: Submit = json::parse(&bytes)?;
     drop(bytes);
+    may_replace(standing, &asked)?;
     let now = clock::now();
     match asked.tasks.take() {
         None => {
@@ -53,7 +57,9 @@ pub(super) async fn submit(
             let after = links(std::slice::from_ref(&asked))?;
             let mut task = new_task(asked, caller.uid, now)?;
             task.after = after.into_iter().next().unwrap_or_default();
-            let accepted = shared.handle.submit(vec![task]).await?;
+            failpoint!("api/submit/before");
+            let accepted = shared.handle.submit(caller, vec![task]).await?;
+            failpoint!("api/submit/after");
             let first = accepted.first().ok_or_else(Problem::stopping)?;
             let first = wire(first, refer);
             Ok(json::answer(status(first.created), &first))
@@ -65,7 +71,7 @@ pub(super) async fn submit(
             }
             let refs: Vec<_> = list.iter().map(|asked| asked.refer.clone()).collect();
             let tasks = batch(list, key, caller.uid, now)?;
-            let accepted = shared.handle.submit(tasks).await.map_err(in_list)?;
+            let accepted = shared.handle.submit(caller, tasks).await.map_err(in_list)?;
             let pairs = accepted.iter().zip(refs);
             let answer = AcceptedList {
                 tasks: pairs.map(|(one, refer)| wire(one, refer)).collect(),
@@ -74,6 +80,33 @@ pub(super) async fn submit(
             Ok(json::answer(status(created), &answer))
         }
     }
+}
+
+/// The tasks that a body asks for, of nobody in particular.
+pub(super) fn read(bytes: &[u8], now: Time) -> Result<Vec<NewTask>, Problem> {
+    let mut asked: Submit = json::parse(bytes)?;
+    let list = asked.tasks.take().unwrap_or_else(|| vec![asked]);
+    let tasks = batch(list, None, 0, now)?;
+    depend::check(&tasks).map_err(|(place, invalid)| problem::of_field(Some(place), &invalid))?;
+    for task in &tasks {
+        task.check(now)
+            .map_err(|invalid| problem::of_field(None, &invalid))?;
+    }
+    Ok(tasks)
+}
+
+/// To take the place of a task is to cancel it, which is more than to submit.
+fn may_replace(standing: Standing, asked: &Submit) -> Result<(), Problem> {
+    let replaces = |asked: &Submit| {
+        let unique = asked.unique.as_ref();
+        unique.is_some_and(|rule| rule.on_conflict == Conflict::Replace)
+    };
+    let list = asked.tasks.iter().flatten();
+    if standing.role.covers(Role::Own) || !list.chain([asked]).any(replaces) {
+        return Ok(());
+    }
+    let detail = "on_conflict `replace` cancels a task, which takes the role `own`";
+    Err(Problem::forbidden(detail))
 }
 
 /// An error about a list of one is about its first task, too.

@@ -119,7 +119,8 @@ struct Seal([u8; 32]);
 
 impl Seal {
     fn new(caller: Caller, filter: &Filter) -> Self {
-        let question = format!("1 {caller:?} {filter:?}");
+        let (uid, admin) = (caller.uid, caller.admin);
+        let question = format!("2 {uid} {admin} {filter:?}");
         Self(Sha256::digest(question).into())
     }
 
@@ -243,10 +244,15 @@ pub(super) async fn resume(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::origin::Origin;
 
     #[test]
     fn a_cursor_fits_its_own_listing_only() {
-        let caller = |uid| Caller { uid, admin: false };
+        let caller = |uid| Caller {
+            uid,
+            admin: false,
+            origin: Origin::NONE,
+        };
         let filter = Filter::default();
         let seal = Seal::new(caller(1), &filter);
         let cursor = seal.close(TaskId(77));

@@ -7,12 +7,14 @@
 use std::ffi::OsString;
 use std::future::Future;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::client::target::Target;
+use crate::client::tls::Files;
 use crate::client::{self, Client};
 
 mod batch;
@@ -35,6 +37,7 @@ mod status;
 mod submit;
 mod tasks;
 pub mod text;
+mod token;
 pub mod top;
 
 /// A durable task queue, scheduler and supervisor for a Linux host.
@@ -45,15 +48,47 @@ struct Cli {
         long,
         global = true,
         value_name = "ADDRESS",
-        help = "The daemon: unix:/path, or http://127.0.0.1:8377 with TASKDAEMON_TOKEN; \
-                otherwise TASKDAEMON_HOST, otherwise the local one"
+        help = "The daemon: unix:/path, or http://127.0.0.1:8377 or https://… with \
+                TASKDAEMON_TOKEN; otherwise TASKDAEMON_HOST, otherwise the local one"
     )]
     host: Option<String>,
+    #[command(flatten)]
+    tls: Tls,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// Certificates for a daemon behind `https://`.
+#[derive(Debug, clap::Args)]
+struct Tls {
+    #[arg(
+        long = "tls-ca",
+        global = true,
+        value_name = "FILE",
+        hide_short_help = true,
+        help = "Believe a daemon whose certificate these have signed; otherwise TASKDAEMON_TLS_CA, \
+                otherwise those that this host trusts"
+    )]
+    ca: Option<PathBuf>,
+    #[arg(
+        long = "tls-cert",
+        global = true,
+        value_name = "FILE",
+        hide_short_help = true,
+        help = "Show this certificate; otherwise TASKDAEMON_TLS_CERT"
+    )]
+    certificate: Option<PathBuf>,
+    #[arg(
+        long = "tls-key",
+        global = true,
+        value_name = "FILE",
+        hide_short_help = true,
+        help = "The key of that certificate; otherwise TASKDAEMON_TLS_KEY"
+    )]
+    key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,6 +134,9 @@ enum Verb {
     Health,
     /// Make the daemon read its configuration again
     Reload,
+    /// Make tokens for the API over TCP
+    #[command(subcommand)]
+    Token(token::Verb),
     /// Look at the configuration
     Config(process::ConfigArgs),
     /// Print what completes commands in a shell
@@ -184,12 +222,13 @@ pub(crate) fn not_in_json(setting: &Setting, verb: &str) -> Result<(), Failure> 
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
     host: Option<String>,
+    tls: Files,
     json: bool,
 }
 
 impl Setting {
     fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::new(Target::find(self.host.as_deref())?))
+        Ok(Client::new(Target::find(self.host.as_deref(), &self.tls)?))
     }
 }
 
@@ -211,6 +250,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let setting = Setting {
         host: cli.host,
+        tls: Files {
+            ca: cli.tls.ca,
+            certificate: cli.tls.certificate,
+            key: cli.tls.key,
+        },
         json: cli.json,
     };
     match dispatch(cli.verb, &setting) {
@@ -262,10 +306,20 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Completions(args) => completions::completions(&args, setting),
         Verb::Demo => demo::demo(),
         Verb::Deliver => online(deliver::deliver()),
+        Verb::Token(verb) => token::token(verb, setting),
         Verb::Config(args) => process::config(&args, setting),
         Verb::Run(args) => process::run(args),
         Verb::Runner(args) => process::runner(args),
     }
+}
+
+/// How many tasks the bytes of a job file ask for. The name's ending says what
+/// they are.
+///
+/// # Errors
+/// What is wrong with them, and where.
+pub fn count_jobs(name: &Path, bytes: &[u8]) -> Result<usize, String> {
+    jobs::read(name, bytes).map(|jobs| jobs.len())
 }
 
 /// Runs a conversation with the daemon.

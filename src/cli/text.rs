@@ -7,15 +7,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-/// Whether a terminal may be shown this character as it is.
-const fn is_plain(letter: char) -> bool {
-    !matches!(letter,
-        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'
-        // Marks and overrides of direction, separators of lines.
-        | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        // Invisible: tags, and the mark at the start of files.
-        | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
-}
+use crate::telemetry::is_plain;
 
 fn push(letter: char, out: &mut String) {
     if is_plain(letter) {

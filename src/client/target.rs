@@ -1,11 +1,13 @@
 //! Where a daemon is, and why it may not be reached there.
 
 use std::env;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper::header::HeaderValue;
 
+use super::tls::Files;
 use super::{Error, PROMPT};
 
 /// Socket of the system's daemon.
@@ -14,6 +16,30 @@ const SOCKET: &str = "/run/taskdaemon/api.sock";
 /// Socket of a user's own daemon.
 fn own() -> Option<PathBuf> {
     env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("taskdaemon/api.sock"))
+}
+
+/// A token, which is not for logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The header that shows it.
+    ///
+    /// # Errors
+    /// It is not what a header can hold.
+    pub(super) fn header(&self) -> Result<HeaderValue, Error> {
+        let value = HeaderValue::try_from(format!("Bearer {}", self.0));
+        let mut value =
+            value.map_err(|_| Error::Usage("TASKDAEMON_TOKEN holds no token".to_owned()))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 /// Where a daemon is.
@@ -26,7 +52,9 @@ pub enum Target {
         /// Host and port.
         address: String,
         /// The bearer token.
-        token: Option<String>,
+        token: Option<Secret>,
+        /// How it is encrypted; not at all for `http://`.
+        tls: Option<Files>,
     },
 }
 
@@ -36,33 +64,40 @@ impl Target {
     ///
     /// # Errors
     /// The name is none that leads to a daemon.
-    pub fn find(flag: Option<&str>) -> Result<Self, Error> {
+    pub fn find(flag: Option<&str>, tls: &Files) -> Result<Self, Error> {
         let variable = env::var("TASKDAEMON_HOST")
             .ok()
             .filter(|host| !host.is_empty());
         if let Some(host) = flag.map(str::to_owned).or(variable) {
-            return Self::parse(&host);
+            return Self::parse(&host, tls);
         }
         let system = PathBuf::from(SOCKET);
         let own = own().filter(|own| !system.exists() && own.exists());
         Ok(Self::Unix(own.unwrap_or(system)))
     }
 
-    fn parse(host: &str) -> Result<Self, Error> {
+    fn parse(host: &str, tls: &Files) -> Result<Self, Error> {
         if let Some(path) = host.strip_prefix("unix:") {
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        if let Some(address) = host.strip_prefix("http://") {
+        let plain = host.strip_prefix("http://").map(|address| (address, None));
+        let secure = || Some((host.strip_prefix("https://")?, Some(tls)));
+        if let Some((address, tls)) = plain.or_else(secure) {
             let address = address.trim_end_matches('/').to_owned();
-            let token = env::var("TASKDAEMON_TOKEN").ok();
+            let token = env::var("TASKDAEMON_TOKEN").ok().map(Secret);
             if HeaderValue::try_from(&address).is_ok() && !address.contains('/') {
-                return Ok(Self::Tcp { address, token });
+                let tls = tls.map(|files| files.clone().or_environment());
+                return Ok(Self::Tcp {
+                    address,
+                    token,
+                    tls,
+                });
             }
         } else if host.starts_with('/') {
             return Ok(Self::Unix(PathBuf::from(host)));
         }
         Err(Error::Usage(format!(
-            "`{}` is not an address: write unix:/path or http://127.0.0.1:8377",
+            "`{}` is not an address: write unix:/path, http://127.0.0.1:8377 or https://HOST:PORT",
             host.escape_debug()
         )))
     }
@@ -120,18 +155,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_token_is_not_shown() {
+        let secret = Secret("abc".to_owned());
+        assert_eq!(format!("{secret:?}"), "[redacted]");
+        assert!(!format!("{:?}", secret.header()).contains("abc"));
+        assert!(Secret("a\nb".to_owned()).header().is_err());
+    }
+
+    #[test]
     fn addresses_are_sockets_or_http() {
+        let tls = Files::default();
         for (text, good) in [
             ("unix:/run/x.sock", true),
             ("/run/x.sock", true),
             ("http://127.0.0.1:8377", true),
             ("http://127.0.0.1:8377/", true),
             ("http://a/b", false),
-            ("https://127.0.0.1:1", false),
+            ("https://127.0.0.1:1", true),
+            ("https://a/b", false),
+            ("ftp://127.0.0.1:1", false),
             ("127.0.0.1:8377", false),
             ("", false),
         ] {
-            assert_eq!(Target::parse(text).is_ok(), good, "{text}");
+            assert_eq!(Target::parse(text, &tls).is_ok(), good, "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Config;
-use crate::api::options::Token;
+use crate::api::options::{Options as Api, Token};
 use crate::model::check as rules;
 use crate::model::quantity::{ByteSize, format_duration};
 use crate::telemetry;
@@ -136,22 +136,9 @@ fn api(config: &Config) -> Result<(), Found> {
         }
     }
     tokens(&api.tokens)?;
-    if !api.listen.is_empty() && api.tokens.is_empty() {
-        return Err(Found::new(
-            "api.listen",
-            "nobody could use it: TCP needs a token, and there is none",
-        )
-        .suggest("add one to api.tokens"));
-    }
-    for admin in &api.admins {
-        let name = admin.strip_prefix('@').unwrap_or(admin);
-        if !word(name) {
-            return found(
-                "api.admins",
-                format!("{admin:?} is no name of a user or @group"),
-            );
-        }
-    }
+    network(api)?;
+    people("api.admins", &api.admins)?;
+    people("api.readers", &api.readers)?;
     time("api.header_timeout", api.header_timeout, PATIENCE_MIN, HOUR)?;
     size(
         "api.body_max",
@@ -191,6 +178,58 @@ fn api(config: &Config) -> Result<(), Found> {
     Ok(())
 }
 
+/// Who may come over the network, and by what they are known.
+fn network(api: &Api) -> Result<(), Found> {
+    if !api.listen.is_empty() && !api.has_clients() {
+        return Err(Found::new(
+            "api.listen",
+            "nobody could use it: TCP needs a token, or client certificates, and there is none",
+        )
+        .suggest("`taskdaemon token new NAME` prints one for api.tokens"));
+    }
+    for (key, path) in [
+        ("api.tls_certificate", &api.tls_certificate),
+        ("api.tls_key", &api.tls_key),
+        ("api.tls_client_ca", &api.tls_client_ca),
+    ] {
+        path.as_deref()
+            .map_or(Ok(()), |path| directory(key, path))?;
+    }
+    let mut names = HashSet::new();
+    for certificate in &api.certificates {
+        let name = &certificate.name;
+        if name.is_empty() || name.len() > 255 || !name.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return found(
+                "api.certificates",
+                format!("{name:?} is no name of a certificate"),
+            );
+        }
+        if certificate.uid == u32::MAX {
+            return found("api.certificates", format!("uid of `{name}` is no user"));
+        }
+        if !names.insert(name) {
+            return found("api.certificates", format!("`{name}` is there twice"));
+        }
+    }
+    for name in &api.names {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+        if !(1..=253).contains(&name.len()) || !name.bytes().all(plain) {
+            return found("api.names", format!("{name:?} is no name of a host"));
+        }
+    }
+    Ok(())
+}
+
+fn people(key: &'static str, names: &[String]) -> Result<(), Found> {
+    for name in names {
+        if !word(name.strip_prefix('@').unwrap_or(name)) {
+            return found(key, format!("{name:?} is no name of a user or @group"));
+        }
+    }
+    Ok(())
+}
+
 fn engine(config: &Config) -> Result<(), Found> {
     let engine = &config.engine;
     within("engine.slots", engine.slots, 1, 100_000)?;
@@ -224,7 +263,10 @@ fn hooks(config: &Config) -> Result<(), Found> {
 fn tokens(tokens: &[Token]) -> Result<(), Found> {
     const KEY: &str = "api.tokens";
     let (mut names, mut secrets) = (HashSet::new(), HashSet::new());
-    for Token { name, sha256, uid } in tokens {
+    for Token {
+        name, sha256, uid, ..
+    } in tokens
+    {
         if !word(name) {
             return found(
                 KEY,

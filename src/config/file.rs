@@ -18,6 +18,8 @@ const SIZE_MAX: u64 = 1 << 20;
 const PATH_MAX: usize = 4096;
 /// Write permission of group and others.
 const WRITABLE: u32 = 0o022;
+/// Read permission of others.
+const READABLE: u32 = 0o004;
 /// A directory where everybody may write, but only owners remove.
 const STICKY: u32 = 0o1000;
 
@@ -30,6 +32,8 @@ pub(super) struct Source {
     pub(super) format: Format,
     /// All of it.
     pub(super) text: String,
+    /// Whether everybody may read it.
+    pub(super) open: bool,
 }
 
 /// Reads a file; nothing when there is none.
@@ -56,7 +60,7 @@ pub(super) fn read(path: &Path, uid: u32) -> Result<Option<Source>, Error> {
         }
         Err(error) => return Err(refuse(format!("cannot open: {error}"))),
     };
-    judge(path, &file, uid)?;
+    let open = judge(path, &file, uid)?;
     let mut bytes = Vec::new();
     Read::by_ref(&mut file)
         .take(SIZE_MAX + 1)
@@ -74,6 +78,7 @@ pub(super) fn read(path: &Path, uid: u32) -> Result<Option<Source>, Error> {
         path: path.to_owned(),
         format,
         text,
+        open,
     }))
 }
 
@@ -122,8 +127,9 @@ fn at(path: &Path, position: Option<(usize, usize)>) -> Place {
     }
 }
 
-/// Refuses what is not a plain file, and what strangers can change.
-fn judge(path: &Path, file: &File, uid: u32) -> Result<(), Error> {
+/// Refuses what is not a plain file, and what strangers can change. Says
+/// whether they can read it.
+fn judge(path: &Path, file: &File, uid: u32) -> Result<bool, Error> {
     let refuse = |message: String| Error::new(at(path, None), message);
     let status = file
         .metadata()
@@ -150,12 +156,13 @@ fn judge(path: &Path, file: &File, uid: u32) -> Result<(), Error> {
                 .suggest(Some(format!("chmod go-w {}", path.display()))),
         );
     }
+    let open = status.mode() & READABLE != 0;
     // Who may replace the file may as well write it. The directory counts
     // that the file is really in, not that of a link to it.
     let real =
         fs::canonicalize(path).map_err(|error| refuse(format!("cannot find it: {error}")))?;
     let Some(directory) = real.parent() else {
-        return Ok(());
+        return Ok(open);
     };
     let status = fs::metadata(directory)
         .map_err(|error| refuse(format!("cannot look at {}: {error}", directory.display())))?;
@@ -166,7 +173,7 @@ fn judge(path: &Path, file: &File, uid: u32) -> Result<(), Error> {
         ))
         .suggest(Some(format!("chmod o-w {}", directory.display()))));
     }
-    Ok(())
+    Ok(open)
 }
 
 /// Bytes as text, or the place where they are none.

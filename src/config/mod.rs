@@ -27,6 +27,7 @@ mod file;
 mod keys;
 mod places;
 pub mod print;
+pub mod text;
 mod tree;
 
 settings! {
@@ -58,12 +59,15 @@ settings! {
 /// Variables with our prefix that are no settings: they say which
 /// configuration or daemon is meant, or belong to a task. So do those that
 /// begin with [`HOOK`].
-const NO_SETTINGS: [&str; 6] = [
+const NO_SETTINGS: [&str; 9] = [
     "TASKDAEMON_ATTEMPT",
     "TASKDAEMON_CONFIG",
     "TASKDAEMON_HOST",
     "TASKDAEMON_KEY",
     "TASKDAEMON_TASK_ID",
+    "TASKDAEMON_TLS_CA",
+    "TASKDAEMON_TLS_CERT",
+    "TASKDAEMON_TLS_KEY",
     "TASKDAEMON_TOKEN",
 ];
 const PREFIX: &str = "TASKDAEMON_";
@@ -162,6 +166,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     });
     for layer in &mut layers {
         keys::check(layer)?;
+        secluded(layer)?;
     }
     layers.insert(0, defaults(&places, &layers)?);
     let config: Config = merged(&layers)
@@ -233,6 +238,24 @@ fn variable(name: &OsString, value: &OsString) -> Result<Option<Layer>, Error> {
         origin,
         dict: keys::nest(&path, value),
     }))
+}
+
+/// Refuses tokens in a file that everybody may read: a secret that somebody
+/// chose may be found by its hash.
+fn secluded(layer: &Layer) -> Result<(), Error> {
+    const TOKENS: [&str; 2] = ["api", "tokens"];
+    let Origin::File(source) = &layer.origin else {
+        return Ok(());
+    };
+    let tokens = keys::find(&layer.dict, &TOKENS);
+    let any = matches!(tokens, Some(Value::Array(_, list)) if !list.is_empty());
+    if !source.open || !any {
+        return Ok(());
+    }
+    let path = source.path.display();
+    let help = format!("`chgrp taskdaemon {path} && chmod 0640 {path}`");
+    let place = layer.place(&TOKENS, Target::Key);
+    Err(Error::new(place, "api.tokens: the file can be read by everybody").suggest(Some(help)))
 }
 
 /// The lowest layer: declared defaults, in the places of whoever runs this.

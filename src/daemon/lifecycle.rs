@@ -16,7 +16,7 @@ use crate::api::admin::Reload;
 use crate::api::serve::Listener as Socket;
 use crate::api::{Server, State};
 use crate::config::{Config, Sources};
-use crate::engine::command::{Command, Error as EngineError};
+use crate::engine::command::{Caller, Command, Error as EngineError};
 use crate::engine::handle::Handle;
 use crate::engine::snapshot::Snapshot;
 use crate::model::task;
@@ -65,6 +65,7 @@ pub struct Parts<'a> {
 pub async fn serve(parts: Parts<'_>) -> Result<(), Error> {
     let handle = parts.handle.clone();
     let served = begin(parts).await;
+    failpoint!("daemon/stop/drained");
     // Whatever happened, the engine ends in order.
     let (reply, done) = oneshot::channel();
     let told = handle.commands().send(Command::Shutdown { reply });
@@ -107,13 +108,16 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     ));
     tell_clock(&parts.handle).map_err(system("watch the clock"))?;
     let text = status(&parts.handle.snapshot());
+    failpoint!("daemon/ready/before");
     notify.ready(&text);
     tracing::info!(
         message_id = telemetry::id::READY,
         "taskdaemon {} is ready: {text}",
         crate::VERSION
     );
+    failpoint!("daemon/ready/after");
     obey(&mut signals, asked, &mut reloader, &parts.handle, &notify).await;
+    failpoint!("daemon/stop/before");
     notify.stopping("Stopping: open requests are finished, running tasks go on");
     tracing::info!(
         message_id = telemetry::id::STOPPING,
@@ -162,14 +166,14 @@ async fn obey(
                 Signal::Terminate | Signal::Interrupt => return,
                 Signal::Reload => {
                     // Refusals are in the log; nobody waits for this answer.
-                    let _refused = reload(reloader, handle, notify).is_err();
+                    let _refused = reload(reloader, None, notify).await.is_err();
                 }
                 Signal::Dump => tracing::info!("{:?}", handle.snapshot()),
                 Signal::Reopen => tracing::info!("nothing to reopen: the log is the journal"),
             },
-            Some(reply) = asked.recv() => {
-                let result = reload(reloader, handle, notify);
-                if reply.send(result).is_err() {
+            Some(request) = asked.recv() => {
+                let result = reload(reloader, Some(request.caller), notify).await;
+                if request.reply.send(result).is_err() {
                     tracing::debug!("whoever asked for the reload has gone");
                 }
             }
@@ -181,14 +185,14 @@ async fn obey(
     }
 }
 
-fn reload(
+async fn reload(
     reloader: &mut Reloader<'_>,
-    handle: &Handle,
+    caller: Option<Caller>,
     notify: &Notify,
 ) -> Result<Vec<String>, String> {
     notify.reloading();
-    let result = reloader.reload();
-    let text = status(&handle.snapshot());
+    let result = reloader.reload(caller).await;
+    let text = status(&reloader.handle.snapshot());
     match &result {
         Ok(_) => notify.ready(&text),
         Err(why) => notify.ready(&format!("{text}; last reload refused: {why}")),

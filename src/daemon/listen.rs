@@ -31,7 +31,7 @@ pub fn listeners(
         Listener::Unix(_) => None,
     });
     if let Some(tcp) = tcp
-        && options.tokens.is_empty()
+        && !options.has_clients()
     {
         let address = tcp
             .local_addr()

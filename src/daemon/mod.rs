@@ -19,6 +19,11 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::api;
+use crate::api::options::BadOptions;
 use crate::config::{self, Sources};
 use crate::engine::actor;
 use crate::store::{self, ballast, disk::Disk, lock::Lock, sqlite::Sqlite};
@@ -32,11 +37,17 @@ pub enum Error {
     /// The settings.
     #[error("{0}")]
     Config(#[from] config::error::Error),
+    /// The settings of the API, on this host.
+    #[error("cannot set up the API: {0}")]
+    Api(#[from] BadOptions),
     /// The sockets the service manager passed.
     #[error("cannot use the passed sockets: {0}; see the unit files")]
     Sockets(#[from] passed::Error),
     /// A TCP socket, and nobody who may use it.
-    #[error("{0} would be open to everyone: add a token to api.tokens, or close the socket")]
+    #[error(
+        "{0} would be open to everyone: add a token to api.tokens (`taskdaemon token new`), or ask \
+         for client certificates, or close the socket"
+    )]
     OpenTcp(String),
     /// A socket that the daemon was to bind itself.
     #[error("cannot listen on {address}")]
@@ -63,9 +74,9 @@ impl Error {
     /// The exit status: 78 keeps the service manager from trying again what
     /// only a person can mend, 75 is worth another try.
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Sockets(_) | Self::OpenTcp(_) => 78,
+            Self::Config(_) | Self::Api(_) | Self::Sockets(_) | Self::OpenTcp(_) => 78,
             Self::Listen { .. } | Self::System { .. } => 75,
             Self::Store(error) if error.is_permanent() => 78,
             Self::Store(_) => 75,
@@ -87,8 +98,10 @@ fn system(act: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
 /// Why it could not start, or had to end.
 pub fn run(sources: Sources) -> Result<(), Error> {
     let mut systemd = Systemd::take()?;
+    keep_memory().map_err(system("keep the process's memory to itself"))?;
     let loaded = config::load(&sources)?;
     let settings = loaded.config.clone();
+    api::check(settings.api.clone())?;
     let log = telemetry::init(&telemetry::Options {
         filter: settings.log.clone(),
         now: Some(|| clock::now().micros()),
@@ -120,9 +133,10 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         engine: settings.engine.clone(),
         hooks: hooks::resolve(&settings.hooks, &program)?,
         retention: settings.retention.clone(),
-        disk: Disk::new(&settings.state_dir, &settings.store),
+        disk: Disk::open(&settings.state_dir, &settings.store)?,
     };
     let engine = actor::start(store, &settings.state_dir, begin, boot()?)?;
+    failpoint!("daemon/boot/recovered");
     work::start(
         settings.run.clone(),
         output.clone(),
@@ -149,6 +163,15 @@ pub fn run(sources: Sources) -> Result<(), Error> {
     let panicked = || io::Error::other("its thread panicked; see the log");
     let ended = ended.map_err(|_| system("keep the engine running")(panicked()))?;
     Ok(ended.inspect_err(|error| give_way(error, UNKNOWN, &settings.state_dir))?)
+}
+
+/// Lets no core be dumped, and no process of the same user look into this one:
+/// in it are secrets, and tasks of a daemon without a runner of its own are of
+/// the same user. Neither is inherited by what a task executes.
+fn keep_memory() -> io::Result<()> {
+    prctl::set_dumpable(false)?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
+    Ok(setrlimit(Resource::RLIMIT_CORE, 0, hard)?)
 }
 
 /// The kernel's name for the time since it was booted.

@@ -111,6 +111,7 @@ impl Notify {
             return true;
         };
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+        failpoint!("daemon/notify/before");
         match way.socket.send_to_addr(message.as_bytes(), &way.manager) {
             Ok(_) => {
                 way.warned.store(false, Ordering::Relaxed);

@@ -7,9 +7,11 @@
 use crate::api::{self, Tuner};
 use crate::config::print::changes;
 use crate::config::{self, Config, Sources};
-use crate::engine::command::Command;
+use crate::engine::command::{Caller, Command};
 use crate::engine::handle::Handle;
-use crate::engine::record::Ask;
+use crate::engine::record::{Ask, Note};
+use crate::model::event::Kind;
+use crate::model::origin::Origin;
 use crate::telemetry;
 
 use super::hooks;
@@ -34,8 +36,11 @@ impl Reloader<'_> {
     ///
     /// # Errors
     /// Why they were refused, on one line.
-    pub(super) fn reload(&mut self) -> Result<Vec<String>, String> {
+    pub(super) async fn reload(&mut self, caller: Option<Caller>) -> Result<Vec<String>, String> {
         let result = self.try_reload();
+        if let Ok(changes) = &result {
+            self.note(caller, changes).await;
+        }
         match &result {
             Ok(changes) => tracing::info!(
                 message_id = telemetry::id::RELOADED,
@@ -54,6 +59,21 @@ impl Reloader<'_> {
         result
     }
 
+    /// Puts on the record who changed what. It is on disk when the reload is
+    /// answered.
+    async fn note(&self, caller: Option<Caller>, changes: &[String]) {
+        let note = |reply| Note {
+            kind: Kind::Reloaded,
+            actor: caller.map(|caller| caller.uid),
+            origin: caller.map_or(Origin::NONE, |caller| caller.origin),
+            data: serde_json::json!({ "changed": changes }),
+            reply: Some(reply),
+        };
+        if let Err(error) = self.handle.note(note).await {
+            tracing::warn!("the reload is not on the record: {error}");
+        }
+    }
+
     fn try_reload(&mut self) -> Result<Vec<String>, String> {
         let loaded = config::load(&self.sources).map_err(|error| error.to_string())?;
         let new = loaded.config;
@@ -61,6 +81,7 @@ impl Reloader<'_> {
         api::check(new.api.clone()).map_err(|error| format!("api: {error}"))?;
         telemetry::check(&new.log).map_err(|error| format!("log: {error}"))?;
         let hooks = hooks::resolve(&new.hooks, &self.program).map_err(|error| error.to_string())?;
+        failpoint!("daemon/reload/checked");
         let options = new.engine.clone();
         self.handle
             .commands()
@@ -70,6 +91,7 @@ impl Reloader<'_> {
             .commands()
             .try_send(Command::Record(Ask::Retain(new.retention.clone())))
             .map_err(|_| "the engine is busy; try again in a moment".to_owned())?;
+        failpoint!("daemon/reload/half");
         let applied = self
             .tuner
             .apply(new.api.clone())
@@ -89,6 +111,7 @@ impl Reloader<'_> {
             .into_iter()
             .filter(|change| change.restart);
         let all = live.chain(later).map(|change| change.to_string()).collect();
+        failpoint!("daemon/reload/applied");
         self.settings = new;
         Ok(all)
     }

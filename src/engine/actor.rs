@@ -13,12 +13,12 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::model::time::Time;
-use crate::store;
 use crate::store::disk::{Disk, Room};
 use crate::store::sqlite::Sqlite;
+use crate::store::{self, Store as _};
 
 use super::clocks::STEP;
-use super::command::Command;
+use super::command::{Command, Error};
 use super::effect::Effect;
 use super::handle::Handle;
 use super::hooks::Hooks;
@@ -134,6 +134,7 @@ fn turn_until_over(
             Passed::End => return Ok(()),
         };
         let turned = engine.turn(batch, clock::now())?;
+        failpoint!("engine/effects/before");
         next = turned.next;
         kept.extend(turned.effects);
         if !kept.is_empty() {
@@ -141,6 +142,7 @@ fn turn_until_over(
                 Ok(()) | Err(TrySendError::Disconnected(_)) => Vec::new(),
                 Err(TrySendError::Full(effects)) => effects,
             };
+            failpoint!("engine/effects/after");
         }
         if turned.over {
             return Ok(());
@@ -158,9 +160,9 @@ enum Passed {
     End,
 }
 
-/// Keeps the engine from writing to a full disk: a commit that fails ends the
-/// process, and the next one would find the same disk. What is asked for is
-/// refused, what is reported waits.
+/// Keeps the engine from writing to a full disk, or while another process has
+/// the database: a commit that fails ends the process, and the next one would
+/// find the same. What is asked for is refused, what is reported waits.
 struct Held {
     disk: Disk,
     /// Reports that wait, first to last.
@@ -169,6 +171,8 @@ struct Held {
     room: Room,
     /// What an earlier process left behind is settled.
     recovered: bool,
+    /// Another process holds the database's lock.
+    locked: bool,
 }
 
 impl Held {
@@ -179,12 +183,13 @@ impl Held {
             most,
             room: Room::Ample,
             recovered: false,
+            locked: false,
         }
     }
 
     /// Settles what an earlier process left behind, once that can be written.
     fn recover(&mut self, engine: &mut Engine<Sqlite>) -> Result<(), store::Error> {
-        if !self.recovered && !matches!(self.disk.look()?, Room::None(_)) {
+        if !self.recovered && !matches!(self.disk.look()?, Room::None(_)) && self.enter(engine)? {
             engine.recover(clock::now())?;
             self.recovered = true;
         }
@@ -205,12 +210,7 @@ impl Held {
         };
         engine.disk(shortage);
         if let Room::None(shortage) = self.room {
-            let mut over = false;
-            for command in batch {
-                over |= matches!(command, Command::Shutdown { .. });
-                self.back.extend(command.refuse(shortage, clock::now()));
-            }
-            if over {
+            if self.hold(batch, &Error::DiskFull(shortage.into())) {
                 return Ok(Passed::End);
             }
             // More are not taken in: whoever reports waits.
@@ -219,11 +219,48 @@ impl Held {
             }
             return Ok(Passed::Nothing);
         }
+        while !self.enter(engine)? {
+            if self.hold(std::mem::take(&mut batch), &Error::Locked) {
+                return Ok(Passed::End);
+            }
+            if self.back.len() < self.most {
+                return Ok(Passed::Nothing);
+            }
+        }
         self.recover(engine)?;
         if !self.back.is_empty() {
             batch.splice(0..0, self.back.drain(..));
         }
         Ok(Passed::Turn(batch))
+    }
+
+    /// Refuses what is asked for, and keeps what is reported. True if it was
+    /// told to end.
+    fn hold(&mut self, batch: Vec<Command>, why: &Error) -> bool {
+        let mut over = false;
+        for command in batch {
+            over |= matches!(command, Command::Shutdown { .. });
+            self.back.extend(command.refuse(why, clock::now()));
+        }
+        over
+    }
+
+    /// Begins what the turn will commit. False when another process holds the
+    /// lock, after as long as the store waits for it.
+    fn enter(&mut self, engine: &mut Engine<Sqlite>) -> Result<bool, store::Error> {
+        let locked = match engine.store().begin() {
+            Ok(()) => false,
+            Err(error) if error.is_locked() => true,
+            Err(error) => return Err(error),
+        };
+        match (std::mem::replace(&mut self.locked, locked), locked) {
+            (false, true) => tracing::error!(
+                "another process holds the lock of the database: nothing is recorded until it ends"
+            ),
+            (true, false) => tracing::info!("the database is ours again"),
+            (true, true) | (false, false) => {}
+        }
+        Ok(!locked)
     }
 }
 

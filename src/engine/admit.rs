@@ -171,6 +171,7 @@ impl<S: Store> Engine<S> {
             outcome: None,
             usage: Usage::default(),
         })?;
+        failpoint!("engine/claim/after");
         Ok(true)
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::model::attempt::{AttemptKey, Ended, Started};
 use crate::model::event::Kind;
 use crate::model::id::TaskId;
+use crate::model::origin::Origin;
 use crate::model::spec::{NewTask, Parent};
 use crate::model::task::{Event, Refusal, State, Task};
 use crate::model::time::Time;
@@ -21,6 +22,12 @@ use super::unique::Plan;
 impl<S: Store> Engine<S> {
     pub(super) fn apply(&mut self, command: Command, now: Time) -> Result<(), store::Error> {
         match command {
+            Command::Asked { origin, command } => {
+                self.origin = origin;
+                let done = self.apply(*command, now);
+                self.origin = Origin::NONE;
+                done
+            }
             Command::Submit { tasks, reply } => self.submit(&tasks, reply, now),
             Command::Cancel { caller, id, reply } => {
                 self.ask(caller, id, (Kind::CancelAsked, Event::Cancel), reply, now)
@@ -42,9 +49,9 @@ impl<S: Store> Engine<S> {
                 self.ask(caller, id, (Kind::ResumeAsked, Event::Resume), reply, now)
             }
             Command::Edit(ask) => self.edit(ask, now),
-            Command::Hook(ask) => self.about_hooks(ask),
+            Command::Hook(ask) => self.about_hooks(ask, now),
             Command::Schedule(ask) => self.about_schedule(ask, now),
-            Command::Queue(ask) => self.about_queue(ask),
+            Command::Queue(ask) => self.about_queue(ask, now),
             Command::Ping { reply } => {
                 self.answers.push(Answer::Pong(reply, now));
                 Ok(())
@@ -55,7 +62,7 @@ impl<S: Store> Engine<S> {
                 self.hungry = true;
                 Ok(())
             }
-            Command::Record(ask) => self.ask_record(ask),
+            Command::Record(ask) => self.ask_record(ask, now),
             Command::ClockLead { lead } => self.clock_lead(lead, now),
             Command::RunnerUp(runner) => self.runner_up(runner, now),
             Command::RunnerDown => {

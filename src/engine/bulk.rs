@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use crate::model::event::Kind;
 use crate::model::filter::{Selection, Window};
 use crate::model::id::TaskId;
+use crate::model::origin::Origin;
 use crate::model::task::{Event, State};
 use crate::model::time::Time;
 use crate::store::{self, Store};
@@ -132,7 +133,9 @@ impl<S: Store> Engine<S> {
             look: LOOK,
             take: STEP,
         };
+        self.origin = job.order.caller.origin;
         let found = self.store.matching(&job.order.selection, window)?;
+        failpoint!("engine/bulk/found");
         for id in found.ids {
             job.count.matched += 1;
             if job.order.dry_run {
@@ -144,6 +147,7 @@ impl<S: Store> Engine<S> {
                 job.count.refused += 1;
             }
         }
+        self.origin = Origin::NONE;
         match found.reached {
             Some(reached) if reached < job.until => {
                 job.after = reached;

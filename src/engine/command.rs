@@ -12,6 +12,7 @@ use crate::model::check::Invalid;
 use crate::model::depend::Link;
 use crate::model::id::TaskId;
 use crate::model::notice::Notice;
+use crate::model::origin::Origin;
 use crate::model::rate::Rate;
 use crate::model::reason::Reason;
 use crate::model::spec::NewTask;
@@ -36,6 +37,8 @@ pub struct Caller {
     pub uid: u32,
     /// Whether tasks of others are open to this caller.
     pub admin: bool,
+    /// By which process and request.
+    pub origin: Origin,
 }
 
 impl Caller {
@@ -162,6 +165,12 @@ pub enum Error {
          state directory", .0.free, .0.mark
     )]
     DiskFull(Room),
+    /// Another process writes to the database, and does not end.
+    #[error(
+        "another process holds the lock of the database (`fuser -v` on its file names it); \
+         nothing was changed: end it, and try again"
+    )]
+    Locked,
     /// Too many commands are waiting.
     #[error("the engine is busy; try again in a moment")]
     Busy,
@@ -258,6 +267,13 @@ pub struct Abilities {
 /// What enters the engine.
 #[derive(Debug)]
 pub enum Command {
+    /// Do what a request asks for, and put its origin on the record.
+    Asked {
+        /// The process and the request.
+        origin: Origin,
+        /// What is asked for.
+        command: Box<Self>,
+    },
     /// Accept tasks, all or none.
     Submit {
         /// The tasks.

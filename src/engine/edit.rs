@@ -1,7 +1,7 @@
 //! Changing what was asked, as long as it waits.
 
 use crate::model::edit::{Bad, Edit};
-use crate::model::event::{Event as Row, Kind};
+use crate::model::event::Kind;
 use crate::model::id::TaskId;
 use crate::model::task::{State, Task};
 use crate::model::time::Time;
@@ -66,16 +66,8 @@ impl<S: Store> Engine<S> {
     ) -> Result<(), store::Error> {
         self.store.save_edit(task, edited)?;
         let data = serde_json::json!({ "fields": ask.edit.fields() });
-        self.store.record(&Row {
-            at: now,
-            task: edited.id,
-            attempt: edited.attempt,
-            kind: Kind::Edited,
-            actor: Some(ask.caller.uid),
-            owner: edited.owner,
-            queue: edited.queue.clone(),
-            data: Some(data.to_string()),
-        })?;
+        let (actor, data) = (Some(ask.caller.uid), Some(data.to_string()));
+        self.record_with(edited, Kind::Edited, actor, data, now)?;
         if edited.state != task.state {
             let kind = Kind::Changed(edited.state);
             self.record(edited, kind, Some(ask.caller.uid), now)?;

@@ -106,6 +106,7 @@ impl<S: Store> Engine<S> {
     /// and so on, until nobody is left whom that concerns.
     pub(super) fn release(&mut self, now: Time) -> Result<(), store::Error> {
         while let Some(parent) = self.fallen.pop_front() {
+            failpoint!("engine/release/before");
             for (child, wants) in self.store.waiting(parent.id)? {
                 let event = match wants.met_by(parent.state) {
                     Some(true) => {

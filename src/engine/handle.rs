@@ -57,9 +57,14 @@ impl Handle {
     /// # Errors
     /// See [`Error`]; nothing is accepted then, except possibly at
     /// [`Error::Unknown`].
-    pub async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, Error> {
+    pub async fn submit(
+        &self,
+        caller: Caller,
+        tasks: Vec<NewTask>,
+    ) -> Result<Vec<Submitted>, Error> {
         check(&tasks, clock::now())?;
-        self.ask(|reply| Command::Submit { tasks, reply }).await
+        self.ask_as(caller, |reply| Command::Submit { tasks, reply })
+            .await
     }
 
     /// Cancels a task; answers when that is on disk, not when it has ended.
@@ -67,7 +72,7 @@ impl Handle {
     /// # Errors
     /// See [`Error`].
     pub async fn cancel(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
-        self.ask(|reply| Command::Cancel { caller, id, reply })
+        self.ask_as(caller, |reply| Command::Cancel { caller, id, reply })
             .await
     }
 
@@ -76,7 +81,8 @@ impl Handle {
     /// # Errors
     /// See [`Error`].
     pub async fn retry(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
-        self.ask(|reply| Command::Retry { caller, id, reply }).await
+        self.ask_as(caller, |reply| Command::Retry { caller, id, reply })
+            .await
     }
 
     /// Cancels a task and everything behind it that is not over.
@@ -84,8 +90,10 @@ impl Handle {
     /// # Errors
     /// See [`Error`].
     pub async fn cancel_tree(&self, caller: Caller, id: TaskId) -> Result<Affected, Error> {
-        self.ask(|reply| Command::Graph(Ask::Cancel { caller, id, reply }))
-            .await
+        self.ask_as(caller, |reply| {
+            Command::Graph(Ask::Cancel { caller, id, reply })
+        })
+        .await
     }
 
     /// Queues a task again that is over, and those behind it that were skipped.
@@ -93,8 +101,10 @@ impl Handle {
     /// # Errors
     /// See [`Error`].
     pub async fn retry_tree(&self, caller: Caller, id: TaskId) -> Result<Affected, Error> {
-        self.ask(|reply| Command::Graph(Ask::Retry { caller, id, reply }))
-            .await
+        self.ask_as(caller, |reply| {
+            Command::Graph(Ask::Retry { caller, id, reply })
+        })
+        .await
     }
 
     /// What hangs together with a task, at most so many tasks.
@@ -116,7 +126,8 @@ impl Handle {
     /// # Errors
     /// See [`Error`]; [`Error::Unenforceable`] where its runner cannot.
     pub async fn pause(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
-        self.ask(|reply| Command::Pause { caller, id, reply }).await
+        self.ask_as(caller, |reply| Command::Pause { caller, id, reply })
+            .await
     }
 
     /// Thaws a paused task.
@@ -124,7 +135,7 @@ impl Handle {
     /// # Errors
     /// See [`Error`].
     pub async fn resume(&self, caller: Caller, id: TaskId) -> Result<Task, Error> {
-        self.ask(|reply| Command::Resume { caller, id, reply })
+        self.ask_as(caller, |reply| Command::Resume { caller, id, reply })
             .await
     }
 
@@ -134,7 +145,7 @@ impl Handle {
     /// See [`Error`].
     pub async fn edit(&self, caller: Caller, id: TaskId, edit: Edit) -> Result<Task, Error> {
         let edit = Box::new(edit);
-        self.ask(|reply| {
+        self.ask_as(caller, |reply| {
             Command::Edit(edit::Ask {
                 caller,
                 id,
@@ -180,7 +191,7 @@ impl Handle {
         selection: Selection,
         dry_run: bool,
     ) -> Result<Count, Error> {
-        self.ask(|reply| {
+        self.ask_as(caller, |reply| {
             Command::Record(record::Ask::Bulk(Order {
                 caller,
                 action,
@@ -190,6 +201,16 @@ impl Handle {
             }))
         })
         .await
+    }
+
+    /// Puts something on the record that is about no task; answers when it is
+    /// on disk.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn note(&self, note: impl FnOnce(Reply<()>) -> record::Note) -> Result<(), Error> {
+        self.ask(|reply| Command::Record(record::Ask::Note(note(reply))))
+            .await
     }
 
     /// A page of events, oldest first.
@@ -213,7 +234,12 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn add_schedule(&self, new: NewSchedule, replace: bool) -> Result<Changed, Error> {
+    pub async fn add_schedule(
+        &self,
+        caller: Caller,
+        new: NewSchedule,
+        replace: bool,
+    ) -> Result<Changed, Error> {
         let now = clock::now();
         let invalid = |invalid| Error::Invalid {
             index: None,
@@ -221,7 +247,7 @@ impl Handle {
         };
         new.check(now).map_err(invalid)?;
         let new = Box::new(new);
-        self.ask(|reply| {
+        self.ask_as(caller, |reply| {
             Command::Schedule(schedules::Ask::Add {
                 new,
                 replace,
@@ -241,7 +267,7 @@ impl Handle {
         called: Called,
         change: schedules::Change,
     ) -> Result<Changed, Error> {
-        self.ask(|reply| {
+        self.ask_as(caller, |reply| {
             Command::Schedule(schedules::Ask::Change {
                 caller,
                 called,
@@ -305,6 +331,20 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         send(&self.commands, command(reply))?;
         answer.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Asks for a change, with the origin of the request for the record.
+    pub(super) async fn ask_as<T>(
+        &self,
+        caller: Caller,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, Error> {
+        let origin = caller.origin;
+        self.ask(|reply| Command::Asked {
+            origin,
+            command: Box::new(command(reply)),
+        })
+        .await
     }
 
     pub(super) async fn read<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, Error> {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::model::attempt::Class;
 use crate::model::check;
+use crate::model::event::Kind;
 use crate::model::hook::{self, Act, Hook, Secret};
 use crate::model::retry::{Failure, Retry};
 use crate::model::spec::{NewTask, Spec};
@@ -21,7 +22,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::answer::Answer;
-use super::command::{Command, Error, Reply};
+use super::command::{Caller, Command, Error, Reply};
 use super::handle::Handle;
 use super::reader::Query;
 
@@ -50,6 +51,8 @@ pub struct Hooks {
 pub enum Ask {
     /// Give a queue other hooks.
     SetOfQueue {
+        /// Uid of who asks.
+        actor: u32,
         /// Which queue.
         queue: String,
         /// Its hooks from now on.
@@ -83,13 +86,16 @@ impl<S: Store> Engine<S> {
         self.hooks = hooks;
     }
 
-    pub(super) fn about_hooks(&mut self, ask: Ask) -> Result<(), store::Error> {
+    pub(super) fn about_hooks(&mut self, ask: Ask, now: Time) -> Result<(), store::Error> {
         let Ask::SetOfQueue {
+            actor,
             queue,
             hooks,
             reply,
         } = ask;
         self.store.set_queue_hooks(&queue, &hooks)?;
+        let data = json!({ "queue": queue, "change": "hooks" });
+        self.note(Kind::QueueChanged, Some(actor), &data, now)?;
         self.answers.push(Answer::Hooks(reply, hooks));
         Ok(())
     }
@@ -124,6 +130,7 @@ impl<S: Store> Engine<S> {
             })
             .collect();
         for new in all {
+            failpoint!("engine/hook/before");
             self.make(&new, now)?;
         }
         Ok(())
@@ -236,6 +243,7 @@ impl Handle {
     /// See [`Error`].
     pub async fn set_queue_hooks(
         &self,
+        caller: Caller,
         queue: String,
         hooks: Vec<Hook>,
     ) -> Result<Vec<Hook>, Error> {
@@ -245,8 +253,9 @@ impl Handle {
         };
         check::queue_name(&queue).map_err(invalid)?;
         check::hooks(&hooks).map_err(invalid)?;
-        self.ask(|reply| {
+        self.ask_as(caller, |reply| {
             Command::Hook(Ask::SetOfQueue {
+                actor: caller.uid,
                 queue,
                 hooks,
                 reply,

@@ -42,8 +42,9 @@ use tokio::sync::watch;
 
 use crate::model::admit::Served;
 use crate::model::attempt::AttemptKey;
-use crate::model::event::{Event as Row, Kind};
+use crate::model::event::Kind;
 use crate::model::id::TaskId;
+use crate::model::origin::Origin;
 use crate::model::step::step;
 use crate::model::task::{Act, Event, Refusal, State, Task};
 use crate::model::time::Time;
@@ -86,6 +87,8 @@ pub struct Engine<S> {
     /// has let go of them: it would take a launch for one it has carried out.
     strangers: HashSet<AttemptKey>,
     waiters: HashMap<TaskId, Vec<Reply<View>>>,
+    /// What asked for the change that is being made.
+    origin: Origin,
     answers: Vec<Answer>,
     over: Vec<Task>,
     /// Those that ended, and whose dependants have not been told yet.
@@ -122,6 +125,7 @@ impl<S: Store> Engine<S> {
             runner: None,
             strangers: HashSet::new(),
             waiters: HashMap::new(),
+            origin: Origin::NONE,
             answers: Vec::new(),
             over: Vec::new(),
             fallen: VecDeque::new(),
@@ -156,6 +160,7 @@ impl<S: Store> Engine<S> {
             }
         }
         self.fall_back(now)?;
+        failpoint!("engine/recover/before");
         self.store.commit()?;
         self.snapshot.phase = Phase::Running;
         self.publish(now);
@@ -174,11 +179,13 @@ impl<S: Store> Engine<S> {
         let news = std::mem::take(&mut self.news);
         match &result {
             Ok(()) => {
+                failpoint!("engine/commit/after");
                 self.snapshot.commits += 1;
                 self.snapshot.commands += u64::try_from(count).unwrap_or(u64::MAX);
                 // First, so that whoever has an answer finds it in the figures.
                 self.publish(now);
                 answers.into_iter().for_each(Answer::send);
+                failpoint!("engine/answers/after");
                 news.iter().for_each(News::log);
             }
             Err(_) => {
@@ -226,6 +233,7 @@ impl<S: Store> Engine<S> {
         let due = self.retention_due();
         let next = [wake, self.next_tick, self.next_start, more, due];
         self.turned.next = next.into_iter().flatten().min();
+        failpoint!("engine/commit/before");
         self.store.commit()
     }
 
@@ -322,25 +330,6 @@ impl<S: Store> Engine<S> {
             self.act(&task, act)?;
         }
         Ok(Ok(task))
-    }
-
-    fn record(
-        &mut self,
-        task: &Task,
-        kind: Kind,
-        actor: Option<u32>,
-        now: Time,
-    ) -> Result<(), store::Error> {
-        self.store.record(&Row {
-            at: now,
-            task: task.id,
-            attempt: task.attempt,
-            kind,
-            actor,
-            owner: task.owner,
-            queue: task.queue.clone(),
-            data: record::facts(task, kind),
-        })
     }
 
     fn act(&mut self, task: &Task, act: Act) -> Result<(), store::Error> {

@@ -3,8 +3,10 @@
 //! A queue is there from its first task on, or from when its limits were set.
 //! All changes count from the next start on; none ends what runs.
 
+use crate::model::event::Kind;
 use crate::model::queue::{Lane, Limits, Queue};
 use crate::model::task::State;
+use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
@@ -28,6 +30,18 @@ pub enum Change {
     Remove,
 }
 
+impl Change {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Set(_) => "set",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Drain => "drain",
+            Self::Remove => "remove",
+        }
+    }
+}
+
 /// What enters the engine about a queue.
 #[derive(Debug)]
 pub struct Ask {
@@ -42,13 +56,17 @@ pub struct Ask {
 }
 
 impl<S: Store> Engine<S> {
-    pub(super) fn about_queue(&mut self, ask: Ask) -> Result<(), store::Error> {
+    pub(super) fn about_queue(&mut self, ask: Ask, now: Time) -> Result<(), store::Error> {
+        let data = serde_json::json!({ "queue": ask.name, "change": ask.change.word() });
         let result = if ask.caller.admin {
             self.change_queue(ask.name, ask.change)?
         } else {
             Err(Error::AdminOnly("change a queue"))
         };
-        self.hungry |= result.is_ok();
+        if result.is_ok() {
+            self.hungry = true;
+            self.note(Kind::QueueChanged, Some(ask.caller.uid), &data, now)?;
+        }
         self.answers
             .push(Answer::Queue(ask.reply, result.map(Box::new)));
         Ok(())
@@ -135,7 +153,7 @@ impl Handle {
             };
             limits.check(&name).map_err(invalid)?;
         }
-        self.ask(|reply| {
+        self.ask_as(caller, |reply| {
             Command::Queue(Ask {
                 caller,
                 name,

@@ -3,9 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::model::event::Kind;
+use crate::model::event::{Event as Row, Kind};
 use crate::model::id::TaskId;
+use crate::model::origin::Origin;
 use crate::model::task::{State, Task};
+use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
@@ -21,6 +23,8 @@ pub enum Ask {
     Retain(Options),
     /// One change for many tasks.
     Bulk(Order),
+    /// Something happened that is about no task.
+    Note(Note),
     /// Which attempts of the tasks in a range have output that is kept?
     WithOutput {
         /// The first task.
@@ -32,9 +36,30 @@ pub enum Ask {
     },
 }
 
+/// Something for the record that is about no task.
+#[derive(Debug)]
+pub struct Note {
+    /// What.
+    pub kind: Kind,
+    /// Uid of who asked for it.
+    pub actor: Option<u32>,
+    /// By which process and request.
+    pub origin: Origin,
+    /// What the kind alone does not say.
+    pub data: Value,
+    /// Answered when it is on disk, where somebody waits for that.
+    pub reply: Option<Reply<()>>,
+}
+
 impl<S: Store> Engine<S> {
-    pub(super) fn ask_record(&mut self, ask: Ask) -> Result<(), store::Error> {
+    pub(super) fn ask_record(&mut self, ask: Ask, now: Time) -> Result<(), store::Error> {
         match ask {
+            Ask::Note(note) => {
+                self.origin = note.origin;
+                self.note(note.kind, note.actor, &note.data, now)?;
+                self.origin = Origin::NONE;
+                self.answers.extend(note.reply.map(Answer::Done));
+            }
             Ask::Retain(options) => self.retain(options),
             Ask::Bulk(order) => self.begin_bulk(order),
             Ask::WithOutput { first, last, reply } => {
@@ -43,6 +68,60 @@ impl<S: Store> Engine<S> {
             }
         }
         Ok(())
+    }
+
+    /// Writes a row about a task.
+    pub(super) fn record(
+        &mut self,
+        task: &Task,
+        kind: Kind,
+        actor: Option<u32>,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        self.record_with(task, kind, actor, facts(task, kind), now)
+    }
+
+    /// Writes a row about a task, with facts of its own.
+    pub(super) fn record_with(
+        &mut self,
+        task: &Task,
+        kind: Kind,
+        actor: Option<u32>,
+        data: Option<String>,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        self.store.record(&Row {
+            at: now,
+            task: task.id,
+            attempt: task.attempt,
+            kind,
+            actor,
+            origin: self.origin,
+            owner: task.owner,
+            queue: task.queue.clone(),
+            data,
+        })
+    }
+
+    /// Writes a row that is about no task. Who asked may read it, and admins.
+    pub(super) fn note(
+        &mut self,
+        kind: Kind,
+        actor: Option<u32>,
+        data: &Value,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        self.store.record(&Row {
+            at: now,
+            task: TaskId(0),
+            attempt: 0,
+            kind,
+            actor,
+            origin: self.origin,
+            owner: actor.unwrap_or(0),
+            queue: String::new(),
+            data: Some(data.to_string()),
+        })
     }
 }
 
@@ -60,9 +139,16 @@ pub(super) fn facts(task: &Task, kind: Kind) -> Option<String> {
         | Kind::PauseAsked
         | Kind::ResumeAsked
         | Kind::Edited
-        | Kind::TickLeftOut => (false, false),
+        | Kind::TickLeftOut
+        | Kind::ScheduleChanged
+        | Kind::QueueChanged
+        | Kind::Reloaded
+        | Kind::Denied => (false, false),
     };
     let mut facts = Map::new();
+    if let (Kind::Submitted, Some(user)) = (kind, &task.spec.user) {
+        facts.insert("run_as".to_owned(), json!(user));
+    }
     if let (true, Some(name)) = (named, &task.name) {
         facts.insert("name".to_owned(), json!(name));
     }

@@ -31,28 +31,33 @@ impl From<Shortage> for Room {
 impl Command {
     /// Answers without carrying anything out, where nothing may be written.
     /// Hands a report back, which must not get lost.
-    pub(super) fn refuse(self, shortage: Shortage, now: Time) -> Option<Self> {
-        let full = Error::DiskFull(shortage.into());
+    pub(super) fn refuse(self, why: &Error, now: Time) -> Option<Self> {
+        let why = why.clone();
         match self {
-            Self::Submit { reply, .. } => drop(reply.send(Err(full))),
+            Self::Asked { command, .. } => return command.refuse(&why, now),
+            Self::Submit { reply, .. } => drop(reply.send(Err(why))),
             Self::Cancel { reply, .. }
             | Self::Retry { reply, .. }
             | Self::Pause { reply, .. }
-            | Self::Resume { reply, .. } => drop(reply.send(Err(full))),
-            Self::Edit(ask) => drop(ask.reply.send(Err(full))),
-            Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(full))),
-            Self::Hook(hooks::Ask::SetOfQueue { reply, .. }) => drop(reply.send(Err(full))),
+            | Self::Resume { reply, .. } => drop(reply.send(Err(why))),
+            // Nothing was changed that it would be about.
+            Self::Record(record::Ask::Note(note)) => {
+                drop(note.reply.map(|reply| reply.send(Err(why))));
+            }
+            Self::Edit(ask) => drop(ask.reply.send(Err(why))),
+            Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(why))),
+            Self::Hook(hooks::Ask::SetOfQueue { reply, .. }) => drop(reply.send(Err(why))),
             Self::Schedule(
                 schedules::Ask::Add { reply, .. } | schedules::Ask::Change { reply, .. },
             ) => {
-                drop(reply.send(Err(full)));
+                drop(reply.send(Err(why)));
             }
             Self::Graph(Ask::Cancel { reply, .. } | Ask::Retry { reply, .. }) => {
-                drop(reply.send(Err(full)));
+                drop(reply.send(Err(why)));
             }
-            Self::Queue(queues::Ask { reply, .. }) => drop(reply.send(Err(full))),
-            // Asked for again by whoever waits; and it shows that all is well
-            // but the disk.
+            Self::Queue(queues::Ask { reply, .. }) => drop(reply.send(Err(why))),
+            // Asked for again by whoever waits; and it shows that all else is
+            // well.
             Self::Wait { reply, .. } => drop(reply.send(Err(Error::Stopping))),
             Self::Ping { reply } => drop(reply.send(Ok(now))),
             Self::Shutdown { reply } => drop(reply.send(Ok(()))),

@@ -114,6 +114,7 @@ impl<S: Store> Engine<S> {
             return Ok(());
         }
         let events = self.remove_events(now)?;
+        failpoint!("engine/retention/begun");
         let tasks = self.remove_tasks(now)?;
         let outputs = self.remove_outputs(now)?;
         if events && tasks && outputs {
@@ -172,6 +173,7 @@ impl<S: Store> Engine<S> {
     /// Removes a task that is over, and what it wrote.
     pub(super) fn remove_task(&mut self, task: &Over) -> Result<(), store::Error> {
         self.store.remove(task.id)?;
+        failpoint!("engine/prune/after");
         self.erase(task.id, 1..=task.attempt);
         Ok(())
     }

@@ -19,6 +19,7 @@ use super::effect::Effect;
 impl<S: Store> Engine<S> {
     pub(super) fn runner_up(&mut self, runner: RunnerUp, now: Time) -> Result<(), store::Error> {
         self.turned.effects.push(Effect::Attach);
+        failpoint!("engine/runner/up");
         let mut strangers: HashSet<AttemptKey> = runner.held.iter().copied().collect();
         for attempt in self.sound(now, S::live)? {
             if attempt.is_alone() {

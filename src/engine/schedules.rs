@@ -57,6 +57,17 @@ pub enum Change {
     Remove,
 }
 
+impl Change {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Trigger => "trigger",
+            Self::Remove => "remove",
+        }
+    }
+}
+
 /// What enters the engine about schedules.
 #[derive(Debug)]
 pub enum Ask {
@@ -109,6 +120,7 @@ impl<S: Store> Engine<S> {
             for nominal in look.fire {
                 self.fire(&schedule, nominal, now)?;
             }
+            failpoint!("engine/tick/after");
             schedule.cursor = look.cursor;
             schedule.wake = schedule.next();
             self.store.save_schedule(&schedule)?;
@@ -179,6 +191,7 @@ impl<S: Store> Engine<S> {
         };
         let mut new = schedule.task(nominal);
         new.after = waits_for.into_iter().map(over).collect();
+        failpoint!("engine/tick/before");
         self.make(&new, now).map(Some)
     }
 
@@ -221,6 +234,7 @@ impl<S: Store> Engine<S> {
             attempt: 0,
             kind: Kind::TickLeftOut,
             actor: None,
+            origin: self.origin,
             owner: schedule.owner,
             queue: schedule.task.queue.clone(),
             data: Some(data.to_string()),
@@ -245,7 +259,13 @@ impl<S: Store> Engine<S> {
                 new,
                 replace,
                 reply,
-            } => (reply, self.add_schedule(&new, replace, now)?),
+            } => {
+                let result = self.add_schedule(&new, replace, now)?;
+                if result.is_ok() {
+                    self.note_schedule(&new.name, "add", new.owner, now)?;
+                }
+                (reply, result)
+            }
             Ask::Change {
                 caller,
                 called,
@@ -256,12 +276,26 @@ impl<S: Store> Engine<S> {
                     Some(schedule) => self.change_schedule(schedule, change, now)?,
                     None => Err(Error::NoSchedule(called)),
                 };
+                if let Ok(Changed { schedule, .. }) = &result {
+                    self.note_schedule(&schedule.name, change.word(), caller.uid, now)?;
+                }
                 (reply, result)
             }
         };
         self.answers
             .push(Answer::Schedule(reply, result.map(Box::new)));
         self.look_ahead()
+    }
+
+    fn note_schedule(
+        &mut self,
+        name: &str,
+        change: &str,
+        actor: u32,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        let data = serde_json::json!({ "schedule": name, "change": change });
+        self.note(Kind::ScheduleChanged, Some(actor), &data, now)
     }
 
     fn called(

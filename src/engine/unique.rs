@@ -8,6 +8,7 @@ use crate::model::check::Invalid;
 use crate::model::depend::in_order;
 use crate::model::event::Kind;
 use crate::model::id::TaskId;
+use crate::model::origin::Origin;
 use crate::model::spec::{Conflict, NewTask, Parent, Wants};
 use crate::model::task::{Event, State};
 use crate::model::time::Time;
@@ -194,5 +195,6 @@ const fn as_owner(uid: u32) -> Caller {
     Caller {
         uid,
         admin: uid == 0,
+        origin: Origin::NONE,
     }
 }

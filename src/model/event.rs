@@ -2,6 +2,7 @@
 //! the same transaction as the change itself.
 
 use super::id::TaskId;
+use super::origin::Origin;
 use super::task::State;
 use super::time::Time;
 
@@ -26,11 +27,19 @@ pub enum Kind {
     Edited,
     /// A schedule made no task, since this one was not over.
     TickLeftOut,
+    /// Someone made, changed or removed a schedule.
+    ScheduleChanged,
+    /// Someone changed or removed a queue.
+    QueueChanged,
+    /// Someone had the configuration read again, and it came into force.
+    Reloaded,
+    /// Someone was turned away: unknown, or without the right to do it.
+    Denied,
 }
 
 impl Kind {
     /// Kinds that are no states.
-    const OTHERS: [Self; 8] = [
+    const OTHERS: [Self; 12] = [
         Self::Submitted,
         Self::CancelAsked,
         Self::RetryAsked,
@@ -39,6 +48,10 @@ impl Kind {
         Self::ResumeAsked,
         Self::Edited,
         Self::TickLeftOut,
+        Self::ScheduleChanged,
+        Self::QueueChanged,
+        Self::Reloaded,
+        Self::Denied,
     ];
 
     /// Every word there is, for whoever asks for one.
@@ -60,6 +73,10 @@ impl Kind {
             Self::ResumeAsked => "resume_asked",
             Self::Edited => "edited",
             Self::TickLeftOut => "tick_left_out",
+            Self::ScheduleChanged => "schedule_changed",
+            Self::QueueChanged => "queue_changed",
+            Self::Reloaded => "reloaded",
+            Self::Denied => "denied",
         }
     }
 }
@@ -69,7 +86,7 @@ impl Kind {
 pub struct Event {
     /// When.
     pub at: Time,
-    /// To which task.
+    /// To which task; 0 where it is about none.
     pub task: TaskId,
     /// In which attempt; 0 before the first.
     pub attempt: u32,
@@ -77,9 +94,11 @@ pub struct Event {
     pub kind: Kind,
     /// Uid of who asked for it; absent when nobody did.
     pub actor: Option<u32>,
+    /// By which process and request.
+    pub origin: Origin,
     /// Uid of the task's owner, who may read of it.
     pub owner: u32,
-    /// The task's queue.
+    /// The task's queue; empty where it is about none.
     pub queue: String,
     /// What the kind alone does not say, as a JSON object.
     pub data: Option<String>,
@@ -100,6 +119,10 @@ pub struct Entry {
     pub kind: String,
     /// Uid of who asked for it; absent when nobody did.
     pub actor: Option<u32>,
+    /// The process that asked.
+    pub pid: Option<u32>,
+    /// The request's name.
+    pub request: Option<String>,
     /// The task's queue.
     pub queue: Option<String>,
     /// What the kind alone does not say, as a JSON object.

@@ -90,7 +90,11 @@ impl Launcher {
             Effect::Kill(key) => self.say(key, ToRunner::Kill { key }),
             Effect::Freeze(key) => self.say(key, ToRunner::Freeze { key }),
             Effect::Thaw(key) => self.say(key, ToRunner::Thaw { key }),
-            Effect::Acknowledge(key) => self.say(key, ToRunner::Ack { key }),
+            Effect::Acknowledge(key) => {
+                failpoint!("run/acknowledge/before");
+                self.say(key, ToRunner::Ack { key });
+                failpoint!("run/acknowledge/after");
+            }
             Effect::Erase(key) => self.sweeper.erase(key),
             Effect::Seek { key, group } => self.instances.seek(key, group),
             Effect::Met { visit, verdict } => self.instances.met(visit, verdict),
@@ -139,7 +143,9 @@ impl Launcher {
         match files(&mut self.stock, order) {
             Ok(files) => {
                 let launch = message(order, self.output_cap);
+                failpoint!("run/launch/before");
                 self.send(&ToRunner::Launch(launch), &files);
+                failpoint!("run/launch/after");
             }
             // An attempt whose files cannot be made never reaches a runner.
             Err(error) => {

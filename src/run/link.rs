@@ -139,6 +139,7 @@ impl Link {
             while receiver.recv()?.is_some() {}
             return Ok(None);
         }
+        failpoint!("run/runner/found");
         sender.know(&hello.hello);
         if self.attach.send(sender).is_err() {
             return Err(io::Error::other("the launch thread has ended"));
@@ -174,7 +175,9 @@ impl Link {
                     break;
                 }
             };
+            failpoint!("run/report/before");
             self.tell(command)?;
+            failpoint!("run/report/after");
         }
         self.tell(Command::RunnerDown)
     }

@@ -46,6 +46,7 @@ impl OwnRunner {
         // In this process the lock must not live on, and not reach anyone else.
         drop(lock);
         let child = child?;
+        failpoint!("run/runner/started");
         tracing::info!("started a runner, pid {}", child.id());
         Ok(Self { child })
     }

@@ -35,6 +35,7 @@ impl Sweeper {
                 }
                 drop(commands);
                 for key in waiting {
+                    failpoint!("run/erase/before");
                     remove(&output.join(file_name(key)));
                 }
             })?;
@@ -90,6 +91,7 @@ fn look_through(output: &Path, commands: &SyncSender<Command>) -> std::io::Resul
             .iter()
             .filter(|(attempt, _)| known.binary_search(attempt).is_err());
         for (_, file) in gone {
+            failpoint!("run/sweep/before");
             remove(file);
         }
     }

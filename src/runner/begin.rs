@@ -26,8 +26,10 @@ impl Runner {
             return;
         }
         self.served = true;
+        failpoint!("runner/launch/before");
         match self.try_launch(&launch, fds) {
             Ok((launched, capture)) => {
+                failpoint!("runner/launch/after");
                 launch.env.clear();
                 launch.argv.truncate(1);
                 self.adopt(launch, launched, capture);

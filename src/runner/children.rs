@@ -92,6 +92,7 @@ impl Runner {
             Some((error, scarce)) => Exit::Spawn { error, scarce },
             None => exit,
         };
+        failpoint!("runner/exit/reaped");
         live.exit = Some((exit, (self.clock)()));
         self.poll.forget(&live.pidfd);
         self.advance(id);
@@ -216,6 +217,7 @@ impl Runner {
         };
         tracing::debug!(task = %key.task, attempt = key.number, exit = ?ended.exit, "ended");
         let live = std::mem::replace(&mut held.state, State::Over(ended));
+        failpoint!("runner/report/before");
         self.report(id);
         // Somebody waits for the report, and nobody for the closing of files.
         drop(live);
@@ -248,6 +250,7 @@ impl Runner {
             tracing::warn!(task = %key.task, attempt = key.number, "acknowledged before its end: ignored");
             return;
         }
+        failpoint!("runner/acknowledge/before");
         self.held.remove(id);
     }
 

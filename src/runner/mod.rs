@@ -132,3 +132,23 @@ pub fn serve(options: Options, clock: fn() -> Time) -> anyhow::Result<()> {
     };
     runner.run()
 }
+
+/// Reads frames as both ends of a connection do, without a connection, and
+/// says how many there are.
+///
+/// # Errors
+/// What came is no message; nothing after it can be trusted.
+pub fn read_messages(bytes: &[u8]) -> std::io::Result<usize> {
+    let mut count = 0;
+    let mut inbox = wire::Inbox::default();
+    inbox.push(bytes);
+    while inbox.next::<protocol::ToRunner>()?.is_some() {
+        count += 1;
+    }
+    let mut inbox = wire::Inbox::default();
+    inbox.push(bytes);
+    while inbox.next::<protocol::FromRunner>()?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}

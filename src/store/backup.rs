@@ -39,7 +39,9 @@ pub struct Copied {
 pub fn copy(dir: &Path, file: &Path) -> Result<Copied, Error> {
     let unfinished = beside(file);
     let copied = make(dir, &unfinished).and_then(|()| {
+        failpoint!("store/backup/copied");
         let copied = check(&unfinished)?;
+        failpoint!("store/backup/checked");
         publish(&unfinished, file)?;
         Ok(copied)
     });
@@ -156,6 +158,7 @@ fn publish(made: &Path, file: &Path) -> Result<(), Error> {
         }
         Err(error) => return Err(file_error("name", file)(error)),
     }
+    failpoint!("store/backup/named");
     let here = file.parent().filter(|dir| !dir.as_os_str().is_empty());
     open::sync_dir(here.unwrap_or_else(|| Path::new(".")))
 }

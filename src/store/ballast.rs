@@ -46,6 +46,7 @@ pub fn keep(dir: &Path, size: u64) -> Result<(), Error> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(&path)
         .map_err(failed("open"))?;
+    failpoint!("store/ballast/made");
     let length = i64::try_from(size).unwrap_or(i64::MAX);
     fallocate(&file, FallocateFlags::empty(), 0, length)
         .map_err(std::io::Error::from)

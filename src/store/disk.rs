@@ -43,6 +43,8 @@ pub struct Shortage {
 #[derive(Debug)]
 pub struct Disk {
     dir: PathBuf,
+    /// The same, open: looking takes no descriptor, of which there may be none left.
+    here: File,
     low_water: u64,
     ballast: u64,
     /// The ballast was given up: new work has to wait until it can be there
@@ -54,15 +56,23 @@ pub struct Disk {
 
 impl Disk {
     /// The disk under `dir`.
-    #[must_use]
-    pub fn new(dir: &Path, options: &Options) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The directory cannot be opened.
+    pub fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
+        let here = File::open(dir).map_err(|source| Error::File {
+            act: "open",
+            path: dir.to_owned(),
+            source,
+        })?;
+        Ok(Self {
             dir: dir.to_owned(),
+            here,
             low_water: options.low_water.bytes(),
             ballast: options.ballast.bytes(),
             given_up: false,
             short: false,
-        }
+        })
     }
 
     /// Looks at the disk. Where nothing may be written any more, the ballast is
@@ -94,8 +104,7 @@ impl Disk {
             path: self.dir.clone(),
             source,
         };
-        let here = File::open(&self.dir).map_err(failed)?;
-        let disk = fstatvfs(&here)
+        let disk = fstatvfs(&self.here)
             .map_err(std::io::Error::from)
             .map_err(failed)?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());

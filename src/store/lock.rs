@@ -20,8 +20,10 @@ impl Lock {
     /// Takes the lock of `dir`, at once or not at all.
     ///
     /// # Errors
-    /// Another process holds it, or the file cannot be opened.
+    /// Another process holds it, others may look into the directory, or the
+    /// file cannot be opened.
     pub fn take(dir: &Path) -> Result<Self, Error> {
+        super::open::check_dir(dir)?;
         let path = dir.join("lock");
         let failed = |act| {
             let path = path.clone();
@@ -63,6 +65,7 @@ impl Lock {
             .set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .is_err();
+        failpoint!("store/lock/taken");
         Ok(Self { _file: file })
     }
 }

@@ -13,9 +13,11 @@ use super::Error;
 pub const APPLICATION_ID: i32 = 0x746b_646d;
 
 /// The steps; step `n` leads to version `n + 1`.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 4] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
 ];
 
 /// The version this program writes.
@@ -33,6 +35,7 @@ pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
             act: "bring the schema up to date",
             source,
         })?;
+        failpoint!("store/migrate/after");
     }
     Ok(())
 }
@@ -95,13 +98,16 @@ pub fn inspect(connection: &Connection, path: &Path) -> Result<usize, Error> {
 }
 
 fn apply(connection: &mut Connection, version: usize, step: &str) -> rusqlite::Result<()> {
+    failpoint!("store/migrate/before");
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     transaction.execute_batch(step)?;
+    failpoint!("store/migrate/applied");
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(
         None,
         "user_version",
         i64::try_from(version).unwrap_or(i64::MAX),
     )?;
+    failpoint!("store/migrate/numbered");
     transaction.commit()
 }

@@ -38,7 +38,7 @@ use crate::model::time::Time;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database answered with an error.
-    #[error("cannot {act} in the database")]
+    #[error("cannot {act} in the database{}", advice(.source))]
     Database {
         /// What was attempted.
         act: &'static str,
@@ -86,10 +86,39 @@ impl Error {
             if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
     }
 
+    /// Whether another process holds the database's lock. Nothing was changed.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Database { source, .. }
+            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy))
+    }
+
     /// Whether trying again cannot help before a person has acted.
     #[must_use]
-    pub const fn is_permanent(&self) -> bool {
-        matches!(self, Self::Unusable { .. } | Self::Damaged { .. })
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Unusable { .. } | Self::Damaged { .. } => true,
+            Self::Database { source, .. } => is_damage(source),
+            Self::Fenced(_) | Self::File { .. } => false,
+        }
+    }
+}
+
+/// Whether the file does not hold what a database holds.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DatabaseCorrupt | NotADatabase)
+    )
+}
+
+/// What a person can do about an error.
+fn advice(error: &rusqlite::Error) -> &'static str {
+    if is_damage(error) {
+        ", which is damaged: restore a backup, or move it away"
+    } else {
+        ""
     }
 }
 
@@ -119,7 +148,7 @@ pub trait Store:
     + record::Record
     + schedules::Schedules
 {
-    /// Opens a transaction.
+    /// Opens a transaction; one that is open goes on.
     ///
     /// # Errors
     /// The database refused.

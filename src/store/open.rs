@@ -5,7 +5,7 @@
 //! version checked, because versions before 3.51.3 can corrupt a write-ahead
 //! log that two connections use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ const SQLITE_MIN: i32 = 3_051_003;
 /// File name of the database in the state directory.
 const FILE: &str = "taskdaemon.db";
 
+/// What SQLite adds to that for its log and the index of it.
+const BESIDE: [&str; 2] = ["-wal", "-shm"];
+
 impl Sqlite {
     /// Opens the database of a state directory for writing, making it or
     /// bringing it up to date where needed.
@@ -34,6 +37,13 @@ impl Sqlite {
     pub fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
         let path = dir.join(FILE);
         check_file(&path)?;
+        for beside in BESIDE {
+            let path = dir.join(format!("{FILE}{beside}"));
+            if path.symlink_metadata().is_ok() {
+                check_file(&path)?;
+            }
+        }
+        failpoint!("store/open/checked");
         if rusqlite::version_number() < SQLITE_MIN {
             let why = format!(
                 "SQLite {} is linked, and versions before 3.51.3 can damage it; \
@@ -53,8 +63,11 @@ impl Sqlite {
         migrate::inspect(&connection, &path)?;
         keep_log(&connection, false).map_err(failed("set up the connection"))?;
         settle(&connection, options).map_err(failed("set up the connection"))?;
+        failpoint!("store/open/settled");
         migrate::migrate(&mut connection, &path)?;
+        failpoint!("store/checkpoint/before");
         settle_log(&connection)?;
+        failpoint!("store/checkpoint/after");
         sync_dir(dir)?;
         Self::with(connection, path)
     }
@@ -90,11 +103,13 @@ impl Sqlite {
             })?
             .ino();
         let books = Books::open(&connection)?;
+        let draining = draining(&connection).map_err(failed("read the queues"))?;
         Ok(Self {
             connection,
             path,
             inode,
             queues: HashMap::new(),
+            draining,
             books,
         })
     }
@@ -128,6 +143,29 @@ fn settle_log(connection: &Connection) -> Result<(), Error> {
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => Ok(()),
         Err(error) => Err(failed("write the log back")(error)),
     }
+}
+
+/// Refuses a directory in which someone else could put files. A link to it is
+/// an administrator's, and fine.
+pub(super) fn check_dir(dir: &Path) -> Result<(), Error> {
+    let meta = std::fs::metadata(dir).map_err(|source| Error::File {
+        act: "inspect",
+        path: dir.to_owned(),
+        source,
+    })?;
+    let unusable = |why: &str| Error::Unusable {
+        path: dir.to_owned(),
+        why: why.to_owned(),
+    };
+    if meta.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(unusable(
+            "it belongs to another user; give it to the daemon's user",
+        ));
+    }
+    if meta.mode() & 0o077 != 0 {
+        return Err(unusable("others may look into it; make its mode 0700"));
+    }
+    Ok(())
 }
 
 /// Refuses files that someone else may have prepared.
@@ -183,6 +221,13 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
             path: dir.to_owned(),
             source,
         })
+}
+
+/// Queues that take nothing new.
+fn draining(connection: &Connection) -> rusqlite::Result<HashSet<i64>> {
+    let mut statement = connection.prepare("SELECT id FROM queue WHERE draining = 1")?;
+    let ids = statement.query_map([], |row| row.get(0))?;
+    ids.collect()
 }
 
 fn settle(connection: &Connection, options: &Options) -> rusqlite::Result<()> {

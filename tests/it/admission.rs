@@ -27,6 +27,7 @@ use crate::store::{new_task, options};
 const ADMIN: Caller = Caller {
     uid: 0,
     admin: true,
+    origin: taskdaemon::model::origin::Origin::NONE,
 };
 const ALICE: u32 = 1001;
 const BOB: u32 = 1002;
@@ -415,6 +416,7 @@ fn only_admins_change_queues() {
     let user = Caller {
         uid: ALICE,
         admin: false,
+        origin: taskdaemon::model::origin::Origin::NONE,
     };
     for change in [
         Change::Set(Limits::default()),

@@ -372,7 +372,7 @@ fn connections_beyond_the_cap_are_told_so_when_all_are_at_work() {
         ("API__CONNECTIONS", "4"),
         ("API__CONNECTIONS_PER_PEER", "4"),
     ]);
-    let id = bed.submit(&json!({"command": ["sleep", "5"]}));
+    let id = bed.submit(&json!({"command": ["sleep", "300"]}));
     // Four, and the sixteen that are kept for the admin this test runs as.
     let waiting: Vec<UnixStream> = (0..20)
         .map(|_| {

@@ -73,7 +73,7 @@ impl House {
 
 fn write(file: &Path, text: impl AsRef<[u8]>) {
     fs::write(file, text).expect("write");
-    fs::set_permissions(file, Permissions::from_mode(0o644)).expect("chmod");
+    fs::set_permissions(file, Permissions::from_mode(0o640)).expect("chmod");
 }
 
 #[test]

@@ -604,6 +604,7 @@ fn tasks_of_others_are_not_there_to_wait_for_to_hold_a_key_or_to_change() {
     let caller = Caller {
         uid: 1000,
         admin: false,
+        origin: taskdaemon::model::origin::Origin::NONE,
     };
     for (id, wanted) in [(theirs, false), (mine, true)] {
         let (reply, mut answer) = oneshot::channel();

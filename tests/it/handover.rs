@@ -123,6 +123,8 @@ fn options() -> Options {
             // SHA-256 of "abc".
             sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".to_owned(),
             uid: 4242,
+            role: None,
+            expires: None,
         }],
         ..Options::default()
     }
@@ -161,7 +163,8 @@ fn eight_restarts_under_load_fail_no_request() {
             engine: options::Options::default(),
             hooks: taskdaemon::engine::hooks::Hooks::default(),
             retention: retention::Options::default(),
-            disk: Disk::new(dir.path(), &taskdaemon::store::options::Options::default()),
+            disk: Disk::open(dir.path(), &taskdaemon::store::options::Options::default())
+                .expect("open"),
         },
         "boot".to_owned(),
     )

@@ -25,6 +25,7 @@ use crate::store::{new_task, options};
 const CALLER: Caller = Caller {
     uid: 1000,
     admin: false,
+    origin: taskdaemon::model::origin::Origin::NONE,
 };
 const SECRET: &str = "a-secret-that-nobody-may-see";
 
@@ -163,6 +164,7 @@ impl Bed {
         let (reply, mut answer) = oneshot::channel();
         let queue = queue.to_owned();
         self.turn(vec![Command::Hook(Ask::SetOfQueue {
+            actor: 0,
             queue,
             hooks,
             reply,

@@ -126,7 +126,9 @@ fn marks(bed: &Bed) -> Vec<String> {
 
 #[test]
 fn two_hundred_logs_are_packed_two_at_a_time_and_checked_over_a_killed_daemon() {
-    let mut bed = Bed::start(&[("ENGINE__QUEUE_CONCURRENCY", "2")]);
+    let mut bed = Bed::start(&[]);
+    let (code, _, err) = run(&bed, &["queue", "set", "pack", "--concurrency", "2"]);
+    assert_eq!(code, 0, "{err}");
     for dir in ["logs", "sums", "packed"] {
         fs::create_dir(bed.path(dir)).expect("directory");
     }

@@ -42,7 +42,7 @@ fn load(text: &str) -> Config {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("config.toml");
     fs::write(&path, text).expect("write");
-    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("chmod");
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("chmod");
     let sources = Sources {
         file: Some(path),
         variables: [("STATE_DIRECTORY".into(), "/var/lib/taskdaemon".into())].into(),

@@ -26,6 +26,7 @@ use crate::store::options;
 const CALLER: Caller = Caller {
     uid: 1000,
     admin: false,
+    origin: taskdaemon::model::origin::Origin::NONE,
 };
 /// 2023-11-14 22:13:20 UTC.
 const START: i64 = 1_700_000_000;

@@ -56,6 +56,7 @@ const OF_QUEUE: u32 = 2;
 const CALLER: Caller = Caller {
     uid: 1000,
     admin: true,
+    origin: taskdaemon::model::origin::Origin::NONE,
 };
 
 /// A runner as the engine sees it: what it holds, and what has ended.
@@ -1045,6 +1046,7 @@ fn run(seed: u64, turns: u32) -> usize {
     let mut engine = world.open(dir.path());
     let (reply, _) = oneshot::channel();
     let ask = hooks::Ask::SetOfQueue {
+        actor: 0,
         queue: "q0".to_owned(),
         hooks: vec![queue_hook()],
         reply,

@@ -334,6 +334,7 @@ fn the_tally_is_exact<S: Store>(open: impl Fn() -> S) {
         attempt: 0,
         kind: Kind::Submitted,
         actor: None,
+        origin: taskdaemon::model::origin::Origin::NONE,
         owner: task.owner,
         queue: task.queue.clone(),
         data: None,

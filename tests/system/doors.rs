@@ -36,6 +36,8 @@ impl Door {
             "hash=$(printf %s {TOKEN} | sha256sum | cut -d' ' -f1)
              printf '[[api.tokens]]\\nname = \"test\"\\nsha256 = \"%s\"\\nuid = %s\\n' \"$hash\" \"$(id -u alice)\" \
                  >/etc/taskdaemon/conf.d/token.toml
+             chgrp taskdaemon /etc/taskdaemon/conf.d/token.toml
+             chmod 0640 /etc/taskdaemon/conf.d/token.toml
              systemctl enable taskdaemon-tcp.socket
              systemctl restart taskdaemon.service"
         ));

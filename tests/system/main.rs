@@ -25,6 +25,7 @@ mod config;
 mod crowd;
 mod hostile;
 mod install;
+mod isolation;
 mod kill;
 mod ladder;
 mod leave;

@@ -32,7 +32,7 @@ impl Clocks for Sqlite {
         let live = concat!(
             "SELECT ",
             task_columns!(),
-            " FROM task AS t JOIN queue AS q ON q.id = t.queue WHERE t.state IN (3, 4, 5)"
+            " FROM task AS t JOIN queue AS q ON q.id = t.queue WHERE t.state BETWEEN 3 AND 5"
         );
         let waiting = concat!(
             "SELECT ",

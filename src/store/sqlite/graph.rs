@@ -29,7 +29,7 @@ const COUNT_HELD: &str =
     "SELECT count(*) FROM edge INDEXED BY edge_unmet WHERE child = ?1 AND met = 0";
 // The states are spelled out so that the partial index can be used.
 const UNIQUE_HOLDER: &str = "SELECT id FROM task WHERE owner = ?1 AND unique_key = ?2 \
-     AND state IN (0, 1, 2, 3, 4, 5)";
+     AND state <= 5";
 
 const fn number(wants: Wants) -> i64 {
     match wants {

@@ -64,34 +64,34 @@ const NEXT_QUEUE: &str = "SELECT queue FROM task INDEXED BY task_ready \
      WHERE state = 2 AND open = 1 AND queue > ?1 ORDER BY queue LIMIT 1";
 /// Live attempts by queue and owner.
 const LIVE: &str = "SELECT queue, owner, count(*) FROM task INDEXED BY task_live \
-     WHERE state IN (3, 4, 5) GROUP BY queue, owner";
+     WHERE state BETWEEN 3 AND 5 GROUP BY queue, owner";
 /// Live tasks of a group, which are always open.
 const GROUP_LIVE: &str = "SELECT count(*) FROM task INDEXED BY task_group \
-     WHERE queue = ?1 AND group_key = ?2 AND open = 1 AND state IN (2, 3, 4, 5) AND state > 2";
+     WHERE queue = ?1 AND group_key = ?2 AND open = 1 AND state BETWEEN 2 AND 5 AND state > 2";
 /// Open tasks of a group.
 const GROUP_OPEN: &str = "SELECT count(*) FROM task INDEXED BY task_group \
-     WHERE queue = ?1 AND group_key = ?2 AND open = 1 AND state IN (2, 3, 4, 5)";
+     WHERE queue = ?1 AND group_key = ?2 AND open = 1 AND state BETWEEN 2 AND 5";
 /// Shuts the last open ready tasks of a group.
 const SHUT: &str = "UPDATE task SET open = 0 WHERE id IN (\
      SELECT id FROM task INDEXED BY task_group \
-     WHERE queue = ?1 AND group_key = ?2 AND open = 1 AND state IN (2, 3, 4, 5) AND state = 2 \
+     WHERE queue = ?1 AND group_key = ?2 AND open = 1 AND state BETWEEN 2 AND 5 AND state = 2 \
      ORDER BY rank DESC, id DESC LIMIT ?3)";
 /// Opens the first shut ready tasks of a group.
 const OPEN: &str = "UPDATE task SET open = 1 WHERE id IN (\
      SELECT id FROM task INDEXED BY task_group \
-     WHERE queue = ?1 AND group_key = ?2 AND open = 0 AND state IN (2, 3, 4, 5) \
+     WHERE queue = ?1 AND group_key = ?2 AND open = 0 AND state BETWEEN 2 AND 5 \
      ORDER BY rank, id LIMIT ?3)";
 /// First shut task of a group.
 const FIRST_SHUT: &str = "SELECT rank, id FROM task INDEXED BY task_group \
-     WHERE queue = ?1 AND group_key = ?2 AND open = 0 AND state IN (2, 3, 4, 5) \
+     WHERE queue = ?1 AND group_key = ?2 AND open = 0 AND state BETWEEN 2 AND 5 \
      ORDER BY rank, id LIMIT 1";
 /// Last open ready task of a group.
 const LAST_OPEN: &str = "SELECT rank, id FROM task INDEXED BY task_group \
-     WHERE queue = ?1 AND group_key = ?2 AND open = 1 AND state IN (2, 3, 4, 5) AND state = 2 \
+     WHERE queue = ?1 AND group_key = ?2 AND open = 1 AND state BETWEEN 2 AND 5 AND state = 2 \
      ORDER BY rank DESC, id DESC LIMIT 1";
 /// First group of a queue after the one given.
 const NEXT_GROUP: &str = "SELECT group_key FROM task INDEXED BY task_group \
-     WHERE queue = ?1 AND group_key > ?2 AND state IN (2, 3, 4, 5) ORDER BY group_key LIMIT 1";
+     WHERE queue = ?1 AND group_key > ?2 AND state BETWEEN 2 AND 5 ORDER BY group_key LIMIT 1";
 
 impl Sqlite {
     fn head(
@@ -160,6 +160,10 @@ impl Queues for Sqlite {
     }
 
     fn is_draining(&mut self, name: &str) -> Result<bool, Error> {
+        // Asked with every task that is handed in, and known of every queue that has had one.
+        if let Some(id) = self.queues.get(name) {
+            return Ok(self.draining.contains(id));
+        }
         self.statement("SELECT 1 FROM queue WHERE name = ?1 AND draining = 1")?
             .exists([name])
             .map_err(failed("look at a queue"))
@@ -191,8 +195,13 @@ impl Queues for Sqlite {
             queue.paused,
             queue.draining,
         ])
-        .map(drop)
-        .map_err(failed("save a queue"))
+        .map_err(failed("save a queue"))?;
+        if queue.draining {
+            self.draining.insert(queue.id);
+        } else {
+            self.draining.remove(&queue.id);
+        }
+        Ok(())
     }
 
     fn remove_queue(&mut self, queue: &Queue) -> Result<(), Error> {

@@ -24,7 +24,7 @@ const LOOK: i64 = 10_000;
 macro_rules! over_columns {
     () => {
         "t.ended, t.id, t.attempt, EXISTS (SELECT 1 FROM edge AS e JOIN task AS c ON c.id = e.child \
-         WHERE e.parent = t.id AND c.state IN (0, 1, 2, 3, 4, 5))"
+         WHERE e.parent = t.id AND c.state <= 5)"
     };
 }
 
@@ -37,11 +37,11 @@ const OVER: &str = concat!(
 const ONE_OVER: &str = concat!(
     "SELECT ",
     over_columns!(),
-    " FROM task AS t WHERE t.id = ?1 AND t.state IN (6, 7, 8, 9, 10) AND t.ended IS NOT NULL"
+    " FROM task AS t WHERE t.id = ?1 AND t.state >= 6 AND t.ended IS NOT NULL"
 );
 const FIRST_YOUNG: &str = "SELECT min(seq) FROM event WHERE seq > ?1 AND seq < ?2 AND at >= ?3";
 const DROP_EVENTS: &str = "DELETE FROM event WHERE seq < ?1";
-const DROP_TASK: &str = "DELETE FROM task WHERE id = ?1 AND state IN (6, 7, 8, 9, 10) \
+const DROP_TASK: &str = "DELETE FROM task WHERE id = ?1 AND state >= 6 \
      RETURNING state, queue, owner";
 const DROP_EDGES: &str = "DELETE FROM edge WHERE parent = ?1";
 const WITH_OUTPUT: &str =
@@ -68,12 +68,14 @@ fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
         actor: row.get(5)?,
         queue: row.get(6)?,
         data: row.get(7)?,
+        pid: row.get(8)?,
+        request: row.get(9)?,
     })
 }
 
 fn events_query(wanted: &Wanted, after: i64, until: i64) -> Query {
     let mut query = Query::new(
-        "SELECT e.seq, e.at, e.task, e.attempt, e.kind, e.actor, q.name, e.data \
+        "SELECT e.seq, e.at, e.task, e.attempt, e.kind, e.actor, q.name, e.data, e.pid, e.request \
          FROM event AS e LEFT JOIN queue AS q ON q.id = e.queue WHERE e.seq > ? AND e.seq <= ?",
     );
     query.values = vec![after.into(), until.into()];
@@ -114,10 +116,13 @@ impl Sqlite {
     /// Appends to the record.
     pub(super) fn append(&mut self, event: &Event) -> Result<(), Error> {
         let seq = self.books.next_event();
-        let queue = self.queue(&event.queue)?;
+        let queue = match &*event.queue {
+            "" => 0,
+            name => self.queue(name)?,
+        };
         self.statement(
-            "INSERT INTO event (seq, at, task, attempt, kind, actor, owner, data, queue) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO event (seq, at, task, attempt, kind, actor, owner, data, queue, pid, request) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
         .execute(params![
             seq,
@@ -129,6 +134,8 @@ impl Sqlite {
             event.owner,
             event.data,
             queue,
+            event.origin.pid,
+            event.origin.request.text(),
         ])
         .map_err(failed("record an event"))?;
         Ok(())
@@ -371,7 +378,7 @@ impl Record for Sqlite {
             self.statement(
                 "UPDATE task SET state = ?2, wake = NULL, delay = NULL, time_limit = NULL, \
                  beat = NULL, paused = NULL, stop = NULL, ended = ?3, outcome = ?4 \
-                 WHERE id = ?1 AND state IN (0, 1, 2, 3, 4, 5)",
+                 WHERE id = ?1 AND state <= 5",
             )?
             .execute(params![
                 id.0,

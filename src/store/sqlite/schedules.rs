@@ -166,7 +166,7 @@ impl Schedules for Sqlite {
             "SELECT ",
             task_columns!(),
             " FROM task AS t JOIN queue AS q ON q.id = t.queue \
-             WHERE t.schedule = ?1 AND t.state IN (0, 1, 2, 3, 4, 5) ORDER BY t.id"
+             WHERE t.schedule = ?1 AND t.state <= 5 ORDER BY t.id"
         );
         self.rows(sql, [id.0], rows::task)
     }

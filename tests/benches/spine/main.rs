@@ -16,7 +16,6 @@ mod bare;
 mod daemon;
 mod disk;
 mod drain;
-#[expect(dead_code, reason = "the plans use more of it")]
 mod http;
 mod latency;
 mod load;

@@ -11,7 +11,6 @@
 #[expect(dead_code, reason = "the spine uses more of it")]
 mod daemon;
 #[path = "../../benches/spine/http.rs"]
-#[expect(dead_code, reason = "others use more of it")]
 mod http;
 #[path = "../million/marks.rs"]
 #[expect(dead_code, reason = "others use more of it")]

@@ -1,0 +1,194 @@
+//! The routes, and what each of them asks of a caller: one table, of which the
+//! router is built. A path without a row here does not exist.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::handler::Handler;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter};
+use axum::{Extension, Router};
+use serde_json::json;
+
+use crate::engine::command::Caller;
+use crate::model::role::Role;
+use crate::model::role::Role::{Admin, Own, Read, Submit};
+
+use super::identity::Standing;
+use super::problem::Problem;
+use super::{
+    Shared, admin, bulk, edit, events, graph, hooks, identity, log, queues, schedules, submit,
+    tasks,
+};
+
+/// A method, for the table and for the router.
+#[derive(Debug, Clone, Copy)]
+struct Verb(&'static str, MethodFilter);
+
+const GET: Verb = Verb("GET", MethodFilter::GET);
+const POST: Verb = Verb("POST", MethodFilter::POST);
+const PUT: Verb = Verb("PUT", MethodFilter::PUT);
+const PATCH: Verb = Verb("PATCH", MethodFilter::PATCH);
+const DELETE: Verb = Verb("DELETE", MethodFilter::DELETE);
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// The method.
+    pub method: &'static str,
+    /// The path, with names in braces for its variable parts.
+    pub path: &'static str,
+    /// The least role it takes; none where it answers anyone who can connect.
+    pub least: Option<Role>,
+}
+
+/// A row with what answers.
+struct Route {
+    row: Row,
+    answer: MethodRouter<Arc<Shared>>,
+}
+
+fn route<H, T>(verb: Verb, path: &'static str, least: Option<Role>, handler: H) -> Route
+where
+    H: Handler<T, Arc<Shared>>,
+    T: 'static,
+{
+    let row = Row {
+        method: verb.0,
+        path,
+        least,
+    };
+    Route {
+        row,
+        answer: MethodRouter::new().on(verb.1, handler),
+    }
+}
+
+/// One that answers whoever has the role.
+fn least<H, T>(role: Role, verb: Verb, path: &'static str, handler: H) -> Route
+where
+    H: Handler<T, Arc<Shared>>,
+    T: 'static,
+{
+    route(verb, path, Some(role), handler)
+}
+
+/// One that answers anyone who can connect.
+fn public<H, T>(path: &'static str, handler: H) -> Route
+where
+    H: Handler<T, Arc<Shared>>,
+    T: 'static,
+{
+    route(GET, path, None, handler)
+}
+
+fn routes() -> Vec<Route> {
+    let mut all = about_tasks();
+    all.extend([
+        least(Read, GET, "/v1/events", events::events),
+        least(Read, GET, "/v1/queues", queues::list),
+        least(Read, GET, "/v1/queues/{queue}", queues::show),
+        least(Admin, PATCH, "/v1/queues/{queue}", queues::set),
+        least(Admin, DELETE, "/v1/queues/{queue}", queues::remove),
+        least(Admin, GET, "/v1/queues/{queue}/hooks", hooks::show),
+        least(Admin, PUT, "/v1/queues/{queue}/hooks", hooks::replace),
+        least(Admin, POST, "/v1/queues/{queue}/{verb}", queues::change),
+        least(Read, GET, "/v1/schedules", schedules::list),
+        least(Own, POST, "/v1/schedules", schedules::add),
+        least(Read, GET, "/v1/schedules/{schedule}", schedules::show),
+        least(Own, DELETE, "/v1/schedules/{schedule}", schedules::remove),
+        least(Read, GET, "/v1/schedules/{schedule}/next", schedules::next),
+        least(
+            Own,
+            POST,
+            "/v1/schedules/{schedule}/{verb}",
+            schedules::change,
+        ),
+        least(Read, GET, "/v1/status", admin::status),
+        least(Admin, POST, "/v1/reload", admin::reload),
+        public("/live", admin::live),
+        public("/ready", admin::ready),
+        public("/health", admin::healthy),
+    ]);
+    all
+}
+
+fn about_tasks() -> Vec<Route> {
+    vec![
+        least(Read, GET, "/v1/tasks", tasks::list),
+        least(Submit, POST, "/v1/tasks", submit::submit),
+        least(Own, POST, "/v1/tasks/retry", bulk::retry),
+        least(Own, POST, "/v1/tasks/cancel", bulk::cancel),
+        least(Own, POST, "/v1/tasks/discard", bulk::discard),
+        least(Read, GET, "/v1/tasks/{id}", tasks::show),
+        least(Own, PATCH, "/v1/tasks/{id}", edit::edit),
+        least(Read, GET, "/v1/tasks/{id}/wait", tasks::wait),
+        least(Read, GET, "/v1/tasks/{id}/graph", graph::graph),
+        least(Read, GET, "/v1/tasks/{id}/log", log::log),
+        least(Own, POST, "/v1/tasks/{id}/cancel", tasks::cancel),
+        least(Own, POST, "/v1/tasks/{id}/retry", tasks::retry),
+        least(Own, POST, "/v1/tasks/{id}/pause", tasks::pause),
+        least(Own, POST, "/v1/tasks/{id}/resume", tasks::resume),
+    ]
+}
+
+/// The table.
+#[must_use]
+pub fn table() -> Vec<Row> {
+    routes().into_iter().map(|route| route.row).collect()
+}
+
+/// Paths that answer anyone who can connect.
+pub(super) fn public_paths() -> Vec<&'static str> {
+    let open = table().into_iter().filter(|row| row.least.is_none());
+    open.map(|row| row.path).collect()
+}
+
+/// A router with every row of the table behind what the row asks for.
+pub(super) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    routes().into_iter().fold(Router::new(), |router, route| {
+        let answer = match route.row.least {
+            None => route.answer,
+            Some(least) => {
+                let state = (Arc::clone(shared), least);
+                route
+                    .answer
+                    .route_layer(middleware::from_fn_with_state(state, guard))
+            }
+        };
+        router.route(route.row.path, answer)
+    })
+}
+
+/// Lets a request through whose caller has the role, and records who had not.
+async fn guard(
+    State((shared, least)): State<(Arc<Shared>, Role)>,
+    Extension(caller): Extension<Caller>,
+    Extension(standing): Extension<Standing>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if standing.role.covers(least) {
+        return next.run(request).await;
+    }
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    identity::deny(
+        &shared,
+        Some(caller.uid),
+        caller.origin,
+        &json!({
+            "why": "role",
+            "role": standing.role.word(),
+            "least": least.word(),
+            "method": method.chars().take(20).collect::<String>(),
+            "path": path.chars().take(200).collect::<String>(),
+        }),
+    );
+    Problem::forbidden(format!(
+        "this takes the role `{}`, and you have `{}`",
+        least.word(),
+        standing.role.word()
+    ))
+    .into_response()
+}

@@ -1,0 +1,302 @@
+//! System calls that fail under the daemon and the runner, and a file system that gives up.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::disk::Disk;
+use crate::host::Host;
+use crate::inject::{Tracer, why_not};
+use crate::journal::{Fate, acknowledged, judge, mark};
+use crate::load::one;
+
+/// Leaves a test that needs a tracer where there is none.
+macro_rules! need_a_tracer {
+    () => {
+        if let Some(why) = why_not() {
+            println!("skipped: {why}");
+            return;
+        }
+    };
+}
+
+/// Submits with one key after the other until the daemon ends; what was acknowledged is written down. Returns the key
+/// that has no answer, and the answers that were none.
+fn submit_until_it_ends(host: &mut Host, name: &str) -> (String, Vec<Value>) {
+    let mut refused = Vec::new();
+    for number in 0.. {
+        let key = format!("{name}-{number}");
+        match host.post("/v1/tasks", &one(host, &key)) {
+            Ok((200 | 201, answer)) => {
+                let id = answer["id"].as_i64().expect("a number");
+                acknowledged(host, &key, id, Fate::Succeeds);
+            }
+            Ok((503 | 507, answer)) => {
+                refused.push(answer);
+                return (key, refused);
+            }
+            Ok((status, answer)) => panic!("{status} {answer}"),
+            Err(_) => return (key, refused),
+        }
+        assert!(number < 1_000, "nothing fails");
+    }
+    unreachable!("there are numbers enough");
+}
+
+/// A daemon whose n-th write of this kind fails says that it does not know, ends, and knows after the next start.
+fn fails_and_recovers(inject: &str, name: &str) {
+    let mut host = Host::started();
+    host.runner();
+    let tracer = Tracer::attach(&host, host.pid(), inject);
+    let (key, refused) = submit_until_it_ends(&mut host, name);
+    let status = host.ended();
+    assert_eq!(status.code(), Some(75), "{inject}\n{}", host.log());
+    assert!(tracer.injected() > 0, "{inject}");
+    drop(tracer);
+    for answer in &refused {
+        // The one that was being saved; or, where that was no submit, one that came too late.
+        let code = answer["code"].as_str().unwrap_or_default();
+        assert!(
+            ["outcome_unknown", "stopping"].contains(&code),
+            "{inject}: {answer}"
+        );
+    }
+    host.start();
+    // The same key tells whether it was taken, and never makes two.
+    let first = host.submit(&one(&host, &key));
+    let again = host.submit(&one(&host, &key));
+    assert_eq!(first, again);
+    acknowledged(&host, &key, first, Fate::Succeeds);
+    host.settle();
+    judge(&host).hold(1, inject);
+}
+
+#[test]
+fn fi_05_a_sync_that_fails_is_an_unknown_outcome_and_an_end() {
+    need_a_tracer!();
+    for n in [1, 2, 5] {
+        fails_and_recovers(&format!("fdatasync,fsync:error=EIO:when={n}"), "sync");
+    }
+}
+
+#[test]
+fn fi_06_a_write_that_finds_no_space_is_an_unknown_outcome_and_an_end() {
+    need_a_tracer!();
+    for n in [1, 3, 7] {
+        fails_and_recovers(&format!("pwrite64:error=ENOSPC:when={n}"), "space");
+    }
+}
+
+#[test]
+fn fi_06_a_full_table_of_inodes_delays_tasks_and_loses_none() {
+    let mut host = Host::new();
+    let disk = match Disk::make(&host.path(""), 32, &["-N", "64"]) {
+        Ok(disk) => disk,
+        Err(why) => {
+            println!("skipped: no disk of its own: {why}");
+            return;
+        }
+    };
+    host.place_state(&disk.place().join("state"));
+    host.start();
+    let id = host.submit(&one(&host, "before"));
+    assert_eq!(host.wait(id)["state"], "succeeded");
+    acknowledged(&host, "before", id, Fate::Succeeds);
+    let mut fillers = Vec::new();
+    for number in 0.. {
+        let path = disk.place().join(format!("filler-{number}"));
+        if fs::write(&path, "").is_err() {
+            break;
+        }
+        fillers.push(path);
+    }
+    // More than the files that are ready for use.
+    for number in 0..20 {
+        let key = format!("without-{number}");
+        let id = host.submit(&one(&host, &key));
+        acknowledged(&host, &key, id, Fate::Succeeds);
+    }
+    host.until("a task waits for a file", |host| {
+        let (_, page) = host.get("/v1/tasks?state=scheduled").expect("an answer");
+        page["tasks"]
+            .as_array()
+            .is_some_and(|tasks| !tasks.is_empty())
+    });
+    let pid = host.pid();
+    for path in fillers {
+        fs::remove_file(path).expect("room");
+    }
+    host.settle();
+    assert_eq!(host.pid(), pid, "the same process all along");
+    judge(&host).hold(1, "a full table of inodes");
+    drop(host);
+}
+
+#[test]
+fn fi_08_a_file_system_that_becomes_read_only_loses_nothing() {
+    let mut host = Host::new();
+    let disk = match Disk::make(&host.path(""), 64, &[]) {
+        Ok(disk) => disk,
+        Err(why) => {
+            println!("skipped: no disk of its own: {why}");
+            return;
+        }
+    };
+    host.place_state(&disk.place().join("state"));
+    host.start();
+    let (before, gate) = (host.path("marks"), host.path("gate"));
+    let line = format!(
+        "echo held $TASKDAEMON_ATTEMPT >> {}; until test -e {}; do sleep 0.05; done",
+        before.display(),
+        gate.display()
+    );
+    let held = host.submit(&json!({"key": "held", "command": ["sh", "-c", line]}));
+    acknowledged(&host, "held", held, Fate::Succeeds);
+    host.until("it runs", |_| before.exists());
+    disk.damage();
+    let (key, _) = submit_until_it_ends(&mut host, "damaged");
+    let status = host.ended();
+    assert!(matches!(status.code(), Some(75 | 78)), "{status}");
+    // Another start says what is wrong, and ends.
+    let status = host.run_to_end();
+    assert!(
+        matches!(status.code(), Some(75 | 78)),
+        "{status}\n{}",
+        host.log()
+    );
+    let log = host.log().to_lowercase();
+    assert!(
+        log.contains("read-only") || log.contains("readonly"),
+        "{log}"
+    );
+    fs::write(gate, "").expect("open");
+    host.kill_all();
+    disk.recover();
+    host.start();
+    let id = host.submit(&one(&host, &key));
+    acknowledged(&host, &key, id, Fate::Succeeds);
+    host.settle();
+    judge(&host).hold(1, "a file system that became read-only");
+    drop(host);
+}
+
+#[test]
+fn fi_09_a_page_that_cannot_be_read_ends_a_start_with_a_clear_word() {
+    need_a_tracer!();
+    let mut host = Host::started();
+    for number in 0..50 {
+        let key = format!("kept-{number}");
+        let id = host.submit(&one(&host, &key));
+        acknowledged(&host, &key, id, Fate::Succeeds);
+    }
+    host.settle();
+    host.signal(Signal::SIGTERM);
+    assert!(host.ended().success());
+    for n in [1, 3, 6] {
+        let trace = host.path(&format!("reads-{n}")).display().to_string();
+        let inject = format!("inject=pread64:error=EIO:when={n}");
+        let under = Tracer::under(&trace, "trace=pread64", &inject);
+        let database = host.database().display().to_string();
+        let mut under: Vec<_> = under.iter().map(String::as_str).collect();
+        // Of this file alone; the loader reads others.
+        under.extend(["-P", &database]);
+        host.run_under(&under);
+        let status = host.run_to_end();
+        assert!(matches!(status.code(), Some(75 | 78)), "{n}: {status}");
+        let log = host.log();
+        let last = log.lines().rev().find(|line| line.contains("taskdaemon:"));
+        let last = last.expect("its last words");
+        // A read that fails is damage to SQLite, and so it is to us.
+        assert!(
+            last.contains("disk I/O error") || last.contains("restore a backup"),
+            "{n}: {last}"
+        );
+    }
+    host.run_under(&[]);
+    host.start();
+    judge(&host).hold(3, "pages that could not be read");
+}
+
+#[test]
+fn fi_09_a_page_that_cannot_be_read_while_it_works_loses_nothing() {
+    need_a_tracer!();
+    let mut host = Host::started();
+    let runner = host.runner();
+    for number in 0..50 {
+        let key = format!("kept-{number}");
+        let id = host.submit(&one(&host, &key));
+        acknowledged(&host, &key, id, Fate::Succeeds);
+    }
+    host.settle();
+    let tracer = Tracer::attach(&host, host.pid(), "pread64:error=EIO:when=1+");
+    let (status, answer) = host.get("/v1/tasks?limit=100").unwrap_or((0, Value::Null));
+    // From memory, or not at all; never with tasks missing.
+    match status {
+        200 => assert_eq!(answer["tasks"].as_array().map(Vec::len), Some(50)),
+        500.. | 0 => {}
+        _ => panic!("{status} {answer}"),
+    }
+    drop(tracer);
+    if host.has_ended().is_some() {
+        host.start();
+    }
+    assert_eq!(host.runner(), runner);
+    judge(&host).hold(1, "pages that could not be read at work");
+}
+
+#[test]
+fn fi_20_a_daemon_short_of_descriptors_goes_on_and_recovers() {
+    need_a_tracer!();
+    let mut host = Host::started();
+    host.runner();
+    let pid = host.pid();
+    for inject in [
+        "accept4:error=EMFILE:when=1..5",
+        "openat,open:error=EMFILE:when=1..30",
+    ] {
+        let tracer = Tracer::attach(&host, pid, inject);
+        for number in 0..20 {
+            let key = format!("{}-{number}", &inject[..4]);
+            let id = host.submit(&one(&host, &key));
+            acknowledged(&host, &key, id, Fate::Succeeds);
+        }
+        host.until("it was short of them", |_| tracer.injected() > 0);
+        drop(tracer);
+        host.settle();
+    }
+    assert!(
+        host.has_ended().is_none() && host.pid() == pid,
+        "the same process"
+    );
+    judge(&host).hold(2, "descriptors that were short");
+}
+
+#[test]
+fn fi_21_a_runner_that_cannot_fork_costs_a_task_nothing_but_time() {
+    need_a_tracer!();
+    let mut host = Host::started();
+    let runner = host.runner();
+    for inject in [
+        "clone,clone3,fork,vfork:error=EAGAIN:when=1..4",
+        "clone,clone3,fork,vfork:error=ENOMEM:when=1..4",
+        "pipe2:error=EMFILE:when=1..4",
+    ] {
+        let tracer = Tracer::attach(&host, runner, inject);
+        let name = inject.split('=').nth(1).expect("an error");
+        for number in 0..6 {
+            let key = format!("{name}-{number}").replace(':', "-");
+            // One attempt is all that it has.
+            let body = json!({"key": key, "command": ["sh", "-c", mark(&host, &key)],
+                "retry": {"max_attempts": 1}});
+            let id = host.submit(&body);
+            acknowledged(&host, &key, id, Fate::Succeeds);
+        }
+        host.until("it was short of something", |_| tracer.injected() > 0);
+        drop(tracer);
+        host.settle();
+    }
+    assert!(host.has_ended().is_none());
+    assert_eq!(host.runner(), runner, "the same runner");
+    judge(&host).hold(3, "forks and pipes that failed");
+}
