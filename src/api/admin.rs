@@ -53,6 +53,10 @@ pub struct Status {
     pub slots: Slots,
     /// The process that owns the tasks' processes.
     pub runner: Option<Runner>,
+    /// Who starts the daemon again when it dies, where that is a process of
+    /// ours and not a service manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<Supervisor>,
     /// Commits since start.
     pub commits: u64,
     /// Commands since start.
@@ -77,6 +81,15 @@ pub struct Runner {
     pub pid: u32,
     /// What it can enforce.
     pub enforces: BTreeMap<String, bool>,
+}
+
+/// The process that starts the daemon again when it dies.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Supervisor {
+    /// Its number.
+    pub pid: u32,
+    /// How often it has done so.
+    pub restarts: u64,
 }
 
 /// A short answer for monitors.
@@ -120,6 +133,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Response {
             total: snapshot.slots,
         },
         runner,
+        supervisor: shared.supervisor,
         commits: snapshot.commits,
         commands: snapshot.commands,
     };

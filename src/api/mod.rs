@@ -66,6 +66,8 @@ pub struct State {
     pub reload: mpsc::Sender<Reload>,
     /// Version of the daemon.
     pub version: &'static str,
+    /// Who starts the daemon again, where that is a process of ours.
+    pub supervisor: Option<admin::Supervisor>,
 }
 
 /// What all requests share.
@@ -75,6 +77,7 @@ struct Shared {
     output_dir: PathBuf,
     reload: mpsc::Sender<Reload>,
     version: &'static str,
+    supervisor: Option<admin::Supervisor>,
     started: Time,
     settings: watch::Receiver<Arc<Settings>>,
     shutdown: watch::Receiver<bool>,
@@ -135,6 +138,7 @@ impl Server {
             output_dir: state.output_dir,
             reload: state.reload,
             version: state.version,
+            supervisor: state.supervisor,
             started,
             settings,
             shutdown,

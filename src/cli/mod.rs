@@ -25,6 +25,7 @@ mod edit;
 mod graph;
 mod hooks;
 mod jobs;
+mod launch;
 mod list;
 mod logs;
 mod page;
@@ -32,7 +33,9 @@ mod process;
 mod queues;
 mod record;
 mod schedules;
+mod service;
 mod several;
+mod start;
 mod status;
 mod submit;
 mod tasks;
@@ -48,8 +51,9 @@ struct Cli {
         long,
         global = true,
         value_name = "ADDRESS",
-        help = "The daemon: unix:/path, or http://127.0.0.1:8377 or https://… with \
-                TASKDAEMON_TOKEN; otherwise TASKDAEMON_HOST, otherwise the local one"
+        help = "The daemon: system, user (your own), unix:/path, or http://127.0.0.1:8377 or \
+                https://… with TASKDAEMON_TOKEN; otherwise TASKDAEMON_HOST, otherwise the \
+                system's where it is open to you, else your own"
     )]
     host: Option<String>,
     #[command(flatten)]
@@ -128,17 +132,25 @@ enum Verb {
     /// Make tasks at set times
     #[command(subcommand)]
     Schedule(schedules::Verb),
+    /// Start a daemon by hand, in the background
+    Start(Box<start::StartArgs>),
+    /// Stop a daemon that was started by hand; running tasks go on
+    Stop(start::StopArgs),
+    /// Stop a daemon that was started by hand, and start it again
+    Restart(Box<start::StartArgs>),
     /// Show what the daemon is doing
-    Status,
+    Status(status::StatusArgs),
     /// Ask whether the daemon is well
     Health,
     /// Make the daemon read its configuration again
-    Reload,
+    Reload(status::StatusArgs),
     /// Make tokens for the API over TCP
     #[command(subcommand)]
     Token(token::Verb),
     /// Look at the configuration
     Config(process::ConfigArgs),
+    /// Print what makes another service manager start the daemon
+    ServiceFile(service::Args),
     /// Print what completes commands in a shell
     Completions(completions::Args),
     /// See it work: a daemon of its own, killed and started again
@@ -300,15 +312,19 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Backup(args) => record::backup(&args, setting),
         Verb::Queue(verb) => online(queues::queue(verb, setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
-        Verb::Status => online(status::status(setting)),
+        Verb::Start(args) => not_in_json(setting, "start").and_then(|()| start::start(*args)),
+        Verb::Stop(args) => not_in_json(setting, "stop").and_then(|()| start::stop(&args)),
+        Verb::Restart(args) => not_in_json(setting, "restart").and_then(|()| start::restart(*args)),
+        Verb::Status(args) => status::status(&args, setting),
         Verb::Health => online(status::health(setting)),
-        Verb::Reload => online(status::reload(setting)),
+        Verb::Reload(args) => status::reload(&args, setting),
+        Verb::ServiceFile(args) => service::service_file(&args, setting),
         Verb::Completions(args) => completions::completions(&args, setting),
         Verb::Demo => demo::demo(),
         Verb::Deliver => online(deliver::deliver()),
         Verb::Token(verb) => token::token(verb, setting),
         Verb::Config(args) => process::config(&args, setting),
-        Verb::Run(args) => process::run(args),
+        Verb::Run(args) => process::run(&args),
         Verb::Runner(args) => process::runner(args),
     }
 }

@@ -1,6 +1,7 @@
 //! Verbs that make this process something else, or look at what would make it
 //! so: run, runner, config.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,17 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use crate::config::{self, Sources, print};
-use crate::{clock, daemon, runner};
+use crate::daemon::identity::Identity;
+use crate::daemon::notify::Notify;
+use crate::daemon::process::{Output, be_init, take_pipe};
+use crate::daemon::{self, Origin};
+use crate::{clock, runner};
 
 use super::{Failure, Outcome, Setting, not_in_json};
 
 /// Settings of the daemon that the command line may give.
 #[derive(Debug, Args)]
-pub(super) struct RunArgs {
+pub(super) struct Given {
     /// Configuration file [default: /etc/taskdaemon/config.toml as root,
     /// else ~/.config/taskdaemon/config.toml]
     #[arg(long, value_name = "FILE")]
@@ -28,6 +33,83 @@ pub(super) struct RunArgs {
     /// What to log, such as `debug`
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+    /// File for standard error, where the log goes; SIGUSR2 opens it again
+    #[arg(long, value_name = "FILE")]
+    stderr: Option<PathBuf>,
+    /// File for standard output
+    #[arg(long, value_name = "FILE")]
+    stdout: Option<PathBuf>,
+}
+
+/// How to be the daemon.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    given: Given,
+    /// Restarts so far; given by a supervisor, which reads standard output
+    #[arg(long, hide = true)]
+    restarts: Option<u64>,
+}
+
+impl Given {
+    /// Where settings come from.
+    pub(super) fn sources(&self) -> io::Result<Sources> {
+        let mut sources = Sources::of_process(absolute(self.config.as_ref())?);
+        for (key, path) in [
+            ("state_dir", &self.state_dir),
+            ("runtime_dir", &self.runtime_dir),
+        ] {
+            if let Some(path) = absolute(path.as_ref())? {
+                sources = sources.with_flag(key, path.display().to_string());
+            }
+        }
+        if let Some(filter) = &self.log {
+            sources = sources.with_flag("log", filter.clone());
+        }
+        Ok(sources)
+    }
+
+    /// The same for another process, in another directory.
+    pub(super) fn arguments(&self) -> io::Result<Vec<OsString>> {
+        let mut arguments = vec![OsString::from("run")];
+        let mut add = |name: &str, value: OsString| {
+            arguments.push(name.into());
+            arguments.push(value);
+        };
+        for (name, path) in [
+            ("--config", &self.config),
+            ("--state-dir", &self.state_dir),
+            ("--runtime-dir", &self.runtime_dir),
+            ("--stdout", &self.stdout),
+            ("--stderr", &self.stderr),
+        ] {
+            if let Some(path) = absolute(path.as_ref())? {
+                add(name, path.into());
+            }
+        }
+        if let Some(filter) = &self.log {
+            add("--log", filter.into());
+        }
+        Ok(arguments)
+    }
+
+    /// The files that standard output and standard error go to.
+    pub(super) fn output(&self, owner: Option<&Identity>) -> io::Result<Output> {
+        Ok(Output {
+            stdout: absolute(self.stdout.as_ref())?,
+            stderr: absolute(self.stderr.as_ref())?,
+            owner: owner.map(|owner| owner.uid),
+        })
+    }
+
+    /// The configuration file that is named.
+    pub(super) fn config(&self) -> Option<PathBuf> {
+        self.config.clone()
+    }
+}
+
+fn absolute(path: Option<&PathBuf>) -> io::Result<Option<PathBuf>> {
+    path.map(std::path::absolute).transpose()
 }
 
 /// How the runner works. The service manager needs none of these.
@@ -72,36 +154,22 @@ enum ConfigVerb {
 }
 
 /// `run`.
-pub(super) fn run(args: RunArgs) -> Outcome {
-    let mut sources = Sources::of_process(args.config);
-    let dir = |path: PathBuf| std::path::absolute(path).map(|path| path.display().to_string());
-    if let Some(path) = args.state_dir {
-        sources = sources.with_flag("state_dir", dir(path)?);
+pub(super) fn run(args: &RunArgs) -> Outcome {
+    if let Some(code) = be_init()? {
+        return Ok(code);
     }
-    if let Some(path) = args.runtime_dir {
-        sources = sources.with_flag("runtime_dir", dir(path)?);
+    let output = args.given.output(None)?;
+    let mut origin = Origin {
+        output,
+        ..Origin::default()
+    };
+    if let Some(restarts) = args.restarts {
+        origin.supervisor = Some((Notify::to_parent(take_pipe()?)?, restarts));
     }
-    if let Some(filter) = args.log {
-        sources = sources.with_flag("log", filter);
-    }
-    daemon::run(sources)
+    origin.output.open()?;
+    daemon::run(args.given.sources()?, origin)
         .map(|()| 0)
-        .map_err(|error| Failure::Code(error.exit_code(), chain(&error)))
-}
-
-/// An error with what led to it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
+        .map_err(|error| Failure::Code(error.exit_code(), daemon::explain(&error)))
 }
 
 fn users(word: &str) -> Result<runner::Users, String> {

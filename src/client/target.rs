@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper::header::HeaderValue;
+use nix::unistd::{AccessFlags, access};
 
 use super::tls::Files;
 use super::{Error, PROMPT};
@@ -60,7 +61,7 @@ pub enum Target {
 
 impl Target {
     /// The daemon that is meant: by flag, by environment, else the system's,
-    /// else the user's own.
+    /// else, where that is absent or not for this user, the user's own.
     ///
     /// # Errors
     /// The name is none that leads to a daemon.
@@ -72,11 +73,25 @@ impl Target {
             return Self::parse(&host, tls);
         }
         let system = PathBuf::from(SOCKET);
-        let own = own().filter(|own| !system.exists() && own.exists());
+        // To connect to a socket is to write to it.
+        let open = access(&system, AccessFlags::W_OK).is_ok();
+        let own = own().filter(|own| !open && own.exists());
         Ok(Self::Unix(own.unwrap_or(system)))
     }
 
     fn parse(host: &str, tls: &Files) -> Result<Self, Error> {
+        if host == "system" {
+            return Ok(Self::Unix(PathBuf::from(SOCKET)));
+        }
+        if host == "user" {
+            return own().map(Self::Unix).ok_or_else(|| {
+                Error::Usage(
+                    "there is no way to your own daemon: XDG_RUNTIME_DIR is not set; log in, or \
+                     set it to /run/user/UID"
+                        .to_owned(),
+                )
+            });
+        }
         if let Some(path) = host.strip_prefix("unix:") {
             return Ok(Self::Unix(PathBuf::from(path)));
         }
@@ -97,7 +112,8 @@ impl Target {
             return Ok(Self::Unix(PathBuf::from(host)));
         }
         Err(Error::Usage(format!(
-            "`{}` is not an address: write unix:/path, http://127.0.0.1:8377 or https://HOST:PORT",
+            "`{}` is not an address: write system, user, unix:/path, http://127.0.0.1:8377 or \
+             https://HOST:PORT",
             host.escape_debug()
         )))
     }
@@ -120,7 +136,7 @@ impl Target {
             );
         }
         if let Some(own) = own().filter(|own| own.exists()) {
-            text.push_str(&format!("; your own is at --host unix:{}", own.display()));
+            text.push_str(&format!("; your own is --host user, at {}", own.display()));
         }
         text
     }
@@ -129,6 +145,11 @@ impl Target {
     pub(super) fn explain(&self, error: &io::Error) -> Error {
         let name = self.name();
         let hint = match (self, error.kind()) {
+            (Self::Unix(path), io::ErrorKind::NotFound) if own().as_ref() == Some(path) => {
+                "you have no daemon of your own running; `systemctl --user start taskdaemon` \
+                 starts one or says why not"
+                    .to_owned()
+            }
             (Self::Unix(_), io::ErrorKind::NotFound) => {
                 "there is no such socket; is the daemon installed and started? \
                  `systemctl start taskdaemon` starts it or says why not"
@@ -166,6 +187,7 @@ mod tests {
     fn addresses_are_sockets_or_http() {
         let tls = Files::default();
         for (text, good) in [
+            ("system", true),
             ("unix:/run/x.sock", true),
             ("/run/x.sock", true),
             ("http://127.0.0.1:8377", true),

@@ -22,6 +22,7 @@ use self::places::Places;
 use self::tree::Target;
 
 mod check;
+pub mod daemon;
 pub mod error;
 mod file;
 mod keys;
@@ -47,6 +48,8 @@ settings! {
         engine: engine::options::Options = engine::options::Options::default(), Section(engine::options::Options::SETTINGS);
         /// What follows the end of every task.
         hooks: engine::options::HookOptions = engine::options::HookOptions::default(), Section(engine::options::HookOptions::SETTINGS);
+        /// The daemon's own process.
+        daemon: daemon::Options = daemon::Options::default(), Section(daemon::Options::SETTINGS);
         /// Which runner, how much output.
         run: run::options::Options = run::options::Options::default(), Section(run::options::Options::SETTINGS);
         /// How long what is over is kept.
@@ -62,8 +65,11 @@ settings! {
 const NO_SETTINGS: [&str; 9] = [
     "TASKDAEMON_ATTEMPT",
     "TASKDAEMON_CONFIG",
+    "TASKDAEMON_DETAIL",
+    "TASKDAEMON_EVENT",
     "TASKDAEMON_HOST",
     "TASKDAEMON_KEY",
+    "TASKDAEMON_PID",
     "TASKDAEMON_TASK_ID",
     "TASKDAEMON_TLS_CA",
     "TASKDAEMON_TLS_CERT",

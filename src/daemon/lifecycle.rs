@@ -10,11 +10,13 @@ use std::sync::mpsc::TrySendError;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use crate::api::admin::Reload;
-use crate::api::serve::Listener as Socket;
+use crate::api::admin::{Reload, Supervisor};
+use crate::api::serve::{Drained, Listener as Socket};
 use crate::api::{Server, State};
+use crate::config::daemon::Options;
 use crate::config::{Config, Sources};
 use crate::engine::command::{Caller, Command, Error as EngineError};
 use crate::engine::handle::Handle;
@@ -22,12 +24,15 @@ use crate::engine::snapshot::Snapshot;
 use crate::model::task;
 use crate::{clock, telemetry};
 
+use super::monitor::{Event, Monitor};
 use super::notify::Notify;
 use super::passed::Listener;
+use super::process::Output;
 use super::reload::Reloader;
 use super::service::Systemd;
 use super::signals::{Signal, Signals};
-use super::{Error, system};
+use super::wellbeing::watch_wellbeing;
+use super::{Error, Origin, system};
 
 /// Shortest time between two status texts.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
@@ -44,6 +49,10 @@ pub struct Parts<'a> {
     pub settings: Config,
     /// What the service manager handed over.
     pub systemd: Systemd,
+    /// Who started this process, where no service manager did.
+    pub origin: Origin,
+    /// Who wants to know of changes.
+    pub monitor: Monitor,
     /// The sockets to serve.
     pub listeners: Vec<Listener>,
     /// The log.
@@ -87,6 +96,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         output_dir: parts.output,
         reload: ask,
         version: crate::VERSION,
+        supervisor: supervisor(&parts.origin),
     };
     let server = Server::new(parts.settings.api.clone(), state, stopping)
         .map_err(|error| system("set up the API")(std::io::Error::other(error.to_string())))?;
@@ -100,36 +110,89 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         log: parts.log,
     };
     let serving = tokio::spawn(server.serve(sockets));
-    let telling = tokio::spawn(tell_status(parts.handle.watch(), notify.clone()));
-    let feeding = tokio::spawn(feed_watchdog(
-        parts.handle.clone(),
-        notify.clone(),
-        interval,
-    ));
     tell_clock(&parts.handle).map_err(system("watch the clock"))?;
     let text = status(&parts.handle.snapshot());
     failpoint!("daemon/ready/before");
     notify.ready(&text);
+    let notify = lasting(notify, &parts.origin);
+    let (options, current) = watch::channel(reloader.settings.daemon.clone());
+    let background = [
+        tokio::spawn(tell_status(parts.handle.watch(), notify.clone())),
+        tokio::spawn(feed_watchdog(
+            parts.handle.clone(),
+            notify.clone(),
+            interval,
+        )),
+        tokio::spawn(watch_wellbeing(
+            parts.handle.watch(),
+            current,
+            parts.monitor.clone(),
+        )),
+    ];
+    let version = crate::VERSION;
     tracing::info!(
         message_id = telemetry::id::READY,
-        "taskdaemon {} is ready: {text}",
-        crate::VERSION
+        "taskdaemon {version} is ready: {text}"
     );
     failpoint!("daemon/ready/after");
-    obey(&mut signals, asked, &mut reloader, &parts.handle, &notify).await;
+    let mut duty = Duty {
+        reloader: &mut reloader,
+        handle: &parts.handle,
+        notify: &notify,
+        output: &parts.origin.output,
+        monitor: &parts.monitor,
+        options,
+    };
+    duty.obey(&mut signals, asked).await;
     failpoint!("daemon/stop/before");
+    say_stopping(&notify);
+    for task in background {
+        task.abort();
+    }
+    // As it is now: a reload may have changed it.
+    let drain = reloader.settings.api.drain;
+    notify.extend_timeout(drain + MARGIN);
+    stop.send_replace(true);
+    see_out(serving, drain, &mut signals).await;
+    Ok(())
+}
+
+/// A caller that only waited for READY hears no more.
+fn lasting(notify: Notify, origin: &Origin) -> Notify {
+    match origin.caller {
+        Some(_) => Notify::default(),
+        None => notify,
+    }
+}
+
+fn say_stopping(notify: &Notify) {
     notify.stopping("Stopping: open requests are finished, running tasks go on");
     tracing::info!(
         message_id = telemetry::id::STOPPING,
         "taskdaemon stops; running tasks go on"
     );
-    telling.abort();
-    feeding.abort();
-    // As it is now: a reload may have changed it.
-    let drain = reloader.settings.api.drain;
-    notify.extend_timeout(drain + MARGIN);
-    stop.send_replace(true);
-    match timeout(drain + MARGIN, serving).await {
+}
+
+fn supervisor(origin: &Origin) -> Option<Supervisor> {
+    let (_, restarts) = origin.supervisor.as_ref()?;
+    Some(Supervisor {
+        pid: nix::unistd::getppid().as_raw().cast_unsigned(),
+        restarts: *restarts,
+    })
+}
+
+/// Waits for the open requests, but no longer than the drain, and not at all
+/// when told to stop a second time.
+async fn see_out(mut serving: JoinHandle<Drained>, drain: Duration, signals: &mut Signals) {
+    let ended = tokio::select! {
+        ended = timeout(drain + MARGIN, &mut serving) => ended,
+        () = another_end(signals) => {
+            tracing::warn!("told to stop again: open requests are cut");
+            serving.abort();
+            return;
+        }
+    };
+    match ended {
         Ok(Ok(drained)) => tracing::info!(
             "{} connections finished, {} were cut",
             drained.finished,
@@ -138,7 +201,10 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         Ok(Err(error)) => tracing::error!("the API ended badly: {error}"),
         Err(_) => tracing::error!("the API did not end in time"),
     }
-    Ok(())
+}
+
+async fn another_end(signals: &mut Signals) {
+    while !matches!(signals.next().await, Signal::Terminate | Signal::Interrupt) {}
 }
 
 fn sockets(listeners: Vec<Listener>) -> Result<Vec<Socket>, Error> {
@@ -152,52 +218,76 @@ fn sockets(listeners: Vec<Listener>) -> Result<Vec<Socket>, Error> {
         .map_err(system("serve a socket"))
 }
 
-/// Obeys signals and requests until it is time to stop.
-async fn obey(
-    signals: &mut Signals,
-    mut asked: mpsc::Receiver<Reload>,
-    reloader: &mut Reloader<'_>,
-    handle: &Handle,
-    notify: &Notify,
-) {
-    loop {
-        tokio::select! {
-            signal = signals.next() => match signal {
-                Signal::Terminate | Signal::Interrupt => return,
-                Signal::Reload => {
-                    // Refusals are in the log; nobody waits for this answer.
-                    let _refused = reload(reloader, None, notify).await.is_err();
+/// What signals and requests are about.
+struct Duty<'d, 'l> {
+    reloader: &'d mut Reloader<'l>,
+    handle: &'d Handle,
+    notify: &'d Notify,
+    output: &'d Output,
+    monitor: &'d Monitor,
+    /// For those who have to know the settings in force.
+    options: watch::Sender<Options>,
+}
+
+impl Duty<'_, '_> {
+    /// Obeys signals and requests until it is time to stop.
+    async fn obey(&mut self, signals: &mut Signals, mut asked: mpsc::Receiver<Reload>) {
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Terminate | Signal::Interrupt => return,
+                    Signal::Reload => {
+                        // Refusals are in the log; nobody waits for this answer.
+                        let _refused = self.reload(None).await.is_err();
+                    }
+                    Signal::Dump => tracing::info!("{:?}", self.handle.snapshot()),
+                    Signal::Reopen => self.reopen(),
+                },
+                Some(request) = asked.recv() => {
+                    let result = self.reload(Some(request.caller)).await;
+                    if request.reply.send(result).is_err() {
+                        tracing::debug!("whoever asked for the reload has gone");
+                    }
                 }
-                Signal::Dump => tracing::info!("{:?}", handle.snapshot()),
-                Signal::Reopen => tracing::info!("nothing to reopen: the log is the journal"),
-            },
-            Some(request) = asked.recv() => {
-                let result = reload(reloader, Some(request.caller), notify).await;
-                if request.reply.send(result).is_err() {
-                    tracing::debug!("whoever asked for the reload has gone");
+                () = self.handle.ended() => {
+                    tracing::error!("the engine has failed; ending, so that it can be started anew");
+                    return;
                 }
-            }
-            () = handle.ended() => {
-                tracing::error!("the engine has failed; ending, so that it can be started anew");
-                return;
             }
         }
     }
-}
 
-async fn reload(
-    reloader: &mut Reloader<'_>,
-    caller: Option<Caller>,
-    notify: &Notify,
-) -> Result<Vec<String>, String> {
-    notify.reloading();
-    let result = reloader.reload(caller).await;
-    let text = status(&reloader.handle.snapshot());
-    match &result {
-        Ok(_) => notify.ready(&text),
-        Err(why) => notify.ready(&format!("{text}; last reload refused: {why}")),
-    };
-    result
+    async fn reload(&mut self, caller: Option<Caller>) -> Result<Vec<String>, String> {
+        self.notify.reloading();
+        let result = self.reloader.reload(caller).await;
+        let text = status(&self.handle.snapshot());
+        let options = &self.reloader.settings.daemon;
+        match &result {
+            Ok(_) => {
+                self.options.send_replace(options.clone());
+                self.notify.ready(&text)
+            }
+            Err(why) => {
+                self.monitor.tell(options, Event::ReloadFailed(why.clone()));
+                self.notify
+                    .ready(&format!("{text}; last reload refused: {why}"))
+            }
+        };
+        result
+    }
+
+    fn reopen(&self) {
+        if !self.output.is_some() {
+            tracing::info!("nothing to reopen: the log is the journal, or standard error");
+            return;
+        }
+        // What waits belongs to the old file.
+        self.reloader.log.flush();
+        match self.output.open() {
+            Ok(()) => tracing::info!("opened the log files again"),
+            Err(error) => tracing::error!("{error}; going on with the old file"),
+        }
+    }
 }
 
 /// One line for `systemctl status`.

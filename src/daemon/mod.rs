@@ -4,19 +4,32 @@
 //! thread exists comes first: taking what the service manager handed over and
 //! clearing it from the environment. READY comes last, when requests are
 //! answered.
+//!
+//! Where no service manager does it, `process` goes to the background,
+//! `pidfile` says who the daemon is, and `supervisor` starts it again.
 
+pub mod child;
 mod hooks;
+pub mod identity;
+pub mod keeper;
 pub mod lifecycle;
 pub mod listen;
+pub mod monitor;
 pub mod notify;
 pub mod passed;
+pub mod pidfile;
+pub mod process;
+pub mod record;
 pub mod reload;
 pub mod service;
 pub mod signals;
+pub mod supervisor;
+mod wellbeing;
+pub mod words;
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
@@ -92,16 +105,73 @@ fn system(act: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
+/// How this process came to be the daemon, where no service manager started
+/// it.
+#[derive(Debug, Default)]
+pub struct Origin {
+    /// Whoever called, and waits until the daemon is ready; then it is gone.
+    pub caller: Option<notify::Notify>,
+    /// The supervisor that hears us, and how often it has started us again.
+    pub supervisor: Option<(notify::Notify, u64)>,
+    /// The files of the log.
+    pub output: process::Output,
+}
+
+/// An error with what led to it, on one line.
+#[must_use]
+pub fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Our own program's file, for a process of its own.
+///
+/// # Errors
+/// The system does not say.
+pub fn program() -> io::Result<PathBuf> {
+    hooks::program().map(PathBuf::from)
+}
+
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
 /// Why it could not start, or had to end.
-pub fn run(sources: Sources) -> Result<(), Error> {
+pub fn run(sources: Sources, origin: Origin) -> Result<(), Error> {
+    // Whatever comes from now on waits until it is listened for.
+    signals::hold().map_err(system("hold signals"))?;
     let mut systemd = Systemd::take()?;
+    let supervisor = origin.supervisor.as_ref();
+    let parent = supervisor
+        .map(|(parent, _)| parent)
+        .or(origin.caller.as_ref());
+    if let Some(parent) = parent.cloned() {
+        systemd.notify = parent;
+    }
+    let told = systemd.notify.clone();
+    let ended = boot_up(sources, systemd, origin);
+    if let Err(error) = &ended {
+        told.exit(error.exit_code(), &explain(error));
+    }
+    ended
+}
+
+fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(), Error> {
     keep_memory().map_err(system("keep the process's memory to itself"))?;
     let loaded = config::load(&sources)?;
     let settings = loaded.config.clone();
     api::check(settings.api.clone())?;
+    if origin.supervisor.is_some() {
+        supervised(&mut systemd, &settings)?;
+    }
     let log = telemetry::init(&telemetry::Options {
         filter: settings.log.clone(),
         now: Some(|| clock::now().micros()),
@@ -144,10 +214,13 @@ pub fn run(sources: Sources) -> Result<(), Error> {
         engine.handle.commands(),
     )
     .map_err(system("start a thread"))?;
+    let monitor = monitor::Monitor::start().map_err(system("start a thread"))?;
     let served = runtime.block_on(lifecycle::serve(lifecycle::Parts {
         sources,
         settings: settings.clone(),
         systemd,
+        origin,
+        monitor,
         listeners,
         log: &log,
         signals,
@@ -172,6 +245,19 @@ fn keep_memory() -> io::Result<()> {
     prctl::set_dumpable(false)?;
     let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
     Ok(setrlimit(Resource::RLIMIT_CORE, 0, hard)?)
+}
+
+/// What a daemon owes its supervisor: a sign of life, and an end when it is
+/// gone, since nobody else could start another one beside it.
+fn supervised(systemd: &mut Systemd, settings: &config::Config) -> Result<(), Error> {
+    systemd.watch(settings.daemon.heartbeat);
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)
+        .map_err(|errno| system("be told of the supervisor's end")(errno.into()))?;
+    if systemd.notify.main_pid() {
+        return Ok(());
+    }
+    let gone = io::Error::other("it has ended meanwhile");
+    Err(system("speak to the supervisor")(gone))
 }
 
 /// The kernel's name for the time since it was booted.
@@ -204,10 +290,20 @@ fn give_way(error: &store::Error, meaning: &str, state: &Path) {
 fn prepare(state: &Path, runtime: &Path) -> Result<PathBuf, Error> {
     let output = state.join("output");
     for (dir, mode) in [(state, 0o700), (&output, 0o700), (runtime, 0o755)] {
+        let is_new = !dir.exists();
         DirBuilder::new()
             .recursive(true)
             .mode(mode)
             .create(dir)
+            .and_then(|()| {
+                // A strict umask is for files; who may come in is said here.
+                let mode = Permissions::from_mode(mode);
+                if is_new {
+                    fs::set_permissions(dir, mode)
+                } else {
+                    Ok(())
+                }
+            })
             .map_err(system(format!("make the directory {}", dir.display())))?;
     }
     Ok(output)

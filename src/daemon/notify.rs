@@ -1,12 +1,15 @@
-//! Telling systemd what is true of this service, without ever waiting for it.
+//! Telling whoever started this daemon what is true of it, without ever
+//! waiting: systemd by its socket, a parent of ours by a pipe.
 //!
 //! The words come from sd-notify; the socket is our own, because that crate
-//! blocks, and knows no abstract addresses. One call is one datagram. A
-//! message that cannot be delivered is dropped with one warning: a daemon that
-//! works must not stop because nobody listens.
+//! blocks, and knows no abstract addresses. One call is one datagram, or one
+//! write that a pipe keeps whole. A message that cannot be delivered is dropped
+//! with one warning: a daemon that works must not stop because nobody listens.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -14,23 +17,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use sd_notify::NotifyState;
 
 /// Longest status line, in characters.
 const STATUS_MAX: usize = 256;
 
-/// The way to systemd. Cheap to clone; does nothing where there is no systemd.
+/// The way to whoever started this. Cheap to clone; does nothing where nobody
+/// asked.
 ///
 /// Each method tells whether the message is on its way (or nobody asked for
 /// one); `false` lets a caller to whom it matters, as with READY, say it again.
 #[derive(Debug, Clone, Default)]
-pub struct Notify(Option<Arc<Socket>>);
+pub struct Notify(Option<Arc<Way>>);
 
 #[derive(Debug)]
-struct Socket {
-    socket: UnixDatagram,
-    manager: SocketAddr,
+struct Way {
+    to: To,
     warned: AtomicBool,
+}
+
+#[derive(Debug)]
+enum To {
+    Manager(UnixDatagram, SocketAddr),
+    Parent(File),
 }
 
 impl Notify {
@@ -41,8 +51,8 @@ impl Notify {
         let Some(address) = address else {
             return Self::default();
         };
-        match Socket::open(&address) {
-            Ok(socket) => Self(Some(Arc::new(socket))),
+        match To::manager(&address) {
+            Ok(to) => Self::over(to),
             Err(error) => {
                 warnings.push(format!(
                     "cannot notify systemd at {}: {error}",
@@ -51,6 +61,20 @@ impl Notify {
                 Self::default()
             }
         }
+    }
+
+    /// The way to a parent that reads this pipe.
+    ///
+    /// # Errors
+    /// It cannot be set not to wait.
+    pub fn to_parent(pipe: OwnedFd) -> io::Result<Self> {
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self::over(To::Parent(File::from(pipe))))
+    }
+
+    fn over(to: To) -> Self {
+        let warned = AtomicBool::new(false);
+        Self(Some(Arc::new(Way { to, warned })))
     }
 
     /// Whether anybody asked to be told.
@@ -106,20 +130,42 @@ impl Notify {
         ])
     }
 
+    /// Which process it is, for a parent that cannot know.
+    pub fn main_pid(&self) -> bool {
+        self.send(&[NotifyState::MainPid(std::process::id())])
+    }
+
+    /// It ends with this exit code, and why.
+    pub fn exit(&self, code: u8, status: &str) -> bool {
+        self.send(&[
+            NotifyState::Status(&sanitise(status)),
+            NotifyState::Custom(&format!("EXIT_STATUS={code}")),
+        ])
+    }
+
     fn send(&self, states: &[NotifyState<'_>]) -> bool {
         let Some(way) = &self.0 else {
             return true;
         };
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();
         failpoint!("daemon/notify/before");
-        match way.socket.send_to_addr(message.as_bytes(), &way.manager) {
-            Ok(_) => {
+        let sent = match &way.to {
+            To::Manager(socket, manager) => {
+                socket.send_to_addr(message.as_bytes(), manager).map(drop)
+            }
+            // Shorter than what a pipe keeps whole.
+            To::Parent(pipe) => (&*pipe).write_all(message.as_bytes()),
+        };
+        match sent {
+            Ok(()) => {
                 way.warned.store(false, Ordering::Relaxed);
                 true
             }
             Err(error) => {
                 if !way.warned.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("systemd was not notified ({error}); going on without");
+                    tracing::warn!(
+                        "whoever started this was not notified ({error}); going on without"
+                    );
                 }
                 false
             }
@@ -127,8 +173,8 @@ impl Notify {
     }
 }
 
-impl Socket {
-    fn open(address: &OsString) -> io::Result<Self> {
+impl To {
+    fn manager(address: &OsString) -> io::Result<Self> {
         let manager = match address.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
             [b'/', ..] => SocketAddr::from_pathname(address)?,
@@ -141,11 +187,7 @@ impl Socket {
         };
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        Ok(Self {
-            socket,
-            manager,
-            warned: AtomicBool::new(false),
-        })
+        Ok(Self::Manager(socket, manager))
     }
 }
 

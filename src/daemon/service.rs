@@ -68,6 +68,11 @@ impl Systemd {
         })
     }
 
+    /// Is watched by somebody else than systemd.
+    pub(super) const fn watch(&mut self, timeout: Duration) {
+        self.watchdog = Some(timeout);
+    }
+
     /// How often to send [`Notify::watchdog`], where systemd watches: a third
     /// of its time-out, so that one lost message does no harm.
     #[must_use]

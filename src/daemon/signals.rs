@@ -2,11 +2,13 @@
 //!
 //! There is no channel to overflow: the runtime keeps one flag per signal, so a
 //! storm of SIGHUP is one pending reload, and a signal that arrives before
-//! [`Signals::next`] is called is still there then. What a signal leads to is
-//! decided by whoever asks.
+//! [`Signals::next`] is called is still there then. One that arrives before
+//! anybody listens is held back by the kernel from [`hold`] on. What a signal
+//! leads to is decided by whoever asks.
 
 use std::io;
 
+use nix::sys::signal::{self as system, SigSet, SigmaskHow, sigprocmask};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A signal sent to the daemon.
@@ -22,6 +24,26 @@ pub enum Signal {
     Dump,
     /// SIGUSR2: open log files again, where there are any.
     Reopen,
+}
+
+/// Holds back the signals of the list until [`Signals::listen`]. To be called
+/// first in the program, so that every thread but the last to come holds them
+/// back for good.
+///
+/// # Errors
+/// The system refuses.
+pub fn hold() -> io::Result<()> {
+    let mut mask = SigSet::empty();
+    for signal in [
+        system::SIGTERM,
+        system::SIGINT,
+        system::SIGHUP,
+        system::SIGUSR1,
+        system::SIGUSR2,
+    ] {
+        mask.add(signal);
+    }
+    Ok(mask.thread_block()?)
 }
 
 /// The signals caught since the last look.
@@ -43,13 +65,16 @@ impl Signals {
     ///
     /// The handler could not be installed.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self {
+        let signals = Self {
             reload: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             dump: signal(SignalKind::user_defined1())?,
             reopen: signal(SignalKind::user_defined2())?,
-        })
+        };
+        // This thread takes them from now on, whatever it was started with.
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        Ok(signals)
     }
 
     /// Waits for the next signal. Any number of one kind that arrived

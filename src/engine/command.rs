@@ -166,10 +166,7 @@ pub enum Error {
     )]
     DiskFull(Room),
     /// Another process writes to the database, and does not end.
-    #[error(
-        "another process holds the lock of the database (`fuser -v` on its file names it); \
-         nothing was changed: end it, and try again"
-    )]
+    #[error("another process holds the database's lock (`fuser -v` names it); end it, then repeat")]
     Locked,
     /// Too many commands are waiting.
     #[error("the engine is busy; try again in a moment")]
@@ -350,8 +347,7 @@ pub enum Command {
     },
     /// What the record is asked.
     Record(record::Ask),
-    /// How far the wall clock is ahead of the time since boot: at the start,
-    /// and whenever it was set.
+    /// How far the wall clock is ahead of the time since boot, now that it was set.
     ClockLead {
         /// In microseconds.
         lead: i64,
@@ -382,8 +378,7 @@ pub enum Command {
     Notified {
         /// Which.
         key: AttemptKey,
-        /// What it has said since the last of these. What was said before may
-        /// come again, and a sign of life older than `at` of an earlier one.
+        /// What it has said since the last of these; parts of that may come again.
         notice: Notice,
         /// When it said the last part of it.
         at: Time,

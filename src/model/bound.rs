@@ -56,6 +56,12 @@ impl Serialize for Age {
     }
 }
 
+impl<'de> Deserialize<'de> for Age {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        super::quantity::duration::deserialize(deserializer).map(Self)
+    }
+}
+
 impl<T: Serialize> Serialize for Bound<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

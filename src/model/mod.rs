@@ -25,6 +25,7 @@ pub mod quantity;
 pub mod queue;
 pub mod rate;
 pub mod reason;
+pub mod restart;
 pub mod retry;
 pub mod role;
 pub mod schedule;

@@ -152,7 +152,8 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
     if !task.state.is_live() || key != task.attempt_key() {
         return Err(Refusal::Fenced(key));
     }
-    let outcome = judge(ended, task.stop);
+    let limited = task.spec.limits.memory.is_some();
+    let outcome = judge(ended, task.stop, limited);
     let mut task = task;
     task.outcome = Some(outcome.clone());
     task.paused = None;

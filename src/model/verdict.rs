@@ -6,7 +6,8 @@ use super::task::StopCause;
 
 /// The verdict on an attempt: what happened, seen in the light of what was
 /// wanted. A cancelled or timed-out attempt stays that however it then exits.
-pub(super) fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
+/// `limited`: the task asked for a limit on its memory.
+pub(super) fn judge(ended: &Ended, stop: Option<StopCause>, limited: bool) -> Outcome {
     let (class, message) = match (stop, &ended.exit) {
         (Some(StopCause::Cancel), _) => (Class::Cancelled, "on request".to_owned()),
         (Some(StopCause::Timeout), _) => (Class::Timeout, "over its time limit".to_owned()),
@@ -22,7 +23,16 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
         }
         (None, Exit::Spawn { error, .. }) => (Class::Spawn, error.clone()),
         (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
-        (None, _) if ended.oom => (Class::Oom, "over its memory limit".to_owned()),
+        // What is left when the kernel took only a part of it, and ends well,
+        // has coped. A task with a limit is taken whole.
+        (None, exit) if ended.oom && *exit != (Exit::Code { code: 0 }) => {
+            let why = if limited {
+                "over its memory limit"
+            } else {
+                "the kernel killed it: the host, or all tasks together, ran out of memory"
+            };
+            (Class::Oom, why.to_owned())
+        }
         (None, _) if ended.interrupted => {
             (Class::Interrupted, "its runner was told to stop".to_owned())
         }
@@ -48,4 +58,31 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>) -> Outcome {
 /// interruption, and there are no effects that `hold` would have to respect.
 pub(super) fn never_began(ended: &Ended) -> bool {
     matches!(ended.exit, Exit::Spawn { .. }) && ended.interrupted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::time::Time;
+
+    fn killed(exit: Exit) -> Ended {
+        Ended {
+            exit,
+            oom: true,
+            ..Ended::lost(Time::from_micros(0))
+        }
+    }
+
+    #[test]
+    fn a_task_that_copes_with_an_oom_kill_in_it_has_not_failed() {
+        let class = |code| judge(&killed(Exit::Code { code }), None, false).class;
+        assert_eq!(class(0), Class::Success);
+        assert_eq!(class(1), Class::Oom);
+        let whole = killed(Exit::Signal { signal: 9 });
+        let limited = judge(&whole, None, true);
+        assert_eq!(limited.class, Class::Oom);
+        assert_eq!(limited.message, "over its memory limit");
+        let message = judge(&whole, None, false).message;
+        assert!(message.contains("host"), "it had no limit: {message}");
+    }
 }

@@ -12,7 +12,7 @@ mod instances;
 mod launch;
 mod link;
 pub mod options;
-mod own;
+pub mod own;
 mod profile;
 mod report;
 mod stock;

@@ -33,6 +33,7 @@ mod link;
 mod mailbox;
 mod mark;
 mod notices;
+pub mod pidfd;
 mod place;
 mod policy;
 mod poll;

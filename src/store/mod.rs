@@ -98,27 +98,23 @@ impl Error {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Unusable { .. } | Self::Damaged { .. } => true,
-            Self::Database { source, .. } => is_damage(source),
+            Self::Database { source, .. } => !advice(source).is_empty(),
             Self::Fenced(_) | Self::File { .. } => false,
         }
     }
 }
 
-/// Whether the file does not hold what a database holds.
-fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    matches!(
-        error.sqlite_error_code(),
-        Some(DatabaseCorrupt | NotADatabase)
-    )
-}
-
-/// What a person can do about an error.
+/// What a person has to do about an error; nothing where it may pass by itself.
 fn advice(error: &rusqlite::Error) -> &'static str {
-    if is_damage(error) {
-        ", which is damaged: restore a backup, or move it away"
-    } else {
-        ""
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, ReadOnly};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => {
+            ", which is damaged: restore a backup, or move it away"
+        }
+        Some(ReadOnly) => {
+            ", which cannot be written to: see how its disk is mounted, or restore a backup"
+        }
+        _ => "",
     }
 }
 

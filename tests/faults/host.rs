@@ -231,13 +231,17 @@ impl Host {
     pub(crate) fn runner(&self) -> Pid {
         let mut pid = None;
         self.until("there is a runner", |host| {
-            let status = host.get("/v1/status");
-            pid = status
-                .ok()
-                .and_then(|(_, status)| status["runner"]["pid"].as_i64());
+            pid = host.connected();
             pid.is_some()
         });
-        Pid::from_raw(i32::try_from(pid.expect("checked")).expect("a pid"))
+        pid.expect("checked")
+    }
+
+    /// The pid of the runner that the daemon is connected to, if there are both.
+    pub(crate) fn connected(&self) -> Option<Pid> {
+        let (_, status) = self.get("/v1/status").ok()?;
+        let pid = status["runner"]["pid"].as_i64()?;
+        i32::try_from(pid).ok().map(Pid::from_raw)
     }
 
     /// Waits for something that must come true.

@@ -113,6 +113,7 @@ fn state(handle: &Handle, dir: &Path) -> State {
         output_dir: dir.to_owned(),
         reload: mpsc::channel(1).0,
         version: "test",
+        supervisor: None,
     }
 }
 

@@ -42,6 +42,7 @@ fn at(seconds: i64) -> Time {
 fn conforms<S: Store>(open: impl Fn() -> S) {
     what_is_committed_is_there_after_reopening(&open);
     what_is_not_committed_is_not_there(&open);
+    a_transaction_that_is_open_goes_on(&open);
     ready_tasks_come_by_priority_due_and_id(&open);
     a_change_of_a_task_that_was_changed_meanwhile_is_fenced(&open);
     attempts_end_once(&open);
@@ -89,6 +90,20 @@ fn what_is_not_committed_is_not_there<S: Store>(open: impl Fn() -> S) {
             .iter()
             .any(|queue| queue.name == "never")
     );
+}
+
+fn a_transaction_that_is_open_goes_on<S: Store>(open: impl Fn() -> S) {
+    let mut store = open();
+    store.begin().expect("begin");
+    let first = add(&mut store, |_| {});
+    store.begin().expect("it is open already");
+    let second = add(&mut store, |_| {});
+    store.commit().expect("commit");
+    drop(store);
+    let mut store = open();
+    for task in [first, second] {
+        assert_eq!(store.task(task.id).expect("read"), Some(task));
+    }
 }
 
 fn ready_tasks_come_by_priority_due_and_id<S: Store>(open: impl Fn() -> S) {

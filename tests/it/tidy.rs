@@ -317,6 +317,7 @@ const RARE: [(&str, &[&str]); 2] = [
         "unsafe ",
         &[
             "daemon/passed.rs",
+            "daemon/process.rs",
             "daemon/service.rs",
             "runner/child.rs",
             "runner/spawn.rs",

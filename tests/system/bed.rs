@@ -22,6 +22,8 @@ pub(crate) struct Bed {
     dir: PathBuf,
     nspawn: Child,
     leader: u32,
+    /// System V's init instead of systemd.
+    sysv: bool,
 }
 
 impl Bed {
@@ -60,10 +62,10 @@ impl Bed {
             dir,
             nspawn,
             leader: 0,
+            sysv: release.ends_with("-sysv"),
         };
         bed.leader = bed.wait_for_leader();
-        let state = bed.run(&["systemctl", "is-system-running", "--wait"]);
-        assert!(state.status.success(), "{release} did not boot: {state:?}");
+        bed.wait_for_boot(release);
         bed.ok(&["useradd", "--create-home", "alice"]);
         bed.ok(&["useradd", "--create-home", "mallory"]);
         bed
@@ -77,11 +79,31 @@ impl Bed {
             || {
                 let leader = *host::children(self.nspawn.id()).first()?;
                 fs::write(self.dir.join("leader"), leader.to_string()).expect("leader file");
-                Path::new(&format!("/proc/{leader}/root/run/systemd/private"))
+                let there = if self.sysv {
+                    "run/initctl"
+                } else {
+                    "run/systemd/private"
+                };
+                Path::new(&format!("/proc/{leader}/root/{there}"))
                     .exists()
                     .then_some(leader)
             },
         )
+    }
+
+    fn wait_for_boot(&self, release: &str) {
+        if self.sysv {
+            // It has gone through the scripts of that runlevel when it says so and none is left.
+            wait_until("the runlevel is reached", Duration::from_secs(60), || {
+                let level = self.run(&["runlevel"]);
+                let busy = self.run(&["pgrep", "--full", "/etc/init.d/rc"]);
+                let said = String::from_utf8_lossy(&level.stdout).into_owned();
+                (said.trim() == "N 2" && !busy.status.success()).then_some(())
+            });
+            return;
+        }
+        let state = self.run(&["systemctl", "is-system-running", "--wait"]);
+        assert!(state.status.success(), "{release} did not boot: {state:?}");
     }
 
     /// Installs a package as an administrator would, and lets alice submit.
@@ -213,7 +235,14 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        if std::thread::panicking() && self.leader != 0 {
+        if std::thread::panicking() && self.leader != 0 && self.sysv {
+            let log = self.run(&["sh", "-c", "tail -n 60 /var/log/taskdaemon/*; ps ax"]);
+            eprintln!(
+                "--- the log of {}\n{}",
+                self.name,
+                String::from_utf8_lossy(&log.stdout)
+            );
+        } else if std::thread::panicking() && self.leader != 0 {
             let journal = self.run(&[
                 "journalctl",
                 "--no-pager",
@@ -227,7 +256,11 @@ impl Drop for Bed {
             );
         }
         if self.leader != 0 {
-            let _asked = self.run(&["systemctl", "poweroff"]);
+            if self.sysv {
+                end_container(self.leader);
+            } else {
+                let _asked = self.run(&["systemctl", "poweroff"]);
+            }
         }
         let limit = Instant::now() + Duration::from_secs(15);
         while Instant::now() < limit && !matches!(self.nspawn.try_wait(), Ok(Some(_))) {

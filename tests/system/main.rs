@@ -36,6 +36,7 @@ mod profile;
 mod renew;
 mod security;
 mod survive;
+mod sysv;
 mod whole;
 
 /// Makes two tests of one function: it is run on a fresh container of each release.

@@ -15,6 +15,7 @@ mod claim;
 #[expect(dead_code, reason = "the spine uses more of it")]
 mod daemon;
 #[path = "../spine/http.rs"]
+#[expect(dead_code, reason = "the plans use more of it")]
 mod http;
 #[path = "../spine/process.rs"]
 #[expect(dead_code, reason = "the spine uses more of it")]

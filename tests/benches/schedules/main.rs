@@ -13,6 +13,7 @@
 #[expect(dead_code, reason = "shared with the other benchmarks")]
 mod daemon;
 #[path = "../spine/http.rs"]
+#[expect(dead_code, reason = "the plans use more of it")]
 mod http;
 #[path = "../spine/process.rs"]
 #[expect(dead_code, reason = "shared with the other benchmarks")]

@@ -23,10 +23,19 @@ impl Request {
     }
 
     pub(crate) fn post(path: &str, body: &str) -> Self {
+        Self::posted(path, "", body)
+    }
+
+    /// A request that can be repeated without its being done twice.
+    pub(crate) fn post_with_key(path: &str, key: &str, body: &str) -> Self {
+        Self::posted(path, &format!("Idempotency-Key: {key}\r\n"), body)
+    }
+
+    fn posted(path: &str, more: &str, body: &str) -> Self {
         Self(
             format!(
                 "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-                 Content-Length: {}\r\n\r\n{body}",
+                 {more}Content-Length: {}\r\n\r\n{body}",
                 body.len()
             )
             .into_bytes(),

@@ -16,6 +16,7 @@ mod bare;
 mod daemon;
 mod disk;
 mod drain;
+#[expect(dead_code, reason = "the plans use more of it")]
 mod http;
 mod latency;
 mod load;

@@ -16,6 +16,7 @@
 #[expect(dead_code, reason = "the spine uses more of it")]
 mod daemon;
 #[path = "../../benches/spine/http.rs"]
+#[expect(dead_code, reason = "others use more of it")]
 mod http;
 mod marks;
 #[path = "../../benches/spine/process.rs"]

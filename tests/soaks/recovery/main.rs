@@ -11,6 +11,7 @@
 #[expect(dead_code, reason = "the spine uses more of it")]
 mod daemon;
 #[path = "../../benches/spine/http.rs"]
+#[expect(dead_code, reason = "others use more of it")]
 mod http;
 #[path = "../million/marks.rs"]
 #[expect(dead_code, reason = "others use more of it")]
