@@ -216,3 +216,22 @@ pub(crate) fn while_asked(
     });
     (tally, told)
 }
+
+/// Waits until each of these tasks is over; each has succeeded in its only attempt.
+pub(crate) fn all_succeeded_once(door: &Door, told: &[u64]) {
+    let mut open: Option<Connection> = None;
+    for id in told {
+        let mut connection = open
+            .take()
+            .map_or_else(|| door.connect(), Ok)
+            .expect("connect");
+        let path = format!("/v1/tasks/{id}/wait");
+        let answer = connection.ask(Request::get(&path)).expect("an answer");
+        let task: Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert_eq!(task["state"], "succeeded", "{task}");
+        assert_eq!(task["attempts"].as_array().map(Vec::len), Some(1), "{task}");
+        if !answer.last {
+            open = Some(connection);
+        }
+    }
+}

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use crate::bed::{Bed, wait_until};
-use crate::clients::while_asked;
+use crate::clients::{all_succeeded_once, while_asked};
 use crate::doors::{Door, submission};
 use crate::witness::Witnesses;
 use crate::{host, on_both_releases};
@@ -30,11 +30,7 @@ fn no_request_fails_and_no_task_notices_across_an_upgrade_and_back(bed: &Bed) {
     let answered = tally.flawless();
     println!("{answered} answered, none failed, over an upgrade and back");
     assert!(!told.is_empty(), "tasks were submitted");
-    for id in told {
-        let task = bed.ended(&id.to_string(), Duration::from_secs(30));
-        assert_eq!(task["state"], "succeeded", "{task}");
-        assert_eq!(task["attempts"].as_array().map(Vec::len), Some(1), "{task}");
-    }
+    all_succeeded_once(&doors[0], &told);
     witnesses.ran_through(bed);
 }
 
