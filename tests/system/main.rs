@@ -27,6 +27,7 @@ mod kill;
 mod leave;
 mod load;
 mod notices;
+mod own;
 mod pause;
 mod profile;
 mod renew;
