@@ -31,6 +31,7 @@ mod ladder;
 mod leave;
 mod load;
 mod notices;
+mod own;
 mod pause;
 mod profile;
 mod renew;

@@ -1,5 +1,6 @@
-//! What happens to the daemon on a machine of its own: memory that runs out, a clock that is set.
+//! What happens to the daemon on a machine of its own: memory that runs out, a clock that is set, a sleep.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::machine::{Machine, STEP, wait_until};
@@ -91,4 +92,34 @@ pub(crate) fn a_clock_that_is_set_ends_no_task(machine: &mut Machine) {
         pid,
         "the same daemon"
     );
+}
+
+pub(crate) fn what_is_due_in_a_suspended_machine_starts_when_it_wakes(machine: &mut Machine) {
+    let script = "for i in 1 2 3 4 5; do sleep 2; done; echo whole";
+    let asleep = machine.submit(&["--timeout", "10m"], script);
+    machine.until(&asleep, "running");
+    let pid = machine.main_pid("taskdaemon.service");
+    let at = machine.sh("date --date='+20 seconds' --iso-8601=seconds");
+    let due = machine.submit(&["--at", &at], "true");
+    // To memory; its clock wakes it when the task has been due for a while.
+    machine.sh("rtcwake --mode mem --seconds 45");
+    let woken: Timestamp = machine
+        .sh("date --iso-8601=ns | tr , .")
+        .parse()
+        .expect("a time");
+    let task = machine.ended(&due);
+    assert_eq!(task["state"], "succeeded", "{task}");
+    let started: Timestamp = task["attempts"][0]["started_at"]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .expect("a time");
+    let late = started.duration_since(at.parse().expect("a time"));
+    let after = started.duration_since(woken);
+    println!("due {late:?} before it started, started {after:?} after somebody looked");
+    assert!(late.as_secs() >= 5, "it slept over that time: {task}");
+    assert!(after.as_secs() < 10, "at once when it woke: {task}");
+    let task = machine.ended(&asleep);
+    assert_eq!(task["state"], "succeeded", "{task}");
+    assert_eq!(machine.alice(&["logs", &asleep]), "whole");
+    assert_eq!(machine.main_pid("taskdaemon.service"), pid, "no watchdog");
 }

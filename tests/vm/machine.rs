@@ -34,10 +34,10 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Boots a machine and installs the package on it.
-    pub(crate) fn boot(release: &str, test: &str) -> Self {
+    pub(crate) fn boot(release: &str) -> Self {
         sweep();
-        let test = test.rsplit("::").next().unwrap_or(test);
-        let name = format!("{test}-{release}-{}", std::process::id());
+        // Short, because sockets are in it.
+        let name = format!("{release}-{}", std::process::id());
         let base = base(release);
         let dir = machines().join(&name);
         fs::create_dir_all(&dir).expect("a directory for the machine");
@@ -72,6 +72,8 @@ impl Machine {
     /// Waits until the system is up.
     pub(crate) fn up(&mut self) {
         let start = Instant::now();
+        let ended = self.qemu.try_wait().expect("wait");
+        assert!(ended.is_none(), "the emulator ended: {ended:?}");
         self.agent.meet(BOOT);
         let state = self.run(&["systemctl", "is-system-running", "--wait"]);
         assert_eq!(state.out, "running", "{state:?}");
@@ -222,7 +224,7 @@ fn power_on(base: &Path, dir: &Path) -> Child {
         )
     };
     let pid = Command::new("setpriv")
-        .args(["--pdeath-signal", "KILL", "qemu-system-x86_64"])
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         // The plain processor of the architecture: emulating more costs time, and some of it breaks kernels.
         .args(["-accel", "tcg", "-cpu", "qemu64", "-smp", "1", "-m", "1G"])

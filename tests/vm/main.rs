@@ -42,7 +42,7 @@ type Shared = Arc<Mutex<Option<Machine>>>;
 const RELEASE: &str = "trixie";
 
 /// In this order, because the last ones turn the machine off.
-const CHECKS: [(&str, Check); 13] = [
+const CHECKS: [(&str, Check); 14] = [
     (
         "a_task_over_its_memory_limit_ends_as_oom_and_alone",
         limits::a_task_over_its_memory_limit_ends_as_oom_and_alone,
@@ -77,6 +77,10 @@ const CHECKS: [(&str, Check); 13] = [
         daemon::a_clock_that_is_set_ends_no_task,
     ),
     (
+        "what_is_due_in_a_suspended_machine_starts_when_it_wakes",
+        daemon::what_is_due_in_a_suspended_machine_starts_when_it_wakes,
+    ),
+    (
         "a_user_has_a_daemon_of_their_own",
         user::a_user_has_a_daemon_of_their_own,
     ),
@@ -102,7 +106,7 @@ fn main() -> ExitCode {
     let trials = CHECKS.into_iter().map(|(name, check)| {
         let shared = Arc::clone(&shared);
         let run = move || {
-            on_shared(&shared, name, check);
+            on_shared(&shared, check);
             Ok(())
         };
         Trial::test(name, run).with_ignored_flag(true)
@@ -117,8 +121,8 @@ fn take(shared: &Shared) -> Option<Machine> {
 }
 
 /// Runs a check on the machine that is there, or on a new one.
-fn on_shared(shared: &Shared, name: &str, check: Check) {
-    let mut machine = take(shared).unwrap_or_else(|| Machine::boot(RELEASE, name));
+fn on_shared(shared: &Shared, check: Check) {
+    let mut machine = take(shared).unwrap_or_else(|| Machine::boot(RELEASE));
     let outcome = catch_unwind(AssertUnwindSafe(|| check(&mut machine)));
     if let Err(panic) = outcome {
         machine.tell();
