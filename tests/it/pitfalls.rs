@@ -266,10 +266,7 @@ fn pitfall_no_time_limit_is_not_one_that_has_passed() {
 
 #[test]
 fn pitfall_a_follower_that_does_not_read_holds_up_no_checkpoint() {
-    let bed = Bed::start(&[
-        ("RETENTION__TASK_COUNT", "100"),
-        ("RETENTION__EVENT_COUNT", "100"),
-    ]);
+    let bed = Bed::start(&[]);
     let mut deaf = UnixStream::connect(bed.socket()).expect("connect");
     write!(
         deaf,
@@ -278,10 +275,6 @@ fn pitfall_a_follower_that_does_not_read_holds_up_no_checkpoint() {
     .expect("ask");
     let mut first = [0; 1];
     deaf.read_exact(&mut first).expect("the stream has begun");
-    let size = |bed: &Bed, name: &str| {
-        let meta = std::fs::metadata(bed.path("state").join(name));
-        meta.map_or(0, |meta| meta.len())
-    };
     let name = "x".repeat(200);
     let one = json!({"command": ["true"], "name": name, "delay": "1h"});
     let body = json!({ "tasks": vec![one; 400] });
@@ -292,12 +285,8 @@ fn pitfall_a_follower_that_does_not_read_holds_up_no_checkpoint() {
         let all = json!({"state": ["scheduled"]});
         let (status, answer) = bed.post("/v1/tasks/cancel", &all).expect("cancel");
         assert_eq!(status, 200, "{answer}");
-        bed.until("what is over is removed", |bed| {
-            let (_, status) = bed.get("/v1/status").expect("status");
-            status["tasks"]["cancelled"].as_u64() == Some(100)
-        });
-        let both = ["taskdaemon.db", "taskdaemon.db-wal"];
-        sizes.push(both.map(|name| size(&bed, name)).iter().sum::<u64>());
+        let log = std::fs::metadata(bed.path("state/taskdaemon.db-wal"));
+        sizes.push(log.map_or(0, |log| log.len()));
     }
     // Were a snapshot held, the log would have all that ever happened.
     let (early, late) = (sizes[1], sizes[7]);
