@@ -62,7 +62,7 @@ settings! {
 /// Variables with our prefix that are no settings: they say which
 /// configuration or daemon is meant, or belong to a task. So do those that
 /// begin with [`HOOK`].
-const NO_SETTINGS: [&str; 9] = [
+const NO_SETTINGS: [&str; 12] = [
     "TASKDAEMON_ATTEMPT",
     "TASKDAEMON_CONFIG",
     "TASKDAEMON_DETAIL",

@@ -252,7 +252,7 @@ fn keep_memory() -> io::Result<()> {
 /// gone, since nobody else could start another one beside it.
 fn supervised(systemd: &mut Systemd, settings: &config::Config) -> Result<(), Error> {
     systemd.watch(settings.daemon.heartbeat);
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)
+    prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)
         .map_err(|errno| system("be told of the supervisor's end")(errno.into()))?;
     if systemd.notify.main_pid() {
         return Ok(());
