@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use hyper::header::{
 };
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 use crate::engine::command::Caller;
 use crate::model::attempt::AttemptKey;
@@ -40,16 +42,19 @@ pub(super) fn open(dir: &FsPath, key: AttemptKey) -> io::Result<Option<File>> {
         .read(true)
         .custom_flags(libc::O_DIRECTORY)
         .open(dir)?;
-    // Nothing in the state directory is a link, and what is opened is inside of
-    // it: whoever could put something else there gets nothing read by it.
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    match openat2(root, file_name(key).as_str(), how) {
-        Ok(file) => Ok(Some(File::from(file))),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(error) => Err(error.into()),
+    // Step by step, and through no link: whoever could put one into the state
+    // directory gets nothing read by it. Not by openat2, which would be one
+    // step: `RestrictSUIDSGID=` of the unit takes it away.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let mut at = OwnedFd::from(root);
+    for part in file_name(key).split('/') {
+        at = match openat(&at, part, flags, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
     }
+    Ok(Some(File::from(at)))
 }
 
 /// `GET /v1/tasks/{id}/log`.

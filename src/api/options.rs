@@ -31,12 +31,12 @@ settings! {
         /// must not be readable by everybody.
         tokens: Vec<Token> = Vec::new(), Live;
         /// Certificate chain of this server, in PEM: TCP then speaks TLS and nothing else.
-        tls_certificate: Option<PathBuf> = None, Live, "/etc/taskdaemon/tls/server.pem";
+        tls_certificate: Option<PathBuf> = None, Live, "\"/etc/taskdaemon/tls/server.pem\"";
         /// Its private key, in PEM, not readable by everybody.
-        tls_key: Option<PathBuf> = None, Live, "/etc/taskdaemon/tls/server.key";
+        tls_key: Option<PathBuf> = None, Live, "\"/etc/taskdaemon/tls/server.key\"";
         /// Certificates, in PEM, that sign those of clients. A client then has to show one that
         /// `certificates` names; tokens are not asked for.
-        tls_client_ca: Option<PathBuf> = None, Live, "/etc/taskdaemon/tls/clients.pem";
+        tls_client_ca: Option<PathBuf> = None, Live, "\"/etc/taskdaemon/tls/clients.pem\"";
         /// Whom client certificates stand for: the certificate's subject alternative name (DNS or
         /// URI) and the user id, with `role` as for tokens: [{ name = "ci.example.org", uid = 1000 }].
         certificates: Vec<Certificate> = Vec::new(), Live;

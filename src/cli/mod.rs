@@ -65,34 +65,35 @@ struct Cli {
     verb: Verb,
 }
 
-/// Certificates for a daemon behind `https://`.
+/// Certificates for a daemon behind `https://`. The names are long, since these
+/// arguments are those of every verb: another `key` would take that of `submit`.
 #[derive(Debug, clap::Args)]
 struct Tls {
     #[arg(
-        long = "tls-ca",
+        long,
         global = true,
         value_name = "FILE",
         hide_short_help = true,
         help = "Believe a daemon whose certificate these have signed; otherwise TASKDAEMON_TLS_CA, \
                 otherwise those that this host trusts"
     )]
-    ca: Option<PathBuf>,
+    tls_ca: Option<PathBuf>,
     #[arg(
-        long = "tls-cert",
+        long,
         global = true,
         value_name = "FILE",
         hide_short_help = true,
         help = "Show this certificate; otherwise TASKDAEMON_TLS_CERT"
     )]
-    certificate: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
     #[arg(
-        long = "tls-key",
+        long,
         global = true,
         value_name = "FILE",
         hide_short_help = true,
         help = "The key of that certificate; otherwise TASKDAEMON_TLS_KEY"
     )]
-    key: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -263,9 +264,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let setting = Setting {
         host: cli.host,
         tls: Files {
-            ca: cli.tls.ca,
-            certificate: cli.tls.certificate,
-            key: cli.tls.key,
+            ca: cli.tls.tls_ca,
+            certificate: cli.tls.tls_cert,
+            key: cli.tls.tls_key,
         },
         json: cli.json,
     };

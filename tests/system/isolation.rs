@@ -101,7 +101,7 @@ const ATTEMPTS: &[(&str, &str, Control)] = &[
     (
         "read the daemon's kernel stack",
         "cat /proc/$daemon/stack",
-        Root,
+        Never,
     ),
     (
         "read the runner's environment",
