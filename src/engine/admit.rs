@@ -53,7 +53,10 @@ impl<S: Store> Engine<S> {
         }
         let most = self.options.user_running.unwrap_or(u32::MAX);
         // Hooks follow from tasks, and nobody has asked for them.
-        let hooks = self.store.queue_named(hook::QUEUE)?.map(|queue| queue.id);
+        let hooks = match self.options.user_running {
+            Some(_) => self.store.queue_named(hook::QUEUE)?.map(|queue| queue.id),
+            None => None,
+        };
         while shares.all() < slots {
             heads.retain(|head: &Head| {
                 let lane = lanes.get(&head.queue);

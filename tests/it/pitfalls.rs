@@ -275,22 +275,20 @@ fn pitfall_a_follower_that_does_not_read_holds_up_no_checkpoint() {
     .expect("ask");
     let mut first = [0; 1];
     deaf.read_exact(&mut first).expect("the stream has begun");
-    let name = "x".repeat(200);
-    let one = json!({"command": ["true"], "name": name, "delay": "1h"});
-    let body = json!({ "tasks": vec![one; 400] });
+    // Twelve megabytes at a time: five of these are far more than the log may
+    // have before it is written back, and were a snapshot held, it would have
+    // all of them.
+    let one = json!({"command": ["true"], "stdin": "x".repeat(1 << 16), "delay": "1h"});
+    let body = json!({ "tasks": vec![one; 190] });
     let mut sizes = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..5 {
         let (status, answer) = bed.post("/v1/tasks", &body).expect("submit");
         assert_eq!(status, 201, "{answer}");
-        let all = json!({"state": ["scheduled"]});
-        let (status, answer) = bed.post("/v1/tasks/cancel", &all).expect("cancel");
-        assert_eq!(status, 200, "{answer}");
         let log = std::fs::metadata(bed.path("state/taskdaemon.db-wal"));
-        sizes.push(log.map_or(0, |log| log.len()));
+        sizes.push(log.map_or(0, |log| log.len() >> 20));
     }
-    // Were a snapshot held, the log would have all that ever happened.
-    let (early, late) = (sizes[1], sizes[7]);
-    assert!(late < 2 * early + (4 << 20), "it grows: {sizes:?}");
+    let most = sizes.iter().max().expect("sizes");
+    assert!(*most < 45, "MiB of the log: {sizes:?}");
 }
 
 #[test]
