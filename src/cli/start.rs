@@ -35,8 +35,8 @@ pub(super) struct StartArgs {
     /// Start the daemon again when it dies or falls silent
     #[arg(long)]
     supervised: bool,
-    /// The pid file [default: /run/taskdaemon.pid as root, else
-    /// $XDG_RUNTIME_DIR/taskdaemon.pid]
+    /// The pid file [default: beside the directory of the sockets, as in
+    /// /run/taskdaemon.pid]
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
     /// The user the daemon runs as; what starts its tasks stays root
@@ -69,8 +69,8 @@ pub(super) struct StopArgs {
 /// Which daemon is meant.
 #[derive(Debug, Args)]
 pub(super) struct Which {
-    /// The pid file [default: /run/taskdaemon.pid as root, else
-    /// $XDG_RUNTIME_DIR/taskdaemon.pid]
+    /// The pid file [default: beside the directory of the sockets, as in
+    /// /run/taskdaemon.pid]
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
     /// Configuration file

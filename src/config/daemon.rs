@@ -33,8 +33,8 @@ settings! {
         #[serde(with = "crate::model::quantity::duration")]
         restart_healthy: Duration = Duration::from_secs(600), Restart;
         /// A program to run, with its arguments, when the daemon is ready, and when it is well
-        /// again. This and the next ones find TASKDAEMON_EVENT and TASKDAEMON_DETAIL in their
-        /// environment. Empty: none.
+        /// again. This and the next ones find `TASKDAEMON_EVENT` and `TASKDAEMON_DETAIL` in
+        /// their environment. Empty: none.
         on_ready: Vec<String> = Vec::new(), Live;
         /// A program to run when the daemon works and something is missing: room on the disk, or
         /// the runner.

@@ -243,10 +243,11 @@ pub fn take_pipe() -> io::Result<OwnedFd> {
     Ok(pipe)
 }
 
-/// In the first process of a container: leaves the daemon to a child, and does
-/// what only a first process can: passes signals on, and reaps whoever was
-/// left over. Returns the daemon's exit code when all is over; `None` in the
-/// child, and wherever this is no first process.
+/// Leaves the daemon to a child where this is a container's first process.
+///
+/// The parent then does what only a first process can: it passes signals on and
+/// reaps whoever was left over. Returns the daemon's exit code when all is
+/// over; `None` in the child, and wherever this is no first process.
 ///
 /// # Errors
 /// The system refuses.

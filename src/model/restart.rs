@@ -59,7 +59,7 @@ impl Policy {
     /// its share of chance: a draw from all 64-bit numbers.
     fn wait(&self, number: u32, draw: u64) -> Duration {
         let index = usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
-        let step = self.steps.get(index).or(self.steps.last());
+        let step = self.steps.get(index).or_else(|| self.steps.last());
         self.jittered(step.copied().unwrap_or_default(), draw)
     }
 
