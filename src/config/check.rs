@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Config;
+use super::{Config, daemon};
 use crate::api::options::{Options as Api, Token};
 use crate::model::check as rules;
 use crate::model::quantity::{ByteSize, format_duration};
@@ -22,9 +22,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(25);
 const SOCKET_MAX: usize = 107;
 /// Longest path.
 const PATH_MAX: usize = 4096;
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 /// Shortest time-out for clients; below it honest ones are cut off.
-const PATIENCE_MIN: Duration = Duration::from_millis(100);
+pub(super) const PATIENCE_MIN: Duration = Duration::from_millis(100);
 /// Length of a SHA-256 in hex.
 const SHA256_HEX: usize = 64;
 
@@ -63,7 +63,7 @@ impl Found {
     }
 }
 
-fn found<T>(key: &'static str, message: impl Into<String>) -> Result<T, Found> {
+pub(super) fn found<T>(key: &'static str, message: impl Into<String>) -> Result<T, Found> {
     Err(Found::new(key, message))
 }
 
@@ -75,7 +75,7 @@ pub(super) fn check(config: &Config) -> Result<(), Found> {
     api(config)?;
     engine(config)?;
     hooks(config)?;
-    daemon(config)?;
+    daemon::check(&config.daemon)?;
     sockets(config)?;
     size(
         "run.output_cap",
@@ -261,44 +261,6 @@ fn hooks(config: &Config) -> Result<(), Found> {
     rules::hooks(&config.hooks.hooks()).or_else(|bad| found(bad.field, bad.reason))
 }
 
-fn daemon(config: &Config) -> Result<(), Found> {
-    let daemon = &config.daemon;
-    let second = Duration::from_secs(1);
-    time("daemon.heartbeat", daemon.heartbeat, second, HOUR)?;
-    time("daemon.start_timeout", daemon.start_timeout, second, HOUR)?;
-    for step in &daemon.restart_steps {
-        time("daemon.restart_steps", step.0, Duration::ZERO, HOUR)?;
-    }
-    within("daemon.restart_jitter", daemon.restart_jitter, 0, 100)?;
-    let day = 24 * HOUR;
-    let cool_off = "daemon.restart_cool_off";
-    time(cool_off, daemon.restart_cool_off, Duration::ZERO, day)?;
-    let healthy = "daemon.restart_healthy";
-    time(healthy, daemon.restart_healthy, Duration::ZERO, day)?;
-    for (key, command) in [
-        ("daemon.on_ready", &daemon.on_ready),
-        ("daemon.on_degraded", &daemon.on_degraded),
-        ("daemon.on_reload_failed", &daemon.on_reload_failed),
-        ("daemon.on_restart_limit", &daemon.on_restart_limit),
-    ] {
-        let Some(program) = command.first() else {
-            continue;
-        };
-        if !program.starts_with('/') {
-            return found(key, format!("{program:?} is not an absolute path"));
-        }
-        if command.iter().any(|word| word.contains('\0')) {
-            return found(key, "contains a NUL byte");
-        }
-    }
-    time(
-        "daemon.hook_timeout",
-        daemon.hook_timeout,
-        PATIENCE_MIN,
-        HOUR,
-    )
-}
-
 fn tokens(tokens: &[Token]) -> Result<(), Found> {
     const KEY: &str = "api.tokens";
     let (mut names, mut secrets) = (HashSet::new(), HashSet::new());
@@ -374,7 +336,7 @@ fn socket(key: &'static str, path: &Path) -> Result<(), Found> {
     Ok(())
 }
 
-fn within<T: PartialOrd + Display>(
+pub(super) fn within<T: PartialOrd + Display>(
     key: &'static str,
     value: T,
     low: T,
@@ -390,7 +352,12 @@ fn size(key: &'static str, value: ByteSize, low: ByteSize, high: ByteSize) -> Re
     within(key, value, low, high)
 }
 
-fn time(key: &'static str, value: Duration, low: Duration, high: Duration) -> Result<(), Found> {
+pub(super) fn time(
+    key: &'static str,
+    value: Duration,
+    low: Duration,
+    high: Duration,
+) -> Result<(), Found> {
     if (low..=high).contains(&value) {
         return Ok(());
     }

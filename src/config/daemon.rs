@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::check::{Found, HOUR, PATIENCE_MIN, found, time, within};
 use crate::model::bound::Age;
 use crate::model::restart::Policy;
 use crate::model::setting::Kind::{Live, Restart};
@@ -69,4 +70,42 @@ impl Options {
             healthy: self.restart_healthy,
         }
     }
+}
+
+/// Refuses settings that cannot be obeyed, or that no one can mean.
+pub(super) fn check(daemon: &Options) -> Result<(), Found> {
+    let second = Duration::from_secs(1);
+    time("daemon.heartbeat", daemon.heartbeat, second, HOUR)?;
+    time("daemon.start_timeout", daemon.start_timeout, second, HOUR)?;
+    for step in &daemon.restart_steps {
+        time("daemon.restart_steps", step.0, Duration::ZERO, HOUR)?;
+    }
+    within("daemon.restart_jitter", daemon.restart_jitter, 0, 100)?;
+    let day = 24 * HOUR;
+    let cool_off = "daemon.restart_cool_off";
+    time(cool_off, daemon.restart_cool_off, Duration::ZERO, day)?;
+    let healthy = "daemon.restart_healthy";
+    time(healthy, daemon.restart_healthy, Duration::ZERO, day)?;
+    for (key, command) in [
+        ("daemon.on_ready", &daemon.on_ready),
+        ("daemon.on_degraded", &daemon.on_degraded),
+        ("daemon.on_reload_failed", &daemon.on_reload_failed),
+        ("daemon.on_restart_limit", &daemon.on_restart_limit),
+    ] {
+        let Some(program) = command.first() else {
+            continue;
+        };
+        if !program.starts_with('/') {
+            return found(key, format!("{program:?} is not an absolute path"));
+        }
+        if command.iter().any(|word| word.contains('\0')) {
+            return found(key, "contains a NUL byte");
+        }
+    }
+    time(
+        "daemon.hook_timeout",
+        daemon.hook_timeout,
+        PATIENCE_MIN,
+        HOUR,
+    )
 }

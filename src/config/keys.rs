@@ -10,6 +10,28 @@ use super::tree::Target;
 use super::{Config, Layer};
 use crate::model::setting::{Kind, Setting};
 
+/// Variables with our prefix that are no settings: they say which
+/// configuration or daemon is meant, or belong to a task. So do those that
+/// begin with [`HOOK`].
+pub(super) const NO_SETTINGS: [&str; 12] = [
+    "TASKDAEMON_ATTEMPT",
+    "TASKDAEMON_CONFIG",
+    "TASKDAEMON_DETAIL",
+    "TASKDAEMON_EVENT",
+    "TASKDAEMON_HOST",
+    "TASKDAEMON_KEY",
+    "TASKDAEMON_PID",
+    "TASKDAEMON_TASK_ID",
+    "TASKDAEMON_TLS_CA",
+    "TASKDAEMON_TLS_CERT",
+    "TASKDAEMON_TLS_KEY",
+    "TASKDAEMON_TOKEN",
+];
+/// What the names of settings in the environment begin with.
+pub(super) const PREFIX: &str = "TASKDAEMON_";
+/// What the names of facts about an ended task begin with, which hooks get.
+pub(super) const HOOK: &str = "TASKDAEMON_HOOK_";
+
 /// Refuses keys that nobody declared; drops sections that are there but
 /// empty, as YAML has them when all their keys are commented out.
 pub(super) fn check(layer: &mut Layer) -> Result<(), Error> {

@@ -59,26 +59,6 @@ settings! {
     }
 }
 
-/// Variables with our prefix that are no settings: they say which
-/// configuration or daemon is meant, or belong to a task. So do those that
-/// begin with [`HOOK`].
-const NO_SETTINGS: [&str; 12] = [
-    "TASKDAEMON_ATTEMPT",
-    "TASKDAEMON_CONFIG",
-    "TASKDAEMON_DETAIL",
-    "TASKDAEMON_EVENT",
-    "TASKDAEMON_HOST",
-    "TASKDAEMON_KEY",
-    "TASKDAEMON_PID",
-    "TASKDAEMON_TASK_ID",
-    "TASKDAEMON_TLS_CA",
-    "TASKDAEMON_TLS_CERT",
-    "TASKDAEMON_TLS_KEY",
-    "TASKDAEMON_TOKEN",
-];
-const PREFIX: &str = "TASKDAEMON_";
-const HOOK: &str = "TASKDAEMON_HOOK_";
-
 /// Where to look for settings.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -225,8 +205,8 @@ fn files(sources: &Sources, places: &Places) -> Result<(Vec<Source>, Vec<String>
 fn variable(name: &OsString, value: &OsString) -> Result<Option<Layer>, Error> {
     let name = name.to_string_lossy();
     let Some(key) = name
-        .strip_prefix(PREFIX)
-        .filter(|_| !NO_SETTINGS.contains(&&*name) && !name.starts_with(HOOK))
+        .strip_prefix(keys::PREFIX)
+        .filter(|_| !keys::NO_SETTINGS.contains(&&*name) && !name.starts_with(keys::HOOK))
     else {
         return Ok(None);
     };
@@ -323,7 +303,7 @@ impl Layer {
     /// How a key is written in this place.
     fn spell(&self, path: &[&str]) -> String {
         match &self.origin {
-            Origin::Variable(_) => format!("{PREFIX}{}", path.join("__").to_uppercase()),
+            Origin::Variable(_) => format!("{}{}", keys::PREFIX, path.join("__").to_uppercase()),
             Origin::Default | Origin::File(_) | Origin::CommandLine => path.join("."),
         }
     }

@@ -116,18 +116,12 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     notify.ready(&text);
     let notify = lasting(notify, &parts.origin);
     let (options, current) = watch::channel(reloader.settings.daemon.clone());
+    let fed = feed_watchdog(parts.handle.clone(), notify.clone(), interval);
+    let well = watch_wellbeing(parts.handle.watch(), current, parts.monitor.clone());
     let background = [
         tokio::spawn(tell_status(parts.handle.watch(), notify.clone())),
-        tokio::spawn(feed_watchdog(
-            parts.handle.clone(),
-            notify.clone(),
-            interval,
-        )),
-        tokio::spawn(watch_wellbeing(
-            parts.handle.watch(),
-            current,
-            parts.monitor.clone(),
-        )),
+        tokio::spawn(fed),
+        tokio::spawn(well),
     ];
     let version = crate::VERSION;
     tracing::info!(

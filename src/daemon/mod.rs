@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::api;
 use crate::api::options::BadOptions;
@@ -180,11 +181,7 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
     for note in loaded.notes.iter().chain(&systemd.warnings) {
         tracing::warn!("{note}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("serve")
-        .build()
-        .map_err(system("start the runtime"))?;
+    let runtime = runtime().map_err(system("start the runtime"))?;
     let signals = {
         let _inside = runtime.enter();
         signals::Signals::listen().map_err(system("catch signals"))?
@@ -237,6 +234,13 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
     let panicked = || io::Error::other("its thread panicked; see the log");
     let ended = ended.map_err(|_| system("keep the engine running")(panicked()))?;
     Ok(ended.inspect_err(|error| give_way(error, UNKNOWN, &settings.state_dir))?)
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("serve")
+        .build()
 }
 
 /// Lets no core be dumped, and no process of the same user look into this one:

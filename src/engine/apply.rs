@@ -15,9 +15,10 @@ use crate::store::{self, Store};
 use super::Engine;
 use super::answer::Answer;
 use super::closed::Word;
-use super::command::{Caller, Command, Error, Reply, RunnerUp, Submitted, View};
+use super::command::{Caller, Command, Error, Reply, Submitted, View};
 use super::effect::Effect;
 use super::graph::Tie;
+use super::runner::RunnerUp;
 use super::snapshot::Phase;
 use super::unique::Plan;
 
@@ -34,14 +35,7 @@ impl<S: Store> Engine<S> {
             Command::Cancel { caller, id, reply } => {
                 self.ask(caller, id, (Kind::CancelAsked, Event::Cancel), reply, now)
             }
-            Command::Retry { caller, id, reply } => {
-                let result = match self.find(caller, id, now)? {
-                    Err(error) => Err(error),
-                    Ok(task) => self.again(task, caller, now)?,
-                };
-                self.answers.push(Answer::Task(reply, result.map(Box::new)));
-                Ok(())
-            }
+            Command::Retry { caller, id, reply } => self.retry(caller, id, reply, now),
             Command::Wait { caller, id, reply } => self.wait(caller, id, reply, now),
             Command::Graph(ask) => self.graph(ask, now),
             Command::Pause { caller, id, reply } => {
@@ -94,6 +88,21 @@ impl<S: Store> Engine<S> {
                 Ok(())
             }
         }
+    }
+
+    fn retry(
+        &mut self,
+        caller: Caller,
+        id: TaskId,
+        reply: Reply<Task>,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        let result = match self.find(caller, id, now)? {
+            Err(error) => Err(error),
+            Ok(task) => self.again(task, caller, now)?,
+        };
+        self.answers.push(Answer::Task(reply, result.map(Box::new)));
+        Ok(())
     }
 
     /// All tasks of a submit or none: everything that can be refused is

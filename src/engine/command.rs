@@ -24,6 +24,7 @@ use super::graph::Ask;
 use super::hooks::{self, Hooks};
 use super::options::Options;
 use super::refuse::Room;
+use super::runner::RunnerUp;
 use super::signs::Sign;
 use super::{queues, record, schedules};
 
@@ -232,44 +233,6 @@ impl View {
         let last = self.attempts.last();
         last.filter(|attempt| attempt.outcome.is_none() && self.task.state.is_live())
     }
-}
-
-/// A runner as it introduces itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunnerUp {
-    /// Name of the runner's life.
-    pub instance: String,
-    /// The kernel's boot id.
-    pub boot: String,
-    /// Version of its program.
-    pub version: String,
-    /// Its process id.
-    pub pid: u32,
-    /// What it can enforce.
-    pub abilities: Abilities,
-    /// Attempts it holds, live or waiting for acknowledgement.
-    pub held: Vec<AttemptKey>,
-}
-
-/// What the connected runner can enforce.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "one answer per kernel feature"
-)]
-pub struct Abilities {
-    /// A cgroup per attempt.
-    pub cgroup: bool,
-    /// Memory limits.
-    pub memory: bool,
-    /// CPU limits.
-    pub cpu: bool,
-    /// Process number limits.
-    pub pids: bool,
-    /// Tasks as other users.
-    pub switch_user: bool,
-    /// Attempts can be frozen and thawed.
-    pub freeze: bool,
 }
 
 /// What enters the engine.

@@ -30,7 +30,7 @@ pub mod reader;
 pub mod record;
 pub mod refuse;
 pub mod retention;
-mod runner;
+pub mod runner;
 pub mod schedules;
 pub mod signs;
 pub mod snapshot;
@@ -53,13 +53,14 @@ use crate::store::disk::Shortage;
 use crate::store::{self, Store};
 
 use answer::Answer;
-use command::{Command, Reply, RunnerUp, View};
+use command::{Command, Reply, View};
 use effect::{Effect, Order};
 use graph::Over;
 use hooks::Hooks;
 use news::News;
 use options::Options;
 use quota::Submits;
+use runner::RunnerUp;
 use snapshot::{Phase, Snapshot};
 
 /// Timers handled between two looks at the database.

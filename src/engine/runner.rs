@@ -1,4 +1,4 @@
-//! What is true of live attempts when a runner comes.
+//! A runner, and what is true of live attempts when it comes.
 //!
 //! The runner names every attempt it holds. Whatever else the store thinks is
 //! live either never reached this very runner, and is launched again under the
@@ -13,8 +13,45 @@ use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
-use super::command::RunnerUp;
 use super::effect::Effect;
+
+/// A runner as it introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerUp {
+    /// Name of the runner's life.
+    pub instance: String,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// Version of its program.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// What it can enforce.
+    pub abilities: Abilities,
+    /// Attempts it holds, live or waiting for acknowledgement.
+    pub held: Vec<AttemptKey>,
+}
+
+/// What the connected runner can enforce.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one answer per kernel feature"
+)]
+pub struct Abilities {
+    /// A cgroup per attempt.
+    pub cgroup: bool,
+    /// Memory limits.
+    pub memory: bool,
+    /// CPU limits.
+    pub cpu: bool,
+    /// Process number limits.
+    pub pids: bool,
+    /// Tasks as other users.
+    pub switch_user: bool,
+    /// Attempts can be frozen and thawed.
+    pub freeze: bool,
+}
 
 impl<S: Store> Engine<S> {
     pub(super) fn runner_up(&mut self, runner: RunnerUp, now: Time) -> Result<(), store::Error> {

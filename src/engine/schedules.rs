@@ -318,10 +318,10 @@ impl<S: Store> Engine<S> {
         called: &Called,
     ) -> Result<Option<Schedule>, store::Error> {
         let found = match called {
-            Called::Number(id) => self.store.schedule(*id)?,
-            Called::Name(name) => self.store.schedule_named(caller.uid, name)?,
+            Called::Number(id) => self.store.schedule(*id),
+            Called::Name(name) => self.store.schedule_named(caller.uid, name),
         };
-        Ok(found.filter(|schedule| caller.may_touch(schedule.owner)))
+        Ok(found?.filter(|schedule| caller.may_touch(schedule.owner)))
     }
 
     fn add_schedule(

@@ -12,7 +12,7 @@ use crate::store::disk::Shortage;
 
 use super::Engine;
 use super::closed::Closed;
-use super::command::RunnerUp;
+use super::runner::RunnerUp;
 use super::signs::Signs;
 
 /// What the engine is doing.

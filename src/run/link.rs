@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use crate::engine::command::{Abilities, Command, RunnerUp};
+use crate::engine::command::Command;
+use crate::engine::runner::{Abilities, RunnerUp};
 use crate::runner::client::{Connection, Receiver, Sender};
 use crate::runner::protocol::{
     FromRunner, Hello, PROTOCOL_MAX, PROTOCOL_MIN, RunnerHello, ToRunner,

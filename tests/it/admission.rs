@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use taskdaemon::engine::command::{Abilities, Caller, Command, Error, RunnerUp, Submitted};
+use taskdaemon::engine::command::{Caller, Command, Error, Submitted};
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::queues::{Ask, Change};
 use taskdaemon::engine::reader::explain;
+use taskdaemon::engine::runner::{Abilities, RunnerUp};
 use taskdaemon::engine::{Engine, Turned};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Started, Usage};
 use taskdaemon::model::filter::Filter;

@@ -1042,6 +1042,8 @@ fn bi_50_an_address_in_use_is_named() {
         "[api]\nlisten = ['{address}']\ntokens = [{{ name = 'a', sha256 = '{hash}', uid = 1 }}]\n"
     );
     fs::write(&file, lines).expect("write");
+    // As a file with tokens has to be.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("mode");
     let output = program()
         .arg("run")
         .arg("--config")

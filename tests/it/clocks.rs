@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use taskdaemon::engine::Engine;
-use taskdaemon::engine::command::{Abilities, Command, RunnerUp};
+use taskdaemon::engine::command::Command;
 use taskdaemon::engine::effect::Effect;
 use taskdaemon::engine::options::Options;
+use taskdaemon::engine::runner::{Abilities, RunnerUp};
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::spec::NewTask;
 use taskdaemon::model::task::State;

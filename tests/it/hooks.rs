@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use taskdaemon::engine::command::{Abilities, Caller, Command, RunnerUp};
+use taskdaemon::engine::command::{Caller, Command};
 use taskdaemon::engine::hooks::{Ask, Hooks};
 use taskdaemon::engine::options::Options;
+use taskdaemon::engine::runner::{Abilities, RunnerUp};
 use taskdaemon::engine::{Engine, Turned};
 use taskdaemon::model::attempt::{Ended, Exit, Usage};
 use taskdaemon::model::filter::Filter;

@@ -15,9 +15,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use taskdaemon::engine::command::{Abilities, Command, RunnerUp};
+use taskdaemon::engine::command::Command;
 use taskdaemon::engine::effect::{Effect, Verdict};
 use taskdaemon::engine::options::Options as Limits;
+use taskdaemon::engine::runner::{Abilities, RunnerUp};
 use taskdaemon::engine::{Engine, Turned};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Started, Usage};
 use taskdaemon::model::id::TaskId;

@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use taskdaemon::clock;
 use taskdaemon::engine::Engine;
-use taskdaemon::engine::command::{Abilities, Command, RunnerUp};
+use taskdaemon::engine::command::Command;
 use taskdaemon::engine::effect::Effect;
 use taskdaemon::engine::options::Options;
+use taskdaemon::engine::runner::{Abilities, RunnerUp};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
 use taskdaemon::store::sqlite::Sqlite;
 
