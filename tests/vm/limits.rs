@@ -196,7 +196,7 @@ pub(crate) fn the_slice_limits_all_tasks_together(machine: &mut Machine) {
     let id = machine.submit(&[], "sh -c 'exec tail /dev/zero'; echo $?");
     let task = machine.ended(&id);
     assert_eq!(task["state"], "succeeded", "{task}");
-    assert_eq!(machine.alice(&["logs", &id]), "137", "{task}");
+    assert!(machine.alice(&["logs", &id]).ends_with("137"), "{task}");
     machine.ok(&[
         "systemctl",
         "set-property",
