@@ -100,6 +100,10 @@ pub fn arm() {
 
 /// Counts, and ends the process if this is the one.
 #[cfg(feature = "failpoints")]
+#[expect(
+    clippy::panic,
+    reason = "a panic is one of the faults, and this is no production code"
+)]
 fn hit(dir: &std::path::Path, point: &str) {
     use std::io::Write as _;
 

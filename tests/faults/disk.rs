@@ -5,7 +5,8 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use taskdaemon::clock;
 
 use crate::host::PATIENCE;
@@ -36,6 +37,7 @@ impl Disk {
             place: dir.join("disk"),
         };
         fs::create_dir_all(&disk.place).map_err(|error| error.to_string())?;
+        alone().map_err(|error| error.to_string())?;
         let image = fs::File::create(&disk.image).map_err(|error| error.to_string())?;
         image
             .set_len(mib << 20)
@@ -90,6 +92,14 @@ impl Disk {
         let trigger = format!("/sys/fs/ext4/{name}/trigger_fs_error");
         fs::write(trigger, "taken for damaged").expect("trigger");
     }
+}
+
+/// Gives this thread, and what it starts, mounts of its own. Whoever else on the host makes a namespace meanwhile would
+/// otherwise take a copy of the disk along, and what is in use anywhere cannot be mounted anew.
+fn alone() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
 }
 
 impl Drop for Disk {
