@@ -21,8 +21,7 @@ use super::answer::Answer;
 use super::command::{Caller, Error, Reply};
 use super::news::News;
 
-/// Schedules looked at in one turn; the rest has the next one, so that others
-/// wait no longer for their answers.
+/// Schedules looked at in one turn, so that others wait no longer for theirs.
 const LOOKS: u32 = 100;
 /// Pause between two looks at whether the disk has room again.
 const SHORT: Duration = Duration::from_secs(1);

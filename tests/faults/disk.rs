@@ -15,10 +15,6 @@ use crate::host::PATIENCE;
 const NO_LOG_FLUSH: u32 = 2;
 
 mod call {
-    #![expect(
-        clippy::missing_safety_doc,
-        reason = "made by a macro; used once, below"
-    )]
     // `EXT4_IOC_SHUTDOWN` of the kernel's `fs/ext4/ext4.h`.
     nix::ioctl_read!(shutdown, b'X', 125, u32);
 }

@@ -4,7 +4,6 @@
 //! They need the feature `failpoints`, most need root, and `tests/run faults` runs them. A test that cannot be run on a
 //! machine says so in a line that begins with "skipped".
 #![expect(
-    clippy::disallowed_methods,
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,

@@ -107,15 +107,14 @@ impl Stage {
             "task": {"command": ["sh", "-c", line]}});
         let (status, answer) = host.post("/v1/schedules", &every).expect("an answer");
         assert_eq!(status, 201, "{answer}");
-        let stage = Self {
+        Self {
             host,
             manager,
             load: None,
             loads: 0,
             kills: 0,
             copies: 0,
-        };
-        stage
+        }
     }
 
     /// Has clients work from now on.

@@ -586,6 +586,7 @@ fn bi_11_bytes_that_are_no_text() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn bi_14_to_24_questions_that_have_no_answer() {
     let bed = Bed::start(&[]);
     let id = bed.submit(&json!({"command": ["echo", "x"]}));
@@ -733,6 +734,7 @@ fn bi_17_a_filter_is_literal_text() {
 
 /// A field, its value, and the field and words of the answer. The code is
 /// `invalid`, or `bad_json` where no field is named.
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn bad_fields() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     vec![
         ("priority", json!(1001), "priority", "1000"),

@@ -87,7 +87,7 @@ impl Ground {
         let (code, said) = self.verb("start", &all);
         assert_eq!(code, 0, "{said}\n{}", self.log());
         let pid = said.trim().rsplit(' ').next().expect("a word");
-        pid.parse().unwrap_or_else(|_| panic!("{said}"))
+        pid.parse().expect(&said)
     }
 
     pub(crate) fn log(&self) -> String {

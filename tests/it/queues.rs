@@ -209,6 +209,7 @@ fn a_user_who_submits_too_often_is_told_when_to_come_back() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 fn hooks_of_a_queue_on_the_command_line() {
     let bed = Bed::start(&[]);
     let run = |args: &[&str]| {

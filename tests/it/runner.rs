@@ -1064,6 +1064,7 @@ fn has_keyrings() -> bool {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 fn root_runs_tasks_as_the_user_the_policy_names() {
     if !root() {
         return;

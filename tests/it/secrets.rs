@@ -338,7 +338,7 @@ fn names_of_tasks_cannot_forge_what_is_logged() {
     let log = fs::read_to_string(bed.path("log")).expect("the log");
     let forged: Vec<_> = log
         .lines()
-        .filter(|line| !line.chars().all(|letter| is_plain(letter)))
+        .filter(|line| !line.chars().all(is_plain))
         .collect();
     assert!(forged.is_empty(), "{forged:?}");
 }

@@ -118,7 +118,7 @@ fn asked(row: Row, task: i64, schedule: i64) -> (String, Value) {
             json!({ "name": "new", "when": "every 1h", "task": { "command": ["true"] } }),
         ),
         ("POST", "/v1/reload") => ("", Value::Null),
-        other => panic!("{other:?} is in the table of routes and not in this test"),
+        other => unreachable!("{other:?} is in the table of routes and not in this test"),
     };
     (format!("{path}{more}"), body)
 }
@@ -519,6 +519,7 @@ fn named(bed: &Bed, id: &str, method: &str, path: &str, body: &Value) -> u16 {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 fn the_record_says_who_asked_by_which_process_and_request() {
     let mut bed = open_bed(&[]);
     furnish(&bed);
@@ -609,6 +610,7 @@ fn the_record_says_who_asked_by_which_process_and_request() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 fn a_secret_of_256_bits_is_made_and_only_its_hash_is_kept() {
     let make = |args: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_taskdaemon"));

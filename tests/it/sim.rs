@@ -419,6 +419,8 @@ impl World {
                     tied = true;
                     let submit = self.submit_graph(answers);
                     commands.insert(0, submit);
+                    // Answers are judged in the order of what they answer.
+                    answers.rotate_right(1);
                 }
                 10 => commands.push(self.tree(answers)),
                 4 => commands.push(self.cancel(answers)),

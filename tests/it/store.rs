@@ -456,7 +456,7 @@ fn damaged_rows_are_named_and_the_others_stay_readable() {
 fn a_second_daemon_is_kept_out_at_once() {
     let dir = tempfile::tempdir().expect("directory");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    set_permissions(dir.path(), mode).expect("mode");
+    fs::set_permissions(dir.path(), mode).expect("mode");
     let first = Lock::take(dir.path()).expect("first");
     let error = Lock::take(dir.path()).expect_err("second").to_string();
     assert!(

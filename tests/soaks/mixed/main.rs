@@ -1,6 +1,5 @@
 //! FI-02: a daemon under a mixed load is killed at random times, many times, and judged from outside at the end.
 #![expect(
-    clippy::disallowed_methods,
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,

@@ -1,6 +1,5 @@
 //! FI-03 and FI-04: power cuts at random times and behind syncs, many of them. Needs root and loop devices.
 #![expect(
-    clippy::disallowed_methods,
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
