@@ -295,7 +295,7 @@ fn script(bed: &Bed, wanted: impl Fn(Control) -> bool) -> String {
     for (name, attempt, control) in ATTEMPTS {
         if wanted(*control) {
             text.push_str(&format!(
-                "if ( {attempt} ) >/dev/null 2>&1; then echo 'GOT|{name}'; else echo 'refused|{name}'; fi\n"
+                "if ( {attempt} ) >/dev/null 2>&1; then echo \"GOT|{name}\"; else echo \"refused|{name}\"; fi\n"
             ));
         }
     }
