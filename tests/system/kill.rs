@@ -172,11 +172,11 @@ fn a_killed_runner_is_noticed_and_its_task_is_run_again(bed: &Bed) {
         .map(|number| kill_runner(bed, &mut asker, number))
         .collect();
     noticed.sort();
+    let median = noticed[noticed.len() / 2];
     println!("noticed after {noticed:?}");
-    // A loaded machine makes any of them longer, a time-out in the way makes all of them longer.
     assert!(
-        noticed[0] < Duration::from_secs(1),
-        "noticed after {noticed:?}"
+        median < Duration::from_secs(1),
+        "noticed after {noticed:?}: the median is {median:?}"
     );
 }
 
