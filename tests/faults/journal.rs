@@ -149,13 +149,8 @@ fn check(
         return;
     }
     let attempts = task["attempts"].as_array().cloned().unwrap_or_default();
-    let lost = attempts
-        .iter()
-        .filter(|one| one["outcome"] == "lost")
-        .count();
-    verdict.interrupted += lost;
-    // Three interruptions put a task aside, as is promised.
-    let put_aside = lost >= 3 && task["outcome"]["class"] == "poison";
+    verdict.interrupted += lost(&task);
+    let put_aside = is_put_aside(host, &task);
     let wanted = match fate {
         Fate::Succeeds | Fate::Swept => "succeeded",
         Fate::Cancelled => "cancelled",
@@ -178,6 +173,26 @@ fn check(
         let why = format!("{key}: ran {ran:?}, and {by_itself:?} are said to have ended");
         verdict.lost.push(why);
     }
+}
+
+/// Attempts that ended without the runner's word.
+fn lost(task: &Value) -> usize {
+    let attempts = task["attempts"].as_array().into_iter().flatten();
+    attempts.filter(|one| one["outcome"] == "lost").count()
+}
+
+/// Whether it was put aside, as is promised: after three interruptions, or behind a task that was.
+fn is_put_aside(host: &Host, task: &Value) -> bool {
+    if lost(task) >= 3 && task["outcome"]["class"] == "poison" {
+        return true;
+    }
+    let parents = task["after"].as_array().into_iter().flatten();
+    let ids = parents.filter_map(|link| link["task"].as_i64());
+    task["state"] == "skipped"
+        && ids.into_iter().any(|id| {
+            let (_, parent) = host.get(&format!("/v1/tasks/{id}")).expect("an answer");
+            is_put_aside(host, &parent)
+        })
 }
 
 fn number(attempt: &Value) -> Option<u64> {
