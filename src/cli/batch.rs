@@ -8,13 +8,13 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use tokio::signal::ctrl_c;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::api::asked::{Accepted, Submit};
 use crate::api::dto::TaskInfo;
 use crate::client::{self, Client};
 
+use super::interrupt::Interrupt;
 use super::jobs::{self, Job};
 use super::{Failure, Outcome, Setting, complain};
 
@@ -201,6 +201,7 @@ async fn wait_for_all(client: &Client, tasks: &[Accepted], setting: &Setting) ->
     let mut left = tasks.iter().map(|task| task.id);
     let mut waits: JoinSet<Result<TaskInfo, client::Error>> = JoinSet::new();
     let mut progress = Progress::new(all);
+    let mut interrupt = Interrupt::listen()?;
     loop {
         while waits.len() < WAITS
             && let Some(id) = left.next()
@@ -208,14 +209,9 @@ async fn wait_for_all(client: &Client, tasks: &[Accepted], setting: &Setting) ->
             let client = client.clone();
             waits.spawn_local(async move { client.wait(id).await });
         }
-        let over = tokio::select! {
-            over = waits.join_next() => over,
-            _ = ctrl_c() => {
-                progress.clear();
-                let text = "the tasks go on; the same command waits again";
-                return Err(Failure::Code(130, text.to_owned()));
-            }
-        };
+        let told = "the tasks go on; the same command waits again";
+        let over = interrupt.unless(told, async { Ok(waits.join_next().await) });
+        let over = over.await.inspect_err(|_| progress.clear())?;
         let Some(over) = over else { break };
         let task = over.map_err(io::Error::from)??;
         progress.count(&task);

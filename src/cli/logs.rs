@@ -15,6 +15,7 @@ use crate::api::number::Stamp;
 use crate::client::follow::{Event, Wish};
 use crate::client::{Client, Error};
 
+use super::interrupt::Interrupt;
 use super::page::utc;
 use super::text::Sink;
 use super::{Failure, Outcome, Setting, complain, tasks};
@@ -76,7 +77,9 @@ pub(super) async fn logs(args: &Args, setting: &Setting) -> Outcome {
     if setting.json {
         let mut lines = Lines::new(io::stdout(), args.attempt);
         let hearing = client.follow(args.id, &wish, |event| lines.hear(event));
-        tasks::patiently(args.id, async { Ok(hearing.await?) }).await?;
+        Interrupt::listen()?
+            .patiently(args.id, async { Ok(hearing.await?) })
+            .await?;
         lines.finish()?;
         return Ok(0);
     }
@@ -90,7 +93,9 @@ pub(super) async fn logs(args: &Args, setting: &Setting) -> Outcome {
             }
             Event::Attempt(_) => Ok(()),
         });
-        tasks::patiently(args.id, async { Ok(following.await?) }).await?;
+        Interrupt::listen()?
+            .patiently(args.id, async { Ok(following.await?) })
+            .await?;
     } else {
         kept(args, &client, &mut sink).await?;
     }

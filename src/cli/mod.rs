@@ -24,6 +24,7 @@ mod demo;
 mod edit;
 mod graph;
 mod hooks;
+mod interrupt;
 mod jobs;
 mod launch;
 mod list;

@@ -9,13 +9,13 @@ use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::ctrl_c;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::api::dto::TaskInfo;
 use crate::client::{self, Client};
 
+use super::interrupt::Interrupt;
 use super::page::{cut, terminal_width};
 use super::text::escape;
 use super::{Failure, Outcome, Setting, complain, tasks};
@@ -71,20 +71,18 @@ const fn ends_all(failure: &Failure) -> bool {
 pub(super) async fn wait(args: &IdsArgs, setting: &Setting) -> Outcome {
     let client = setting.client()?;
     if let [id] = args.ids.as_slice() {
-        let task = tasks::patiently(*id, async { Ok(client.wait(*id).await?) }).await?;
+        let task = Interrupt::listen()?
+            .patiently(*id, async { Ok(client.wait(*id).await?) })
+            .await?;
         return tasks::finish(&task, setting, io::stdout().lock());
     }
     let mut ids = args.ids.clone();
     ids.sort_unstable();
     ids.dedup();
     let local = LocalSet::new();
-    tokio::select! {
-        outcome = local.run_until(Waiting::new(client, ids).all(setting)) => outcome,
-        _ = ctrl_c() => {
-            let told = "the tasks go on; `taskdaemon wait` waits again".to_owned();
-            Err(Failure::Code(130, told))
-        }
-    }
+    let told = "the tasks go on; `taskdaemon wait` waits again";
+    let waiting = local.run_until(Waiting::new(client, ids).all(setting));
+    Interrupt::listen()?.unless(told, waiting).await
 }
 
 /// Waits for several tasks.

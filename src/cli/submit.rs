@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use clap::{ArgGroup, Args as ClapArgs};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -23,6 +24,7 @@ use crate::model::quantity::ByteSize;
 use crate::model::retry::Failure as Failed;
 use crate::model::spec::{Conflict, OnInterrupt};
 
+use super::interrupt::Interrupt;
 use super::text::Sink;
 use super::{Failure, Outcome, Setting, batch, complain, hooks, tasks};
 
@@ -187,21 +189,12 @@ pub(super) async fn submit(args: &Args, setting: &Setting) -> Outcome {
         return batch::submit(&client, path, args.key.as_deref(), args.wait, setting).await;
     }
     let body = serde_json::to_vec(&order(args)?).map_err(io::Error::from)?;
+    if args.waits() {
+        return submit_and_wait(args, setting, &client, body.into()).await;
+    }
     let answer = client.submit(body.into()).await?;
     let accepted: Accepted = answer.read()?;
     let id = accepted.id;
-    if args.follow {
-        complain(&format!("task {id} accepted"));
-        let task = tasks::patiently(id, follow(&client, id)).await?;
-        return tasks::finish(&task, setting, io::sink());
-    }
-    if args.wait {
-        if !setting.json {
-            complain(&format!("task {id} accepted"));
-        }
-        let task = tasks::patiently(id, async { Ok(client.wait(id).await?) }).await?;
-        return tasks::finish(&task, setting, io::stdout().lock());
-    }
     let mut out = io::stdout().lock();
     if setting.json {
         out.write_all(&answer.body)?;
@@ -219,6 +212,23 @@ pub(super) async fn submit(args: &Args, setting: &Setting) -> Outcome {
         )?;
     }
     Ok(0)
+}
+
+/// Hands it in and waits for its end; with Ctrl-C at any time the task goes on.
+async fn submit_and_wait(args: &Args, setting: &Setting, client: &Client, body: Bytes) -> Outcome {
+    let mut interrupt = Interrupt::listen()?;
+    let answer = interrupt.answer(client.submit(body)).await?;
+    let id = answer.read::<Accepted>()?.id;
+    if args.follow || !setting.json {
+        complain(&format!("task {id} accepted"));
+    }
+    if args.follow {
+        let task = interrupt.patiently(id, follow(client, id)).await?;
+        return tasks::finish(&task, setting, io::sink());
+    }
+    let waiting = async { Ok(client.wait(id).await?) };
+    let task = interrupt.patiently(id, waiting).await?;
+    tasks::finish(&task, setting, io::stdout().lock())
 }
 
 /// Shows both outputs where they belong, every attempt from the first.

@@ -4,14 +4,13 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::ctrl_c;
 
 use crate::api::dto::{AfterInfo, AttemptInfo, TaskInfo};
 use crate::model::quantity::format_duration;
 
 use super::page::{Users, utc};
 use super::text::{command, escape, table};
-use super::{Failure, Outcome, Setting, complain};
+use super::{Outcome, Setting, complain};
 
 /// A task.
 #[derive(Debug, Args)]
@@ -235,20 +234,6 @@ fn millis(span: Duration) -> u64 {
         millis
     } else {
         millis / 1000 * 1000
-    }
-}
-
-/// Waits for a task's end; on Ctrl-C says that the task does not end with us.
-pub(super) async fn patiently(
-    id: i64,
-    waiting: impl Future<Output = Result<TaskInfo, Failure>>,
-) -> Result<TaskInfo, Failure> {
-    tokio::select! {
-        task = waiting => task,
-        _ = ctrl_c() => Err(Failure::Code(
-            130,
-            format!("task {id} goes on; `taskdaemon wait {id}` waits again, `taskdaemon cancel {id}` ends it"),
-        )),
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use taskdaemon::clock;
@@ -390,4 +391,48 @@ fn the_demo_shows_that_nothing_is_lost_and_nothing_runs_twice() {
         .and_then(|rest| rest.split(',').next())
         .expect("a directory");
     assert!(!std::path::Path::new(dir).exists(), "{dir} is removed");
+}
+
+/// A daemon that takes what is handed in and answers when told to, if ever.
+fn slow_daemon(listener: &UnixListener, answer: Option<&[u8]>, pid: &mpsc::Receiver<u32>) {
+    let (mut stream, _) = listener.accept().expect("a client");
+    let mut asked = [0; 4096];
+    assert!(stream.read(&mut asked).expect("read") > 0);
+    let child = nix::unistd::Pid::from_raw(pid.recv().expect("pid").cast_signed());
+    nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGINT).expect("signal");
+    if let Some(answer) = answer {
+        stream.write_all(answer).expect("write");
+    } else {
+        // Until the client leaves.
+        let _left = stream.read_to_end(&mut Vec::new());
+    }
+}
+
+#[test]
+fn ctrl_c_before_the_answer_still_names_the_task_or_says_that_nobody_knows() {
+    let dir = tempfile::tempdir().expect("directory");
+    let accepted: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\n\
+        content-length: 43\r\n\r\n{\"id\":4711,\"state\":\"queued\",\"created\":true}";
+    for (name, answer, told) in [
+        ("late", Some(accepted), "task 4711 goes on"),
+        ("never", None, "`taskdaemon list` tells"),
+    ] {
+        let path = dir.path().join(name);
+        let listener = UnixListener::bind(&path).expect("bind");
+        let (send, pid) = mpsc::sync_channel(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || slow_daemon(&listener, answer, &pid));
+            let child = program()
+                .env("TASKDAEMON_HOST", format!("unix:{}", path.display()))
+                .args(["submit", "--wait", "--", "true"])
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("run");
+            send.send(child.id()).expect("pid");
+            let output = child.wait_with_output().expect("output");
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(130), "{name}: {said}");
+            assert!(said.contains(told), "{name}: {said}");
+        });
+    }
 }

@@ -47,12 +47,7 @@ impl Machine {
                 .arg(base.join("disk"))
                 .arg(dir.join("disk")),
         );
-        must(
-            Command::new("debugfs")
-                .args(["-w", "-R"])
-                .arg(format!("write {} package.deb", package().display()))
-                .arg(dir.join("disk")),
-        );
+        install(&package(), &dir);
         let qemu = power_on(&base, &dir);
         let agent = Agent::new(&dir.join("agent"));
         let mut machine = Self {
@@ -63,9 +58,6 @@ impl Machine {
             agent,
         };
         machine.up();
-        machine.sh("useradd --create-home alice; useradd --create-home mallory");
-        machine.ok(&["dpkg", "-i", "/package.deb"]);
-        machine.ok(&["usermod", "--append", "--groups", "taskdaemon", "alice"]);
         machine
     }
 
@@ -256,6 +248,27 @@ fn power_on(base: &Path, dir: &Path) -> Child {
     fs::write(dir.join("pid"), pid.id().to_string()).expect("pid file");
     pid
 }
+
+/// Installs the package on the disk, as root and into the groups that tests want, before anything boots from it: an
+/// emulated processor takes a minute for the scripts of a package.
+fn install(package: &Path, dir: &Path) {
+    let root = dir.join("root");
+    fs::create_dir_all(&root).expect("a place to mount");
+    fs::copy(package, dir.join("package.deb")).expect("the package");
+    // Its own mounts, so that they end with it.
+    must(
+        Command::new("unshare")
+            .args(["--mount", "sh", "-ec", INSTALL])
+            .current_dir(dir),
+    );
+}
+
+/// What makes a disk without the package one with it, in the machine's directory.
+const INSTALL: &str = "mount -o loop disk root; cp package.deb root/; \
+                       chroot root dpkg -i /package.deb; \
+                       chroot root useradd --create-home --groups taskdaemon alice; \
+                       chroot root useradd --create-home mallory; \
+                       rm root/package.deb; umount root";
 
 /// Asks again and again until there is an answer; without one in time the test fails.
 pub(crate) fn wait_until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
