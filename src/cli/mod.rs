@@ -66,6 +66,15 @@ struct Cli {
     verb: Verb,
 }
 
+/// The runner's arguments, read alone: what reading all verbs leaves of the
+/// heap, some hundred pages full of holes, would be copied with every fork.
+#[derive(Debug, Parser)]
+#[command(name = "taskdaemon runner", version = crate::VERSION, max_term_width = 100)]
+struct RunnerCli {
+    #[command(flatten)]
+    args: process::RunnerArgs,
+}
+
 /// Certificates for a daemon behind `https://`. The names are long, since these
 /// arguments are those of every verb: another `key` would take that of `submit`.
 #[derive(Debug, clap::Args)]
@@ -249,18 +258,16 @@ impl Setting {
 /// Does what the arguments say.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|verb| verb == "runner") {
+        return match RunnerCli::try_parse_from(args.into_iter().skip(1)) {
+            Ok(cli) => told(process::runner(cli.args)),
+            Err(error) => misread(&error),
+        };
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            let printed = error.print();
-            hint(&error);
-            let code = if printed.is_ok() {
-                error.exit_code()
-            } else {
-                1
-            };
-            return ExitCode::from(u8::try_from(code).unwrap_or(2));
-        }
+        Err(error) => return misread(&error),
     };
     let setting = Setting {
         host: cli.host,
@@ -271,7 +278,24 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         json: cli.json,
     };
-    match dispatch(cli.verb, &setting) {
+    told(dispatch(cli.verb, &setting))
+}
+
+/// Says what is wrong with the arguments, or what was asked about them.
+fn misread(error: &clap::Error) -> ExitCode {
+    let printed = error.print();
+    hint(error);
+    let code = if printed.is_ok() {
+        error.exit_code()
+    } else {
+        1
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(2))
+}
+
+/// Says why, where it failed.
+fn told(outcome: Outcome) -> ExitCode {
+    match outcome {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if !failure.is_broken_pipe() {

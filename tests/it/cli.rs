@@ -436,3 +436,23 @@ fn ctrl_c_before_the_answer_still_names_the_task_or_says_that_nobody_knows() {
         });
     }
 }
+
+#[test]
+fn the_runner_reads_its_arguments_alone_and_says_what_is_wrong_with_them() {
+    for (args, code, told) in [
+        (
+            &["runner", "--users", "all"][..],
+            2,
+            "must be `policy` or `own`",
+        ),
+        (&["runner", "--nonsense"], 2, "taskdaemon runner"),
+        (&["runner", "--options", "{"], 2, "--options: "),
+        (&["--json", "runner", "--options", "{"], 2, "--options: "),
+        (&["runner", "--help"], 0, "Whom tasks run as"),
+    ] {
+        let output = program().args(args).output().expect("run");
+        let said = text(&output.stderr) + &text(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(told), "{args:?}: {said}");
+    }
+}

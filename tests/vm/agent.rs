@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
-/// Longest time between a question and its answer while the machine is up.
-const ANSWER: Duration = Duration::from_secs(60);
+/// Longest time between a question and its answer, also where the machine sleeps in between.
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// What a command in the machine came to.
 #[derive(Debug)]

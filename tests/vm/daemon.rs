@@ -99,10 +99,10 @@ pub(crate) fn what_is_due_in_a_suspended_machine_starts_when_it_wakes(machine: &
     let asleep = machine.submit(&["--timeout", "10m"], script);
     machine.until(&asleep, "running");
     let pid = machine.main_pid("taskdaemon.service");
-    let at = machine.sh("date --date='+20 seconds' --iso-8601=seconds");
+    let at = machine.sh("date --date='+15 seconds' --iso-8601=seconds");
     let due = machine.submit(&["--at", &at], "true");
     // To memory; its clock wakes it when the task has been due for a while.
-    machine.sh("rtcwake --mode mem --seconds 45");
+    machine.sh("rtcwake --mode mem --seconds 30");
     let woken: Timestamp = machine
         .sh("date --iso-8601=ns | tr , .")
         .parse()

@@ -87,7 +87,8 @@ impl Machine {
     /// Boots again by its own means, and waits until it is up.
     pub(crate) fn reboot(&mut self) {
         let before = self.boot_id();
-        self.ok(&["systemctl", "reboot", "--no-block"]);
+        // It may be gone before it has told that it goes.
+        let _told = self.agent.run(&["systemctl", "reboot", "--no-block"]);
         wait_until("another boot answers", BOOT, || {
             self.agent.meet(BOOT);
             (self.boot_id() != before).then_some(())
