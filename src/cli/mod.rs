@@ -69,7 +69,7 @@ struct Cli {
 /// The runner's arguments, read alone: what reading all verbs leaves of the
 /// heap, some hundred pages full of holes, would be copied with every fork.
 #[derive(Debug, Parser)]
-#[command(name = "taskdaemon runner", version = crate::VERSION, max_term_width = 100)]
+#[command(name = "taskdaemon", bin_name = "taskdaemon runner", version = crate::VERSION, max_term_width = 100)]
 struct RunnerCli {
     #[command(flatten)]
     args: process::RunnerArgs,
