@@ -26,6 +26,7 @@ use crate::clock;
 pub mod events;
 pub mod follow;
 pub mod https;
+pub mod llm;
 mod sse;
 pub mod target;
 pub mod tls;

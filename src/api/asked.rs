@@ -17,6 +17,9 @@ use super::number::{Cores, Factor, Pairs, Span, Word};
 pub struct Submit {
     /// Program and arguments.
     pub command: Vec<String>,
+    /// What a language model is asked, instead of a command.
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<PromptRule>,
     /// Variables.
     #[serde(skip_serializing_if = "is_default")]
     pub env: Pairs,
@@ -141,6 +144,23 @@ pub struct UniqueRule {
     /// `return` or `replace`.
     #[serde(default)]
     pub on_conflict: Conflict,
+}
+
+/// What a language model is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PromptRule {
+    /// The text; at most 1 MiB.
+    pub text: String,
+    /// The model, by its name in section `[llm]`; the first one when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Instructions ahead of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Most tokens of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
 }
 
 /// What follows a failed attempt.

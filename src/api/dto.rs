@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::command::View;
 use crate::model::attempt::{Attempt, Outcome};
 use crate::model::depend::Link;
+use crate::model::prompt::Prompt;
 use crate::model::quantity::{ByteSize, format_duration};
 use crate::model::spec::OnInterrupt;
 use crate::model::task::Task;
@@ -209,8 +210,11 @@ impl From<&Link> for AfterInfo {
 /// What a task runs, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
-    /// Program and arguments.
+    /// Program and arguments; none where a model is asked.
     pub command: Vec<String>,
+    /// What a language model is asked, but for the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<Prompt>,
     /// Variables.
     #[serde(default, skip_serializing_if = "is_default")]
     pub env: Pairs,
@@ -348,12 +352,22 @@ impl TaskInfo {
 }
 
 impl RunInfo {
+    /// The command, or the words that ask the same of a model, but for the text.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        match &self.prompt {
+            None => self.command.clone(),
+            Some(prompt) => prompt.words(),
+        }
+    }
+
     fn of_task(task: &Task) -> Self {
         let spec = &*task.spec;
         let span = |ms: Option<u64>| ms.map(|ms| format_duration(Duration::from_millis(ms)));
         let size = |bytes: Option<u64>| bytes.map(|bytes| ByteSize(bytes).to_string());
         Self {
             command: spec.argv.clone(),
+            prompt: spec.prompt.clone(),
             env: Pairs(spec.env.clone()),
             cwd: spec.cwd.clone(),
             user: spec.user.clone(),

@@ -83,7 +83,10 @@ impl From<&Task> for NodeInfo {
             queue: task.queue.clone(),
             state: task.state.word().to_owned(),
             message: outcome.map(|outcome| outcome.message.clone()),
-            command: first_words(&task.spec.argv),
+            command: match &task.spec.prompt {
+                None => first_words(&task.spec.argv),
+                Some(prompt) => prompt.words(),
+            },
         }
     }
 }

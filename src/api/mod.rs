@@ -42,6 +42,7 @@ mod peer;
 mod pieces;
 pub mod problem;
 pub mod progress;
+mod prompts;
 mod query;
 pub mod queues;
 pub mod schedules;

@@ -10,7 +10,7 @@ use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::command::Error;
-use crate::model::check::Invalid;
+use crate::model::invalid::Invalid;
 use crate::model::task::Refusal;
 
 /// Media type of an error.

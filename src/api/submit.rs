@@ -7,8 +7,6 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Request, StatusCode};
 use serde::Serialize;
@@ -16,8 +14,10 @@ use sha2::{Digest, Sha256};
 
 use crate::clock;
 use crate::engine::command::{Caller, Error, Submitted};
+use crate::engine::prompts::{complete, patience};
 use crate::model::attempt::Limits;
 use crate::model::depend::{self, Named};
+use crate::model::prompt;
 use crate::model::quantity::ByteSize;
 use crate::model::retry::{Failure, Retry};
 use crate::model::role::Role;
@@ -28,7 +28,7 @@ use super::asked::{Accepted, RetryRule, Submit};
 use super::identity::Standing;
 use super::number::{Span, Word, parse_time};
 use super::problem::Problem;
-use super::{Shared, body, head, hooks, json, problem};
+use super::{Shared, body, head, hooks, json, problem, prompts};
 
 /// Most tasks in one request.
 const BATCH_MAX: usize = 10_000;
@@ -228,33 +228,29 @@ fn links(list: &[Submit]) -> Result<Vec<Vec<After>>, Problem> {
 }
 
 /// A task in the model's terms, but for what it waits for.
-pub(super) fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
+pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
     let body_hash = hash(&asked);
     let run_at = run_at(&asked, now)?;
     let deadline = asked.deadline.as_deref();
     let deadline = deadline.map(|text| moment("deadline", text)).transpose()?;
-    let retry = asked.retry.map_or_else(|| Ok(Retry::default()), retry)?;
-    let hooks = hooks::hooks(asked.hooks.unwrap_or_default())?;
-    let stdin = match (asked.stdin, asked.stdin_base64) {
-        (Some(_), Some(_)) => {
-            let detail = "cannot be combined with stdin_base64";
-            return Err(Problem::invalid("stdin", detail));
-        }
-        (Some(text), None) => Some(text.into_bytes()),
-        (None, Some(text)) => Some(
-            BASE64_STANDARD
-                .decode(text)
-                .map_err(|_| Problem::invalid("stdin_base64", "is not base64 with padding"))?,
-        ),
-        (None, None) => None,
+    let retry = match asked.retry.take() {
+        Some(rule) => retry(rule)?,
+        None if asked.prompt.is_some() => patience(),
+        None => Retry::default(),
     };
+    let hooks = hooks::hooks(asked.hooks.take().unwrap_or_default())?;
+    let (prompt, stdin) = prompts::input(&mut asked)?;
     let umask = match &asked.umask {
         None => None,
         Some(text) => Some(umask(text)?),
     };
-    Ok(NewTask {
+    let queue = match prompt {
+        None => DEFAULT_QUEUE,
+        Some(_) => prompt::QUEUE,
+    };
+    let mut new = NewTask {
         owner,
-        queue: asked.queue.unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
+        queue: asked.queue.unwrap_or_else(|| queue.to_owned()),
         priority: asked.priority.unwrap_or(0),
         name: asked.name.or(asked.refer),
         labels: asked.labels.0,
@@ -291,8 +287,13 @@ pub(super) fn new_task(asked: Submit, owner: u32, now: Time) -> Result<NewTask, 
             on_interrupt: asked.on_interrupt.unwrap_or_default(),
             hooks,
             hook_of: None,
+            prompt,
         },
-    })
+    };
+    if new.spec.prompt.is_some() {
+        complete(&mut new);
+    }
+    Ok(new)
 }
 
 /// What tells a repeated request from another one with the same key: the

@@ -140,7 +140,7 @@ impl Style {
             Column::Deadline => self.time(task.deadline),
             Column::Tries => format!("{}/{}", task.run.tries, task.run.max_attempts),
             Column::Progress => or_dash(task.progress.map(|percent| format!("{percent} %"))),
-            Column::Command => command(&task.run.command),
+            Column::Command => command(&task.run.words()),
             Column::Reason => match (&task.reason, &task.outcome) {
                 (Some(_), _) => escape(&said(task)),
                 (None, Some(outcome)) => escape(&outcome.message),

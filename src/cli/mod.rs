@@ -18,11 +18,13 @@ use crate::client::tls::Files;
 use crate::client::{self, Client};
 
 mod batch;
+mod call;
 mod completions;
 mod deliver;
 mod demo;
 mod edit;
 mod graph;
+mod hand_in;
 mod hooks;
 mod interrupt;
 mod jobs;
@@ -31,6 +33,7 @@ mod list;
 mod logs;
 mod page;
 mod process;
+mod prompt;
 mod queues;
 mod record;
 mod schedules;
@@ -110,6 +113,8 @@ struct Tls {
 enum Verb {
     /// Hand in a command to be run
     Submit(Box<submit::Args>),
+    /// Ask a language model
+    Prompt(Box<prompt::Args>),
     /// List tasks, newest first
     List(list::Args),
     /// Show one task with its attempts, and what it waits for
@@ -169,6 +174,9 @@ enum Verb {
     /// Send the request on standard input: what a webhook's task runs
     #[command(hide = true)]
     Deliver,
+    /// Make the call on standard input: what a prompt's task runs
+    #[command(hide = true)]
+    Call,
     /// Be the daemon, in the foreground
     Run(process::RunArgs),
     /// Be the runner, the process that owns the tasks' processes
@@ -323,6 +331,7 @@ fn hint(error: &clap::Error) {
 fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
     match verb {
         Verb::Submit(args) => online(submit::submit(&args, setting)),
+        Verb::Prompt(args) => online(prompt::prompt(&args, setting)),
         Verb::List(args) => online(list::list(&args, setting)),
         Verb::Show(args) => online(graph::show(&args, setting)),
         Verb::Logs(args) => online(logs::logs(&args, setting)),
@@ -348,6 +357,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Completions(args) => completions::completions(&args, setting),
         Verb::Demo => demo::demo(),
         Verb::Deliver => online(deliver::deliver()),
+        Verb::Call => online(call::call()),
         Verb::Token(verb) => token::token(verb, setting),
         Verb::Config(args) => process::config(&args, setting),
         Verb::Run(args) => process::run(&args),

@@ -3,30 +3,27 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _, Read, Write};
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use clap::{ArgGroup, Args as ClapArgs};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::api::asked::{Accepted, RetryRule, Submit, UniqueRule};
+use crate::api::asked::{RetryRule, Submit, UniqueRule};
 use crate::api::number::{Cores, Pairs, Span, Word};
-use crate::client::follow::{Event, Wish};
-use crate::client::{self, Client};
+use crate::client;
 use crate::clock;
 use crate::model::check::STDIN_MAX;
 use crate::model::quantity::ByteSize;
 use crate::model::retry::Failure as Failed;
 use crate::model::spec::{Conflict, OnInterrupt};
 
-use super::interrupt::Interrupt;
-use super::text::Sink;
-use super::{Failure, Outcome, Setting, batch, complain, hooks, tasks};
+use super::hand_in::{Waiting, hand_in};
+use super::{Failure, Outcome, Setting, batch, hooks};
 
 /// What to run, and how.
 #[derive(Debug, ClapArgs)]
@@ -184,82 +181,15 @@ impl Args {
 
 /// `submit`.
 pub(super) async fn submit(args: &Args, setting: &Setting) -> Outcome {
-    let client = setting.client()?;
     if let Some(path) = &args.file {
+        let client = setting.client()?;
         return batch::submit(&client, path, args.key.as_deref(), args.wait, setting).await;
     }
-    let body = serde_json::to_vec(&order(args)?).map_err(io::Error::from)?;
-    if args.waits() {
-        return submit_and_wait(args, setting, &client, body.into()).await;
-    }
-    let answer = client.submit(body.into()).await?;
-    let accepted: Accepted = answer.read()?;
-    let id = accepted.id;
-    let mut out = io::stdout().lock();
-    if setting.json {
-        out.write_all(&answer.body)?;
-        writeln!(out)?;
-    } else if !out.is_terminal() {
-        // The number alone, for `id=$(taskdaemon submit -- …)`.
-        writeln!(out, "{id}")?;
-    } else if accepted.created {
-        writeln!(out, "task {id} {}", accepted.state)?;
-    } else {
-        writeln!(
-            out,
-            "task {id} {} (it is there already, with this key)",
-            accepted.state
-        )?;
-    }
-    Ok(0)
-}
-
-/// Hands it in and waits for its end; with Ctrl-C at any time the task goes on.
-async fn submit_and_wait(args: &Args, setting: &Setting, client: &Client, body: Bytes) -> Outcome {
-    let mut interrupt = Interrupt::listen()?;
-    let answer = interrupt.answer(client.submit(body)).await?;
-    let id = answer.read::<Accepted>()?.id;
-    if args.follow || !setting.json {
-        complain(&format!("task {id} accepted"));
-    }
-    if args.follow {
-        let task = interrupt.patiently(id, follow(client, id)).await?;
-        return tasks::finish(&task, setting, io::sink());
-    }
-    let waiting = async { Ok(client.wait(id).await?) };
-    let task = interrupt.patiently(id, waiting).await?;
-    tasks::finish(&task, setting, io::stdout().lock())
-}
-
-/// Shows both outputs where they belong, every attempt from the first.
-async fn follow(client: &Client, id: i64) -> Result<crate::api::dto::TaskInfo, Failure> {
-    let mut out = Sink::new(io::stdout(), false);
-    let mut err = Sink::new(io::stderr(), false);
-    let wish = Wish {
-        from_first: true,
-        ..Wish::default()
+    let how = Waiting {
+        wait: args.wait,
+        follow: args.follow,
     };
-    let mut current = 1;
-    let task = client
-        .follow(id, &wish, |event| match event {
-            Event::Out(bytes, _) => out.put(&bytes),
-            Event::Err(bytes, _) => err.put(&bytes),
-            Event::Gap(bytes) => {
-                complain(&format!("{bytes} bytes of output are missing here"));
-                Ok(())
-            }
-            Event::Attempt(number) => {
-                if number > current {
-                    current = number;
-                    complain(&format!("task {id}: attempt {number}"));
-                }
-                Ok(())
-            }
-        })
-        .await?;
-    out.finish()?;
-    err.finish()?;
-    Ok(task)
+    hand_in(&order(args)?, how, setting).await
 }
 
 /// The request that the arguments stand for.
@@ -322,6 +252,7 @@ pub(super) fn order(args: &Args) -> Result<Submit, Failure> {
         retry,
         hooks: args.hooks.rules(),
         tasks: None,
+        prompt: None,
     })
 }
 

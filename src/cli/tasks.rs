@@ -69,7 +69,7 @@ fn describe(task: &TaskInfo) -> String {
             out.push_str(&format!("{name:<9} {}\n", escape(&value)));
         }
     }
-    let words = command(&task.run.command);
+    let words = command(&task.run.words());
     out.push_str(&format!("{:<9} {words}\n", "command"));
     if let Some(attempts) = task
         .attempts

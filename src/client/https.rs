@@ -56,19 +56,7 @@ pub struct Answer {
 /// There was no answer.
 pub async fn post(url: &str, headers: HeaderMap, body: String) -> Result<Answer, Error> {
     let asked = async {
-        let place = Place::of(url)?;
-        let request = request(&place, headers, body)?;
-        let connected = timeout(CONNECT, TcpStream::connect((&*place.host, place.port))).await;
-        let stream = connected
-            .map_err(|_| network(url, "does not answer within 5 s"))?
-            .map_err(|error| network(url, error))?;
-        let response = if place.tls {
-            let secure = timeout(CONNECT, encrypt(&place, stream)).await;
-            let late = |_| network(url, "does not speak TLS within 5 s");
-            send(url, secure.map_err(late)??, request).await?
-        } else {
-            send(url, stream, request).await?
-        };
+        let response = open(url, headers, body).await?;
         let status = response.status();
         let body = beginning(response.into_body()).await;
         Ok(Answer { status, body })
@@ -76,6 +64,29 @@ pub async fn post(url: &str, headers: HeaderMap, body: String) -> Result<Answer,
     timeout(WHOLE, asked)
         .await
         .map_err(|_| network(url, "did not answer within 30 s"))?
+}
+
+/// Sends one request; its answer comes as it may, without a time limit.
+///
+/// # Errors
+/// The server was not reached, or did not answer.
+pub async fn open(
+    url: &str,
+    headers: HeaderMap,
+    body: String,
+) -> Result<Response<Incoming>, Error> {
+    let place = Place::of(url)?;
+    let request = request(&place, headers, body)?;
+    let connected = timeout(CONNECT, TcpStream::connect((&*place.host, place.port))).await;
+    let stream = connected
+        .map_err(|_| network(url, "does not answer within 5 s"))?
+        .map_err(|error| network(url, error))?;
+    if !place.tls {
+        return send(url, stream, request).await;
+    }
+    let secure = timeout(CONNECT, encrypt(&place, stream)).await;
+    let late = |_| network(url, "does not speak TLS within 5 s");
+    send(url, secure.map_err(late)??, request).await
 }
 
 fn network(url: &str, why: impl Display) -> Error {

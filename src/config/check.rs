@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Config, daemon};
+use super::{Config, daemon, llm};
 use crate::api::options::{Options as Api, Token};
 use crate::model::check as rules;
 use crate::model::quantity::{ByteSize, format_duration};
@@ -75,6 +75,7 @@ pub(super) fn check(config: &Config) -> Result<(), Found> {
     api(config)?;
     engine(config)?;
     hooks(config)?;
+    llm::check(&config.llm)?;
     daemon::check(&config.daemon)?;
     sockets(config)?;
     size(
@@ -296,7 +297,7 @@ fn tokens(tokens: &[Token]) -> Result<(), Found> {
 }
 
 /// A short name that means the same in a log, a shell and a URL.
-fn word(name: &str) -> bool {
+pub(super) fn word(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=64).contains(&name.len()) && name.chars().all(fits) && !name.starts_with('-')
 }

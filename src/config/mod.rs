@@ -26,6 +26,7 @@ pub mod daemon;
 pub mod error;
 mod file;
 mod keys;
+mod llm;
 mod places;
 pub mod print;
 pub mod text;
@@ -48,6 +49,8 @@ settings! {
         engine: engine::options::Options = engine::options::Options::default(), Section(engine::options::Options::SETTINGS);
         /// What follows the end of every task.
         hooks: engine::options::HookOptions = engine::options::HookOptions::default(), Section(engine::options::HookOptions::SETTINGS);
+        /// Language models, which prompts ask.
+        llm: engine::prompts::Options = engine::prompts::Options::default(), Section(engine::prompts::Options::SETTINGS);
         /// The daemon's own process.
         daemon: daemon::Options = daemon::Options::default(), Section(daemon::Options::SETTINGS);
         /// Which runner, how much output.

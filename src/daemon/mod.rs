@@ -19,8 +19,10 @@ pub mod notify;
 pub mod passed;
 pub mod pidfile;
 pub mod process;
+mod prompts;
 pub mod record;
 pub mod reload;
+mod secrets;
 pub mod service;
 pub mod signals;
 pub mod supervisor;
@@ -200,6 +202,7 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
     let begin = actor::Settings {
         engine: settings.engine.clone(),
         hooks: hooks::resolve(&settings.hooks, &program)?,
+        prompts: prompts::resolve(&settings.llm, &program)?,
         retention: settings.retention.clone(),
         disk: Disk::open(&settings.state_dir, &settings.store)?,
     };
@@ -212,13 +215,12 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
         engine.handle.commands(),
     )
     .map_err(system("start a thread"))?;
-    let monitor = monitor::Monitor::start().map_err(system("start a thread"))?;
     let served = runtime.block_on(lifecycle::serve(lifecycle::Parts {
         sources,
         settings: settings.clone(),
         systemd,
         origin,
-        monitor,
+        monitor: monitor::Monitor::start().map_err(system("start a thread"))?,
         listeners,
         log: &log,
         signals,

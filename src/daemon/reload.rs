@@ -15,6 +15,7 @@ use crate::model::origin::Origin;
 use crate::telemetry;
 
 use super::hooks;
+use super::prompts;
 
 /// Everything that can obey a new value while it works.
 pub(super) struct Reloader<'a> {
@@ -81,11 +82,17 @@ impl Reloader<'_> {
         api::check(new.api.clone()).map_err(|error| format!("api: {error}"))?;
         telemetry::check(&new.log).map_err(|error| format!("log: {error}"))?;
         let hooks = hooks::resolve(&new.hooks, &self.program).map_err(|error| error.to_string())?;
+        let prompts =
+            prompts::resolve(&new.llm, &self.program).map_err(|error| error.to_string())?;
         failpoint!("daemon/reload/checked");
         let options = new.engine.clone();
         self.handle
             .commands()
-            .try_send(Command::Configure { options, hooks })
+            .try_send(Command::Configure {
+                options,
+                hooks,
+                prompts,
+            })
             .map_err(|_| "the engine is busy; try again in a moment".to_owned())?;
         self.handle
             .commands()

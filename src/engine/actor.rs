@@ -21,6 +21,7 @@ use super::effect::Effect;
 use super::handle::Handle;
 use super::hooks::Hooks;
 use super::options::Options;
+use super::prompts::Prompts;
 use super::retention;
 use super::{Engine, reader};
 
@@ -58,6 +59,8 @@ pub struct Settings {
     pub engine: Options,
     /// What follows a task's end.
     pub hooks: Hooks,
+    /// Which models there are.
+    pub prompts: Prompts,
     /// How long what is over is kept.
     pub retention: retention::Options,
     /// The disk that all is written to.
@@ -80,6 +83,7 @@ pub fn start<S: Store + Send + 'static>(
     let (effects, outbox) = mpsc::sync_channel(EFFECTS);
     let mut engine = Engine::new(store, settings.engine, boot);
     engine.set_hooks(settings.hooks);
+    engine.set_prompts(settings.prompts);
     engine.retain(settings.retention);
     let mut held = Held::new(settings.disk, most);
     held.recover(&mut engine)?;

@@ -31,7 +31,7 @@ impl<S: Store> Engine<S> {
                 self.origin = Origin::NONE;
                 done
             }
-            Command::Submit { tasks, reply } => self.submit(&tasks, reply, now),
+            Command::Submit { tasks, reply } => self.submit(tasks, reply, now),
             Command::Cancel { caller, id, reply } => {
                 self.ask(caller, id, (Kind::CancelAsked, Event::Cancel), reply, now)
             }
@@ -52,12 +52,11 @@ impl<S: Store> Engine<S> {
                 self.answers.push(Answer::Pong(reply, now));
                 Ok(())
             }
-            Command::Configure { options, hooks } => {
-                self.options = options;
-                self.set_hooks(hooks);
-                self.hungry = true;
-                Ok(())
-            }
+            Command::Configure {
+                options,
+                hooks,
+                prompts,
+            } => self.configure(options, hooks, prompts),
             Command::Record(ask) => self.ask_record(ask, now),
             Command::ClockLead { lead } => self.clock_lead(lead, now),
             Command::RunnerUp(runner) => self.runner_up(runner, now),
@@ -109,17 +108,21 @@ impl<S: Store> Engine<S> {
     /// looked at before the first one is stored.
     fn submit(
         &mut self,
-        tasks: &[NewTask],
+        mut tasks: Vec<NewTask>,
         reply: Reply<Vec<Submitted>>,
         now: Time,
     ) -> Result<(), store::Error> {
-        let result = match self.known(tasks, now)? {
+        let known = self.known(&tasks, now)?.and_then(|known| {
+            self.prompts.settle(&mut tasks, &known)?;
+            Ok(known)
+        });
+        let result = match known {
             Err(error) => Err(error),
-            Ok(known) => match self.plan(tasks, known, now)? {
+            Ok(known) => match self.plan(&tasks, known, now)? {
                 Err(error) => Err(error),
-                Ok(plan) => match self.may_enter(tasks, &plan, now)? {
+                Ok(plan) => match self.may_enter(&tasks, &plan, now)? {
                     Err(error) => Err(error),
-                    Ok(()) => Ok(self.accept(tasks, &plan, now)?),
+                    Ok(()) => Ok(self.accept(&tasks, &plan, now)?),
                 },
             },
         };

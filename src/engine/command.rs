@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
-use crate::model::check::Invalid;
 use crate::model::depend::Link;
 use crate::model::id::TaskId;
+use crate::model::invalid::Invalid;
 use crate::model::notice::Notice;
 use crate::model::origin::Origin;
 use crate::model::rate::Rate;
@@ -23,6 +23,7 @@ use super::edit;
 use super::graph::Ask;
 use super::hooks::{self, Hooks};
 use super::options::Options;
+use super::prompts::Prompts;
 use super::refuse::Room;
 use super::runner::RunnerUp;
 use super::signs::Sign;
@@ -318,6 +319,8 @@ pub enum Command {
         options: Options,
         /// What follows a task's end.
         hooks: Hooks,
+        /// Which models there are.
+        prompts: Prompts,
     },
     /// What the record is asked.
     Record(record::Ask),

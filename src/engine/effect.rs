@@ -16,6 +16,9 @@ pub struct Order {
     pub task_key: Option<String>,
     /// What to run.
     pub spec: Arc<Spec>,
+    /// Our own program and its arguments, which run as the daemon's user, where
+    /// those stand for what the task asks.
+    pub ours: Option<Vec<String>>,
     /// Its standard input.
     pub stdin: Option<Vec<u8>>,
 }

@@ -7,12 +7,12 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock;
-use crate::model::check::Invalid;
 use crate::model::depend;
 use crate::model::edit::Edit;
 use crate::model::event::{Entries, Wanted};
 use crate::model::filter::{Filter, Selection};
 use crate::model::id::TaskId;
+use crate::model::invalid::Invalid;
 use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
 use crate::model::spec::NewTask;
 use crate::model::task::Task;

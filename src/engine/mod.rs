@@ -24,6 +24,7 @@ mod news;
 pub mod options;
 pub mod picture;
 mod profile;
+pub mod prompts;
 pub mod queues;
 mod quota;
 pub mod reader;
@@ -59,6 +60,7 @@ use graph::Over;
 use hooks::Hooks;
 use news::News;
 use options::Options;
+use prompts::Prompts;
 use quota::Submits;
 use runner::RunnerUp;
 use snapshot::{Phase, Snapshot};
@@ -83,6 +85,7 @@ pub struct Engine<S> {
     store: S,
     options: Options,
     hooks: Hooks,
+    prompts: Prompts,
     boot: String,
     runner: Option<Arc<RunnerUp>>,
     /// Held by the runner and not live here. Their numbers are taken until it
@@ -123,6 +126,7 @@ impl<S: Store> Engine<S> {
             store,
             options,
             hooks: Hooks::default(),
+            prompts: Prompts::default(),
             boot,
             runner: None,
             strangers: HashSet::new(),
@@ -356,7 +360,12 @@ impl<S: Store> Engine<S> {
 
     fn launch(&mut self, task: &Task) -> Result<Effect, store::Error> {
         let stdin = self.store.input(task.id)?;
+        let (ours, stdin) = match &task.spec.prompt {
+            None => (None, stdin),
+            Some(prompt) => self.prompts.order(prompt, stdin.unwrap_or_default()),
+        };
         Ok(Effect::Launch(Box::new(Order {
+            ours,
             key: task.attempt_key(),
             owner: task.owner,
             task_key: task.key.clone(),

@@ -4,10 +4,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::model::check::Invalid;
 use crate::model::depend::in_order;
 use crate::model::event::Kind;
 use crate::model::id::TaskId;
+use crate::model::invalid::Invalid;
 use crate::model::origin::Origin;
 use crate::model::spec::{Conflict, NewTask, Parent, Wants};
 use crate::model::task::{Event, State};

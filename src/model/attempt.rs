@@ -76,6 +76,10 @@ pub struct Launch {
     pub output_cap: u64,
     /// Whether a second descriptor, the standard input, comes with this message.
     pub stdin: bool,
+    /// Whether the daemon runs it for itself, as its own user, and no policy is
+    /// asked: whoever is that user may do so anyway.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
 }
 
 /// How the first process of an attempt ended.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::attempt::Limits;
 use super::hook::{self, Act, Hook};
+use super::invalid::Invalid;
+use super::prompt::Prompt;
 use super::retry::Retry;
 use super::spec::{NewTask, Spec};
 use super::time::Time;
@@ -29,25 +31,6 @@ pub const HORIZON: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub const HEARTBEAT_MIN: u64 = 1_000;
 /// Failures that a retry rule may name.
 const FAILURES_MAX: usize = 300;
-
-/// A field that cannot be accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {reason}")]
-pub struct Invalid {
-    /// The field as the API names it.
-    pub field: &'static str,
-    /// What is wrong with it and what would be right.
-    pub reason: String,
-}
-
-impl Invalid {
-    fn new(field: &'static str, reason: impl Into<String>) -> Self {
-        Self {
-            field,
-            reason: reason.into(),
-        }
-    }
-}
 
 type Check = Result<(), Invalid>;
 
@@ -96,10 +79,8 @@ impl NewTask {
             .as_ref()
             .is_some_and(|input| input.len() > STDIN_MAX)
         {
-            return Err(Invalid::new(
-                "stdin",
-                format!("is longer than {STDIN_MAX} bytes"),
-            ));
+            let reason = format!("is longer than {STDIN_MAX} bytes");
+            return Err(Invalid::new("stdin", reason));
         }
         self.spec.check()
     }
@@ -107,7 +88,10 @@ impl NewTask {
 
 impl Spec {
     fn check(&self) -> Check {
-        argv("command", &self.argv)?;
+        match &self.prompt {
+            None => argv("command", &self.argv)?,
+            Some(prompt) => self.asks(prompt)?,
+        }
         env(&self.env)?;
         let total: usize = self.argv.iter().map(String::len).sum::<usize>()
             + self
@@ -129,10 +113,8 @@ impl Spec {
             word("profile", profile, 32)?;
         }
         if self.umask.is_some_and(|mask| mask > 0o777) {
-            return Err(Invalid::new(
-                "umask",
-                "must be an octal mask between 0 and 777",
-            ));
+            let reason = "must be an octal mask between 0 and 777";
+            return Err(Invalid::new("umask", reason));
         }
         duration("timeout", self.timeout_ms)?;
         duration("grace", self.grace_ms)?;
@@ -146,13 +128,30 @@ impl Spec {
             .output_cap
             .is_some_and(|cap| !(1024..=1 << 40).contains(&cap))
         {
-            return Err(Invalid::new(
-                "output_cap",
-                "must lie between 1 KiB and 1 TiB",
-            ));
+            let reason = "must lie between 1 KiB and 1 TiB";
+            return Err(Invalid::new("output_cap", reason));
         }
         retry(&self.retry)?;
         hooks(&self.hooks)
+    }
+
+    /// A prompt is asked by our own program, as the daemon's user: nothing of a
+    /// task that says what to run, or as whom, goes with it.
+    fn asks(&self, prompt: &Prompt) -> Check {
+        let beside = [
+            ("command", !self.argv.is_empty()),
+            ("env", !self.env.is_empty()),
+            ("cwd", self.cwd.is_some()),
+            ("user", self.user.is_some()),
+            ("umask", self.umask.is_some()),
+            ("profile", self.profile.is_some()),
+            ("heartbeat", self.heartbeat_ms.is_some()),
+        ];
+        if let Some((field, _)) = beside.into_iter().find(|(_, there)| *there) {
+            return Err(Invalid::new(field, "cannot be combined with prompt"));
+        }
+        let fault = |why| Err(Invalid::new("prompt.max_tokens", why));
+        prompt.fault().map_or(Ok(()), fault)
     }
 }
 

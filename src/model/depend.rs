@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::attempt::Outcome;
-use super::check::Invalid;
 use super::id::TaskId;
+use super::invalid::Invalid;
 use super::spec::{After, NewTask, Parent, Wants};
 use super::task::State;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::accept::{make_ready, next_wake};
-use super::check::Invalid;
+use super::invalid::Invalid;
 use super::spec::NewTask;
 use super::task::{Delay, Refusal, State, Task};
 use super::time::Time;

@@ -1,6 +1,7 @@
 //! A queue: a named lane for tasks, with limits of its own.
 
-use super::check::{Invalid, queue_name};
+use super::check::queue_name;
+use super::invalid::Invalid;
 use super::rate::Rate;
 use super::task::State;
 use super::time::Time;

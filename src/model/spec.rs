@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::attempt::Limits;
 use super::hook::Hook;
 use super::id::{TaskId, Tick};
+use super::prompt::Prompt;
 use super::retry::Retry;
 use super::time::Time;
 
@@ -29,8 +30,11 @@ pub enum OnInterrupt {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spec {
-    /// Program and arguments, never a shell string.
+    /// Program and arguments, never a shell string; none where a model is asked.
     pub argv: Vec<String>,
+    /// What a language model is asked, instead of a command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<Prompt>,
     /// Variables on top of the runner's allow-list.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,

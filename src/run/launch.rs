@@ -142,9 +142,16 @@ impl Launcher {
         }
         match files(&mut self.stock, order) {
             Ok(files) => {
-                let launch = message(order, self.output_cap);
+                let launch = ToRunner::Launch(message(order, self.output_cap));
+                if self.runner.as_ref().is_some_and(|to| !to.can_say(&launch)) {
+                    let why = "the runner is older than the daemon and makes no calls; restart \
+                               taskdaemon-runner when its tasks are over";
+                    let ended = Ended::not_started(why.to_owned(), true, clock::now());
+                    report(&self.commands, order.key, None, ended);
+                    return;
+                }
                 failpoint!("run/launch/before");
-                self.send(&ToRunner::Launch(launch), &files);
+                self.send(&launch, &files);
                 failpoint!("run/launch/after");
             }
             // An attempt whose files cannot be made never reaches a runner.
@@ -182,7 +189,7 @@ pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
     }
     Launch {
         key: order.key,
-        argv: spec.argv.clone(),
+        argv: order.ours.clone().unwrap_or_else(|| spec.argv.clone()),
         env,
         cwd: spec.cwd.clone(),
         user: spec.user.clone(),
@@ -191,6 +198,7 @@ pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
         limits: spec.limits.clone(),
         output_cap: spec.output_cap.unwrap_or(output_cap),
         stdin: order.stdin.is_some(),
+        own: order.ours.is_some(),
     }
 }
 

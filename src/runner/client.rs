@@ -84,6 +84,12 @@ impl Sender {
         self.speaks = hello.max;
     }
 
+    /// Whether the runner is new enough for a message.
+    #[must_use]
+    pub const fn can_say(&self, message: &ToRunner) -> bool {
+        message.since() <= self.speaks
+    }
+
     /// Sends one message, with the descriptors that belong to it. Waits while
     /// the runner does not read. A message that the runner is too old to know
     /// is not sent.
@@ -92,7 +98,7 @@ impl Sender {
     /// The message is longer than a frame may be (`InvalidData`; nothing was
     /// sent), or the connection is broken.
     pub fn send(&mut self, message: &ToRunner, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        if message.since() > self.speaks {
+        if !self.can_say(message) {
             tracing::debug!(?message, "the runner is too old for a message");
             return Ok(());
         }

@@ -151,6 +151,7 @@ mod tests {
             limits: Limits::default(),
             output_cap: 1,
             stdin: false,
+            own: false,
         }
     }
     fn nobody() -> Account {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::Mode;
 
 use super::capabilities::Capabilities;
 use super::cgroup::{self, Base};
@@ -19,7 +19,7 @@ use super::mailbox::{Mailbox, Mailboxes};
 use super::policy::{Denied, PolicyFile};
 use super::protocol::Abilities;
 use super::spawn::{self, Become, Child, Fault, Plan, Step};
-use super::users::{Account, Accounts};
+use super::users::{Account, Accounts, nameless};
 use super::{Options, Users};
 use crate::model::attempt::{Launch, Limits};
 use crate::model::time::Time;
@@ -34,6 +34,8 @@ pub(super) struct Launcher {
     pub(super) abilities: Abilities,
     policy: PolicyFile,
     users: Users,
+    /// Name of the user that the daemon runs as.
+    daemon: Option<String>,
     accounts: Accounts,
     null: OwnedFd,
     files: (u64, u64),
@@ -131,6 +133,7 @@ impl Launcher {
             abilities,
             policy: PolicyFile::new(options.policy.clone()),
             users: options.users,
+            daemon: options.daemon_user.clone(),
             accounts: Accounts::default(),
             null,
             files,
@@ -189,8 +192,8 @@ impl Launcher {
         let mailbox = mailboxes.and_then(|all| all.make(account.uid));
         let env = environment(launch, &account, self.given(mailbox.as_ref()));
         let paths = programs(program, &env);
-        let (out, out_end) = pipe(self.abilities.switch_user).map_err(piped)?;
-        let (err, err_end) = pipe(self.abilities.switch_user).map_err(piped)?;
+        let (out, out_end) = spawn::pipe(self.abilities.switch_user).map_err(piped)?;
+        let (err, err_end) = spawn::pipe(self.abilities.switch_user).map_err(piped)?;
         let group = self
             .group(launch)
             .map_err(|error| short("cgroup", &error))?;
@@ -251,6 +254,9 @@ impl Launcher {
     /// Whom the task runs as.
     fn account(&mut self, launch: &Launch, now: Time) -> Result<Rc<Account>, Denied> {
         let wanted = launch.user.as_deref();
+        if launch.own {
+            return self.own_account(now);
+        }
         if self.abilities.switch_user {
             return self
                 .policy
@@ -284,6 +290,21 @@ impl Launcher {
             }
             _ => Ok(own),
         }
+    }
+
+    /// The daemon's own user, or this process's where that is the same or the
+    /// only one that it can be.
+    fn own_account(&mut self, now: Time) -> Result<Rc<Account>, Denied> {
+        let failed = |error| Denied::undecided(format!("cannot look users up: {error}"));
+        if let Some(name) = self.daemon.clone().filter(|_| self.abilities.switch_user) {
+            let account = self.accounts.by_name(&name, now).map_err(failed)?;
+            return account.ok_or_else(|| {
+                Denied::from(format!("the daemon's user, {name}, is not known here"))
+            });
+        }
+        let uid = nix::unistd::getuid().as_raw();
+        let account = self.accounts.by_uid(uid, now).map_err(failed)?;
+        Ok(account.unwrap_or_else(|| Rc::new(nameless(uid))))
     }
 
     /// Refuses limits that nothing here would hold.
@@ -357,36 +378,10 @@ fn string(text: &str) -> Result<CString, String> {
     })
 }
 
-/// A pipe whose reading end never blocks the runner.
-fn pipe(for_others: bool) -> std::io::Result<(OwnedFd, OwnedFd)> {
-    let made = nix::unistd::pipe2(OFlag::O_CLOEXEC).and_then(|(read, write)| {
-        nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        if for_others {
-            // It belongs to the runner's user; without this the task could not
-            // open /dev/stdout, which names it again.
-            fchmod(&write, Mode::from_bits_truncate(0o622))?;
-        }
-        Ok((read, write))
-    });
-    made.map_err(std::io::Error::from)
-}
-
 fn describe(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => Errno::from_raw(number).desc().to_owned(),
         None => error.to_string(),
-    }
-}
-
-/// A user the host's databases do not know.
-fn nameless(uid: u32) -> Account {
-    Account {
-        name: uid.to_string(),
-        uid,
-        gid: nix::unistd::getgid().as_raw(),
-        groups: Vec::new(),
-        home: "/".to_owned(),
-        shell: "/bin/sh".to_owned(),
     }
 }
 
@@ -414,6 +409,7 @@ mod tests {
             limits: Limits::default(),
             output_cap: 1,
             stdin: false,
+            own: false,
         }
     }
 

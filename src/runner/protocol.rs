@@ -17,7 +17,7 @@ use crate::model::time::Time;
 /// Oldest protocol this build still speaks.
 pub const PROTOCOL_MIN: u32 = 1;
 /// Newest protocol this build speaks.
-pub const PROTOCOL_MAX: u32 = 2;
+pub const PROTOCOL_MAX: u32 = 3;
 /// Largest frame accepted, in bytes: an argument list and environment of the
 /// kernel's limit, escaped, fit well within.
 pub const FRAME_MAX: usize = 16 * 1024 * 1024;
@@ -179,6 +179,8 @@ impl ToRunner {
     #[must_use]
     pub const fn since(&self) -> u32 {
         match self {
+            // An older runner would run it as somebody else.
+            Self::Launch(launch) if launch.own => 3,
             Self::Hello(_)
             | Self::Launch(_)
             | Self::Signal { .. }

@@ -17,6 +17,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fchmod};
 
 use super::{child, sys};
 
@@ -149,6 +150,20 @@ pub(super) struct Prepared<'a> {
     pub(super) fault: RawFd,
     /// Where to write oneself into the cgroup, when not born in it.
     pub(super) join: Option<RawFd>,
+}
+
+/// A pipe whose reading end never blocks the runner.
+pub(super) fn pipe(for_others: bool) -> io::Result<(OwnedFd, OwnedFd)> {
+    let made = nix::unistd::pipe2(OFlag::O_CLOEXEC).and_then(|(read, write)| {
+        nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        if for_others {
+            // It belongs to the runner's user; without this the task could not
+            // open /dev/stdout, which names it again.
+            fchmod(&write, Mode::from_bits_truncate(0o622))?;
+        }
+        Ok((read, write))
+    });
+    made.map_err(io::Error::from)
 }
 
 /// Starts the child. It is born in its cgroup where the kernel can do that,

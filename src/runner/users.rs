@@ -111,3 +111,15 @@ fn account(user: User) -> nix::Result<Account> {
         name: user.name,
     })
 }
+
+/// A user the host's databases do not know.
+pub(super) fn nameless(uid: u32) -> Account {
+    Account {
+        name: uid.to_string(),
+        uid,
+        gid: nix::unistd::getgid().as_raw(),
+        groups: Vec::new(),
+        home: "/".to_owned(),
+        shell: "/bin/sh".to_owned(),
+    }
+}

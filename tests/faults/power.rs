@@ -33,6 +33,7 @@ pub(crate) fn cuts(all: &[When], seed: u64) -> Result<Verdict, String> {
     for (number, when) in all.iter().enumerate() {
         match when {
             When::Random => {
+                host.run_under(&[]);
                 host.start();
                 let pause = Duration::from_millis(draws.below(LONGEST_MS));
                 std::thread::park_timeout(pause);

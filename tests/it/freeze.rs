@@ -319,6 +319,7 @@ fn the_engines_word_freezes_and_thaws_and_what_a_task_says_comes_back() {
     let key = key(1);
     room.tell(Effect::Attach);
     room.tell(Effect::Launch(Box::new(Order {
+        ours: None,
         key,
         owner: nix::unistd::getuid().as_raw(),
         task_key: None,

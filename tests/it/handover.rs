@@ -14,6 +14,8 @@ use taskdaemon::api::options::{Options, Token};
 use taskdaemon::api::serve::Listener;
 use taskdaemon::api::{Server, State};
 use taskdaemon::engine::handle::Handle;
+use taskdaemon::engine::hooks::Hooks;
+use taskdaemon::engine::prompts::Prompts;
 use taskdaemon::engine::{actor, options, retention};
 use taskdaemon::store::disk::Disk;
 use taskdaemon::store::sqlite::Sqlite;
@@ -155,17 +157,17 @@ fn start_clients(
 #[test]
 fn eight_restarts_under_load_fail_no_request() {
     let dir = tempfile::tempdir().expect("directory");
-    let store =
-        Sqlite::open(dir.path(), &taskdaemon::store::options::Options::default()).expect("store");
+    let kept = taskdaemon::store::options::Options::default();
+    let store = Sqlite::open(dir.path(), &kept).expect("store");
     let engine = actor::start(
         store,
         Sqlite::open_reader(dir.path()).expect("reader"),
         actor::Settings {
             engine: options::Options::default(),
-            hooks: taskdaemon::engine::hooks::Hooks::default(),
+            hooks: Hooks::default(),
+            prompts: Prompts::default(),
             retention: retention::Options::default(),
-            disk: Disk::open(dir.path(), &taskdaemon::store::options::Options::default())
-                .expect("open"),
+            disk: Disk::open(dir.path(), &kept).expect("open"),
         },
         "boot".to_owned(),
     )

@@ -31,6 +31,7 @@ mod notify_socket;
 mod packaging;
 mod pitfalls;
 mod profile;
+mod prompt;
 mod queues;
 mod record;
 mod retention;

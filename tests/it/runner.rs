@@ -57,6 +57,7 @@ pub(crate) fn launch(task: i64, argv: &[&str]) -> Launch {
         limits: Limits::default(),
         output_cap: 1024 * 1024,
         stdin: false,
+        own: false,
     }
 }
 

@@ -81,7 +81,7 @@ impl Scene {
             task.state.clone(),
             task.queue.clone(),
             task.name.clone().unwrap_or_default(),
-            task.run.command.join(" "),
+            task.run.words().join(" "),
         ];
         self.filter.is_empty() || parts.iter().any(|part| part.contains(&self.filter))
     }

@@ -151,7 +151,7 @@ fn cells(task: &TaskInfo, scene: &Scene) -> [Span<'static>; 7] {
     };
     let name = match &task.name {
         Some(name) => escape(name),
-        None => command(&task.run.command),
+        None => command(&task.run.words()),
     };
     let says = match &task.outcome {
         Some(outcome) if task.ended_at.is_some() => escape(&outcome.message),

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::When;
 use super::due::{Missed, Overlap, jitter};
 use super::zone::Zone;
-use crate::model::check::{self, Invalid};
+use crate::model::check;
 use crate::model::id::{ScheduleId, Tick};
+use crate::model::invalid::Invalid;
 use crate::model::spec::{NewTask, Spec};
 use crate::model::time::Time;
 

@@ -1,0 +1,119 @@
+//! `prompt`: a question to a language model, handed in exactly once.
+
+use std::io::{self, Read as _};
+
+use clap::Args as ClapArgs;
+
+use crate::api::asked::{PromptRule, Submit};
+use crate::api::number::Span;
+use crate::client;
+use crate::model::check::STDIN_MAX;
+use crate::model::quantity::ByteSize;
+
+use super::hand_in::{Waiting, hand_in};
+use super::submit::pairs;
+use super::{Failure, Outcome, Setting};
+
+/// What to ask, and whom.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// Model, by its name in the configuration [default: the first one there]
+    #[arg(short, long, value_name = "NAME")]
+    model: Option<String>,
+    /// Instructions ahead of the text
+    #[arg(short, long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Most tokens of the answer [default: as the model is configured]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: Option<u32>,
+    /// Queue
+    #[arg(short, long, value_name = "NAME", help = "Queue [default: prompt]")]
+    queue: Option<String>,
+    /// Name for people
+    #[arg(long)]
+    name: Option<String>,
+    /// Higher starts first, -1000 to 1000
+    #[arg(short, long, allow_negative_numbers = true)]
+    priority: Option<i32>,
+    /// Start when this task has succeeded, or is just over: 12, 12:any; several with commas
+    #[arg(long, value_name = "ID[:ok|:any]", value_delimiter = ',')]
+    after: Vec<String>,
+    /// Idempotency key: the same key never makes a second task
+    #[arg(long)]
+    key: Option<String>,
+    /// Label to find it by, once for each
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// Time limit of each attempt [default: 15m]
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Span>,
+    /// Longest wait in the queue
+    #[arg(long, value_name = "DURATION")]
+    queue_ttl: Option<Span>,
+    #[command(flatten)]
+    hooks: super::hooks::Args,
+    /// Wait until it is over, and end with its exit code
+    #[arg(long)]
+    wait: bool,
+    /// Print the answer as it comes, and end with the exit code
+    #[arg(short, long, conflicts_with = "wait")]
+    follow: bool,
+    /// What to ask; `-` reads it from standard input, at most 1MiB
+    text: String,
+}
+
+/// `prompt`.
+pub(super) async fn prompt(args: &Args, setting: &Setting) -> Outcome {
+    let how = Waiting {
+        wait: args.wait,
+        follow: args.follow,
+    };
+    hand_in(&order(args)?, how, setting).await
+}
+
+fn order(args: &Args) -> Result<Submit, Failure> {
+    Ok(Submit {
+        prompt: Some(PromptRule {
+            text: text(&args.text)?,
+            model: args.model.clone(),
+            system: args.system.clone(),
+            max_tokens: args.max_tokens,
+        }),
+        queue: args.queue.clone(),
+        name: args.name.clone(),
+        priority: args.priority,
+        labels: pairs(&args.label, "--label")?,
+        after: args
+            .after
+            .iter()
+            .cloned()
+            .map(crate::api::number::Word)
+            .collect(),
+        key: Some(match &args.key {
+            Some(key) => key.clone(),
+            // Ours, so that a lost reply can be asked for again.
+            None => client::random_key()?,
+        }),
+        timeout: args.timeout,
+        queue_ttl: args.queue_ttl,
+        hooks: args.hooks.rules(),
+        ..Submit::default()
+    })
+}
+
+fn text(given: &str) -> Result<String, Failure> {
+    if given != "-" {
+        return Ok(given.to_owned());
+    }
+    let mut text = String::new();
+    let limit = u64::try_from(STDIN_MAX).unwrap_or(u64::MAX);
+    let mut input = io::stdin().lock().take(limit + 1);
+    input.read_to_string(&mut text).map_err(|error| {
+        Failure::Usage(format!("cannot read the text from standard input: {error}"))
+    })?;
+    if text.len() > STDIN_MAX {
+        let size = ByteSize(limit);
+        return Err(Failure::Usage(format!("the text is longer than {size}")));
+    }
+    Ok(text)
+}

@@ -1,0 +1,328 @@
+//! What the events of an answer mean, and what a refusal does.
+
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use serde_json::Value;
+
+use super::stream::Event;
+use super::wait;
+use super::{Failure, Usage};
+use crate::model::prompt::Dialect;
+
+/// Bytes of a provider's own words that are repeated.
+const WORDS_MAX: usize = 400;
+
+/// What an event brings.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nothing to us.
+    Nothing,
+    /// A piece of the answer.
+    Words(String),
+    /// The answer is whole.
+    End(Usage),
+}
+
+/// An error in the middle of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    kind: String,
+    words: String,
+}
+
+impl Fault {
+    fn of(error: &Value) -> Self {
+        let text = |name: &str| {
+            let value = error.get(name)?;
+            // Some give numbers.
+            let text = value.as_str().map(ToOwned::to_owned);
+            text.or_else(|| value.as_u64().map(|number| number.to_string()))
+        };
+        Self {
+            kind: text("type").or_else(|| text("code")).unwrap_or_default(),
+            words: text("message").unwrap_or_else(|| error.to_string()),
+        }
+    }
+
+    /// By its kind, since its status was 200 long before.
+    pub(super) fn at(self, url: &str) -> Failure {
+        let words = shorten(&self.words);
+        let told = format!("{url}: broke off its answer: {} ({})", words, self.kind);
+        let lasting = [
+            "invalid_request_error",
+            "exceed_context_size_error",
+            "context_length_exceeded",
+            "content_filter",
+            "authentication_error",
+            "permission_error",
+            "not_found_error",
+            "400",
+            "401",
+            "403",
+            "404",
+        ];
+        if lasting.contains(&self.kind.as_str()) {
+            Failure::Lasting(told)
+        } else {
+            Failure::Passing(told)
+        }
+    }
+}
+
+/// An answer that comes.
+#[derive(Debug)]
+pub(super) struct Answer {
+    dialect: Dialect,
+    usage: Usage,
+    /// Its provider has given a reason why it ends.
+    finished: bool,
+}
+
+impl Answer {
+    pub(super) const fn new(dialect: Dialect) -> Self {
+        Self {
+            dialect,
+            usage: Usage {
+                input: None,
+                output: None,
+                cut: false,
+            },
+            finished: false,
+        }
+    }
+
+    /// What it has come to, where the stream ended without its last word: some
+    /// servers leave that out after they gave their reason.
+    pub(super) fn whole(&self) -> Option<Usage> {
+        let may = self.dialect == Dialect::OpenAi && self.finished;
+        may.then_some(self.usage)
+    }
+
+    /// Takes an event in.
+    pub(super) fn hear(&mut self, event: &Event) -> Result<Heard, Fault> {
+        if event.data == "[DONE]" && self.dialect == Dialect::OpenAi {
+            if self.finished {
+                return Ok(Heard::End(self.usage));
+            }
+            return Err(Fault {
+                kind: "unfinished".to_owned(),
+                words: "its last word came without a reason to end".to_owned(),
+            });
+        }
+        let data: Value = match serde_json::from_str(&event.data) {
+            Ok(data) => data,
+            // An event of a kind that has no content.
+            Err(_) if event.data.trim().is_empty() => return Ok(Heard::Nothing),
+            Err(error) => {
+                return Err(Fault {
+                    kind: "not JSON".to_owned(),
+                    words: error.to_string(),
+                });
+            }
+        };
+        if let Some(error) = data.get("error").filter(|error| !error.is_null()) {
+            return Err(Fault::of(error));
+        }
+        Ok(match self.dialect {
+            Dialect::OpenAi => self.chunk(&data),
+            Dialect::Anthropic => self.message(&data),
+        })
+    }
+
+    fn chunk(&mut self, data: &Value) -> Heard {
+        let usage = data.get("usage");
+        self.count(usage, "prompt_tokens", "completion_tokens");
+        let Some(choice) = data.pointer("/choices/0") else {
+            return Heard::Nothing;
+        };
+        if let Some(reason) = choice.get("finish_reason").and_then(Value::as_str) {
+            self.finished = true;
+            self.usage.cut = reason == "length";
+        }
+        words(choice.pointer("/delta/content"))
+    }
+
+    fn message(&mut self, data: &Value) -> Heard {
+        match data.get("type").and_then(Value::as_str) {
+            Some("message_start") => {
+                let usage = data.pointer("/message/usage");
+                self.count(usage, "input_tokens", "output_tokens");
+                Heard::Nothing
+            }
+            Some("content_block_delta") => words(data.pointer("/delta/text")),
+            Some("message_delta") => {
+                self.count(data.get("usage"), "input_tokens", "output_tokens");
+                let reason = data.pointer("/delta/stop_reason").and_then(Value::as_str);
+                self.finished |= reason.is_some();
+                self.usage.cut |= reason == Some("max_tokens");
+                Heard::Nothing
+            }
+            Some("message_stop") => Heard::End(self.usage),
+            Some(_) | None => Heard::Nothing,
+        }
+    }
+
+    fn count(&mut self, usage: Option<&Value>, input: &str, output: &str) {
+        let number = |name: &str| usage?.get(name)?.as_u64();
+        self.usage.input = number(input).or(self.usage.input);
+        self.usage.output = number(output).or(self.usage.output);
+    }
+}
+
+fn words(text: Option<&Value>) -> Heard {
+    match text.and_then(Value::as_str) {
+        Some(text) if !text.is_empty() => Heard::Words(text.to_owned()),
+        Some(_) | None => Heard::Nothing,
+    }
+}
+
+/// What a status other than 200 stands for.
+pub(super) fn refused(url: &str, status: StatusCode, headers: &HeaderMap, text: &str) -> Failure {
+    let data: Value = serde_json::from_str(text).unwrap_or_default();
+    let error = data.get("error").unwrap_or(&data);
+    let fault = Fault::of(error);
+    let words = if error.is_object() {
+        &fault.words
+    } else {
+        text
+    };
+    let told = format!("{url}: answered {status}: {}", shorten(words));
+    let code = error
+        .get("code")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let spent = code == "insufficient_quota" || fault.kind == "insufficient_quota";
+    match status.as_u16() {
+        429 if !spent => Failure::Busy(told, wait::asked(headers)),
+        503 | 529 => Failure::Busy(told, wait::asked(headers)),
+        // An account without money, or a key that is not taken: for a person to
+        // mend, which later attempts may find done.
+        401..=403 | 429 => Failure::Passing(told),
+        408 | 409 | 425 | 500.. => Failure::Passing(told),
+        _ => Failure::Lasting(told),
+    }
+}
+
+/// The beginning, in one line.
+fn shorten(text: &str) -> String {
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(WORDS_MAX) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(answer: &mut Answer, data: &str) -> Result<Heard, Fault> {
+        answer.hear(&Event {
+            kind: None,
+            data: data.to_owned(),
+        })
+    }
+
+    #[test]
+    fn chat_completions_are_whole_with_their_reason_and_count_their_tokens() {
+        let mut answer = Answer::new(Dialect::OpenAi);
+        let piece = r#"{"choices":[{"delta":{"content":"Hi"}}]}"#;
+        assert_eq!(hear(&mut answer, piece), Ok(Heard::Words("Hi".to_owned())));
+        assert_eq!(answer.whole(), None);
+        let end = r#"{"choices":[{"delta":{},"finish_reason":"length"}]}"#;
+        assert_eq!(hear(&mut answer, end), Ok(Heard::Nothing));
+        let usage = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}"#;
+        assert_eq!(hear(&mut answer, usage), Ok(Heard::Nothing));
+        let expected = Usage {
+            input: Some(7),
+            output: Some(2),
+            cut: true,
+        };
+        assert_eq!(hear(&mut answer, "[DONE]"), Ok(Heard::End(expected)));
+        assert_eq!(answer.whole(), Some(expected));
+    }
+
+    #[test]
+    fn messages_are_whole_with_their_last_event_only() {
+        let mut answer = Answer::new(Dialect::Anthropic);
+        for (data, heard) in [
+            (
+                r#"{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}"#,
+                Heard::Nothing,
+            ),
+            (r#"{"type":"ping"}"#, Heard::Nothing),
+            (
+                r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Hi"}}"#,
+                Heard::Words("Hi".to_owned()),
+            ),
+            (
+                r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}"#,
+                Heard::Nothing,
+            ),
+        ] {
+            assert_eq!(hear(&mut answer, data), Ok(heard), "{data}");
+            assert_eq!(answer.whole(), None, "{data}");
+        }
+        let expected = Usage {
+            input: Some(9),
+            output: Some(5),
+            cut: false,
+        };
+        assert_eq!(
+            hear(&mut answer, r#"{"type":"message_stop"}"#),
+            Ok(Heard::End(expected))
+        );
+    }
+
+    #[test]
+    fn errors_inside_an_answer_are_told_apart_by_their_kind() {
+        let fault = |dialect, data| {
+            hear(&mut Answer::new(dialect), data)
+                .expect_err("fault")
+                .at("u")
+        };
+        let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"busy"}}"#;
+        assert!(matches!(
+            fault(Dialect::Anthropic, overloaded),
+            Failure::Passing(_)
+        ));
+        let bad = r#"{"error":{"type":"invalid_request_error","message":"no"}}"#;
+        assert!(matches!(fault(Dialect::OpenAi, bad), Failure::Lasting(_)));
+        let code = r#"{"error":{"code":502,"message":"upstream"}}"#;
+        assert!(matches!(fault(Dialect::OpenAi, code), Failure::Passing(_)));
+        assert!(matches!(
+            fault(Dialect::OpenAi, "[DONE]"),
+            Failure::Passing(_)
+        ));
+        assert!(matches!(
+            fault(Dialect::OpenAi, "{broken"),
+            Failure::Passing(_)
+        ));
+    }
+
+    #[test]
+    fn refusals_by_status_and_kind() {
+        let headers = HeaderMap::new();
+        let refuse = |status: u16, text: &str| {
+            refused(
+                "u",
+                StatusCode::from_u16(status).expect("status"),
+                &headers,
+                text,
+            )
+        };
+        assert!(
+            matches!(refuse(400, "{\"error\":{\"message\":\"too long\"}}"), Failure::Lasting(why) if why.contains("too long"))
+        );
+        assert!(
+            matches!(refuse(404, "nothing here"), Failure::Lasting(why) if why.contains("nothing here"))
+        );
+        assert!(matches!(refuse(401, ""), Failure::Passing(_)));
+        assert!(matches!(refuse(402, ""), Failure::Passing(_)));
+        assert!(matches!(refuse(429, ""), Failure::Busy(_, None)));
+        let spent = "{\"error\":{\"code\":\"insufficient_quota\",\"message\":\"pay\"}}";
+        assert!(matches!(refuse(429, spent), Failure::Passing(_)));
+        assert!(matches!(refuse(500, ""), Failure::Passing(_)));
+        assert!(matches!(refuse(529, ""), Failure::Busy(_, None)));
+    }
+}

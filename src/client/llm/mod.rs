@@ -1,0 +1,197 @@
+//! One call of a language model, streamed, in the words of its provider.
+//!
+//! An answer counts only with its provider's word that it is whole; one that
+//! breaks off, and an error in the middle of it, which comes with status 200,
+//! are failures. Which of them may pass is told apart by the provider's own
+//! kind of error, not by the status alone.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::https::{self, Error};
+use crate::model::prompt::{Call, Dialect, Key};
+
+mod answer;
+mod stream;
+mod wait;
+
+use answer::{Answer, Heard};
+use stream::Stream;
+
+/// Bytes of the body of a refusal that are read.
+const REFUSAL_MAX: usize = 64 * 1024;
+
+/// How a call went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// It will again, whenever it is made.
+    Lasting(String),
+    /// It may not, another time.
+    Passing(String),
+    /// The provider asks to wait: how long, if it says so.
+    Busy(String, Option<Duration>),
+}
+
+/// What a whole answer has cost, as the provider counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of what was asked.
+    pub input: Option<u64>,
+    /// Tokens of the answer.
+    pub output: Option<u64>,
+    /// The answer ends where it was as long as it might be.
+    pub cut: bool,
+}
+
+/// Asks, and gives the words of the answer as they come.
+///
+/// # Errors
+/// There is no whole answer.
+pub async fn ask(
+    call: &Call,
+    mut hear: impl FnMut(&str) -> std::io::Result<()>,
+) -> Result<Usage, Failure> {
+    let (url, headers, body) = request(call)?;
+    let idle = Duration::from_millis(call.idle_ms);
+    let begun = timeout(idle, https::open(&url, headers, body.to_string())).await;
+    let response = begun
+        .map_err(|_| Failure::Passing(silent(&url, idle)))?
+        .map_err(|error| match error {
+            Error::Request(why) => Failure::Lasting(why),
+            Error::Network(why) => Failure::Passing(why),
+        })?;
+    let status = response.status();
+    let (parts, body) = response.into_parts();
+    if status != StatusCode::OK {
+        let text = refusal(body, idle).await;
+        return Err(answer::refused(&url, status, &parts.headers, &text));
+    }
+    listen(call.dialect, &url, body, idle, &mut hear).await
+}
+
+async fn listen(
+    dialect: Dialect,
+    url: &str,
+    mut body: Incoming,
+    idle: Duration,
+    hear: &mut impl FnMut(&str) -> std::io::Result<()>,
+) -> Result<Usage, Failure> {
+    let mut stream = Stream::default();
+    let mut answer = Answer::new(dialect);
+    loop {
+        let frame = timeout(idle, body.frame()).await;
+        let frame = frame.map_err(|_| Failure::Passing(silent(url, idle)))?;
+        let bytes: Option<Bytes> = match frame {
+            None => None,
+            Some(Ok(frame)) => frame.into_data().ok(),
+            Some(Err(error)) => {
+                return answer.whole().ok_or_else(|| {
+                    Failure::Passing(format!("{url}: the answer broke off: {error}"))
+                });
+            }
+        };
+        let over = bytes.is_none();
+        let events = match &bytes {
+            Some(bytes) => stream.push(bytes),
+            None => stream.end(),
+        };
+        let strange = |why| Failure::Passing(format!("{url}: {why}"));
+        for event in events.map_err(strange)? {
+            match answer.hear(&event).map_err(|fault| fault.at(url))? {
+                Heard::Nothing => {}
+                Heard::Words(words) => {
+                    let failed = |error| Failure::Passing(format!("cannot write: {error}"));
+                    hear(&words).map_err(failed)?;
+                }
+                Heard::End(usage) => return Ok(usage),
+            }
+        }
+        if over {
+            let short = || Failure::Passing(format!("{url}: the answer ended before it was whole"));
+            return answer.whole().ok_or_else(short);
+        }
+    }
+}
+
+fn silent(url: &str, idle: Duration) -> String {
+    format!("{url}: said nothing for {} s", idle.as_secs_f64())
+}
+
+/// Where to send what.
+fn request(call: &Call) -> Result<(String, HeaderMap, Value), Failure> {
+    let base = &call.base_url;
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    let (url, body) = match call.dialect {
+        Dialect::OpenAi => {
+            if let Some(key) = &call.key {
+                headers.insert(AUTHORIZATION, secret(&format!("Bearer {}", key.reveal()))?);
+            }
+            let system = call.system.iter();
+            let system = system.map(|text| json!({"role": "system", "content": text}));
+            let text = json!({"role": "user", "content": call.text});
+            let body = json!({
+                "model": call.model,
+                "messages": system.chain([text]).collect::<Vec<_>>(),
+                "max_tokens": call.max_tokens,
+                "stream": true,
+                "stream_options": {"include_usage": true},
+            });
+            (format!("{base}/chat/completions"), body)
+        }
+        Dialect::Anthropic => {
+            if let Some(key) = &call.key {
+                headers.insert(HeaderName::from_static("x-api-key"), secret(key.reveal())?);
+            }
+            let version = HeaderValue::from_static("2023-06-01");
+            headers.insert(HeaderName::from_static("anthropic-version"), version);
+            let mut body = json!({
+                "model": call.model,
+                "messages": [{"role": "user", "content": call.text}],
+                "max_tokens": call.max_tokens,
+                "stream": true,
+            });
+            if let (Some(system), Some(body)) = (&call.system, body.as_object_mut()) {
+                body.insert("system".to_owned(), json!(system));
+            }
+            (format!("{base}/v1/messages"), body)
+        }
+    };
+    Ok((url, headers, body))
+}
+
+fn secret(text: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::try_from(text)
+        .map_err(|_| Failure::Lasting("the key cannot be a header".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The body of a refusal, as far as it comes.
+async fn refusal(mut body: Incoming, idle: Duration) -> String {
+    let mut text = Vec::new();
+    while text.len() < REFUSAL_MAX
+        && let Ok(Some(Ok(frame))) = timeout(idle, body.frame()).await
+    {
+        text.extend(frame.data_ref().into_iter().flatten());
+    }
+    text.truncate(REFUSAL_MAX);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Takes a key out of a text: some providers repeat it in what they complain of.
+#[must_use]
+pub fn without(text: &str, key: Option<&Key>) -> String {
+    match key {
+        Some(key) if key.reveal().len() >= 4 => text.replace(key.reveal(), "…"),
+        Some(_) | None => text.to_owned(),
+    }
+}

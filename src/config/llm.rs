@@ -1,0 +1,76 @@
+//! Section `[llm]`: providers and models that make sense together.
+
+use std::collections::HashSet;
+
+use crate::engine::prompts::{Options, Provider};
+use crate::model::hook::check_url;
+
+use super::check::{Found, found, word};
+
+const PROVIDERS: &str = "llm.providers";
+const MODELS: &str = "llm.models";
+/// Largest number of tokens of an answer.
+const TOKENS_MAX: u32 = 10_000_000;
+
+pub(super) fn check(options: &Options) -> Result<(), Found> {
+    let mut names = HashSet::new();
+    for provider in &options.providers {
+        let name = &provider.name;
+        if !word(name) {
+            return found(PROVIDERS, not_a_name(name));
+        }
+        if !names.insert(name) {
+            return found(PROVIDERS, format!("two providers are named `{name}`"));
+        }
+        one(provider).or_else(|why| found(PROVIDERS, format!("`{name}`: {why}")))?;
+    }
+    let mut models = HashSet::new();
+    for model in &options.models {
+        let name = &model.name;
+        if !word(name) {
+            return found(MODELS, not_a_name(name));
+        }
+        if !models.insert(name) {
+            return found(MODELS, format!("two models are named `{name}`"));
+        }
+        if !names.contains(&model.provider) {
+            let why = format!("`{name}`: there is no provider `{}`", model.provider);
+            return found(MODELS, why);
+        }
+        if model.model.is_empty() {
+            return found(MODELS, format!("`{name}`: model is empty"));
+        }
+        let most = model.max_tokens;
+        if most.is_some_and(|most| !(1..=TOKENS_MAX).contains(&most)) {
+            let why = format!("`{name}`: max_tokens must lie between 1 and {TOKENS_MAX}");
+            return found(MODELS, why);
+        }
+    }
+    Ok(())
+}
+
+fn one(provider: &Provider) -> Result<(), String> {
+    check_url(&provider.base_url).map_err(|why| format!("base_url {why}"))?;
+    if provider.base_url.contains('?') {
+        return Err("base_url has a query; paths are added to its end".to_owned());
+    }
+    if provider.key_file.is_some() && provider.key_credential.is_some() {
+        return Err("key_file cannot be combined with key_credential".to_owned());
+    }
+    if provider
+        .key_file
+        .as_ref()
+        .is_some_and(|path| !path.is_absolute())
+    {
+        return Err("key_file must be an absolute path".to_owned());
+    }
+    let name = provider.key_credential.as_ref();
+    if name.is_some_and(|name| !word(name)) {
+        return Err("key_credential must be the name of a credential".to_owned());
+    }
+    Ok(())
+}
+
+fn not_a_name(name: &str) -> String {
+    format!("{name:?} is no name: letters, digits, `.`, `_`, `-`, at most 64")
+}

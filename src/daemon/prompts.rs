@@ -1,0 +1,59 @@
+//! What the engine has to know of prompts: the models of the configuration,
+//! with the keys of those who serve them.
+
+use crate::config::error::{Error, Place};
+use crate::engine::prompts::{Options, Prompts, Provider, Target};
+use crate::model::prompt::Key;
+
+use super::secrets::{self, Hidden};
+
+/// Setting that names the files with the keys.
+const SETTING: &str = "llm.providers";
+
+/// Reads the keys, and puts everything together.
+pub(super) fn resolve(options: &Options, program: &str) -> Result<Prompts, Error> {
+    let mut targets = Vec::with_capacity(options.models.len());
+    for model in &options.models {
+        // The configuration was checked: there is one.
+        let mut providers = options.providers.iter();
+        let Some(provider) = providers.find(|provider| provider.name == model.provider) else {
+            continue;
+        };
+        targets.push(Target {
+            model: model.clone(),
+            provider: provider.clone(),
+            key: key(provider)?,
+        });
+    }
+    Ok(Prompts {
+        targets,
+        program: program.to_owned(),
+    })
+}
+
+fn key(provider: &Provider) -> Result<Option<Key>, Error> {
+    let refuse = |what: String| {
+        let name = &provider.name;
+        Error::new(Place::Key(SETTING.to_owned()), format!("`{name}`: {what}"))
+    };
+    let (path, hidden) = match (&provider.key_file, &provider.key_credential) {
+        (Some(path), _) => (path.clone(), Hidden::FromGroup),
+        // The service manager keeps these, and their modes are its own.
+        (None, Some(name)) => {
+            let path = secrets::credential(name).ok_or_else(|| {
+                let why = format!("the service has no credential `{name}`");
+                refuse(why).suggest(Some(format!(
+                    "systemctl edit taskdaemon: LoadCredential={name}:/etc/taskdaemon/{name}"
+                )))
+            })?;
+            (path, Hidden::FromEverybody)
+        }
+        (None, None) => return Ok(None),
+    };
+    let more = "it holds the key and nothing else";
+    let bytes = secrets::read(SETTING, &path, hidden, 1, more)?;
+    let text = String::from_utf8(bytes).ok();
+    let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+    let text = text.ok_or_else(|| refuse(format!("{}: is no key", path.display())))?;
+    Ok(Some(Key::new(text)))
+}

@@ -1,0 +1,210 @@
+//! What the engine has to know of prompts: which models there are, and what a
+//! call to each of them takes.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::attempt::Class;
+use crate::model::invalid::Invalid;
+use crate::model::prompt::{Call, Dialect, Key, Prompt, TIMEOUT_MS};
+use crate::model::retry::{Failure, Retry};
+use crate::model::setting::Kind::Live;
+use crate::model::setting::settings;
+use crate::model::spec::NewTask;
+
+use crate::store::{self, Store};
+
+use super::Engine;
+use super::command::{Error, Submitted};
+use super::hooks::{Hooks, TRY_AGAIN};
+use super::options::Options as EngineOptions;
+
+/// Verb of our own program that makes the call it reads.
+pub const CALL: &str = "call";
+/// Most tokens of an answer where nothing says how many.
+const TOKENS: u32 = 1024;
+/// Longest silence of a provider where nothing says how long, in milliseconds.
+const IDLE_MS: u64 = 120_000;
+
+settings! {
+    /// Language models, section `[llm]`.
+    pub struct Options {
+        /// Who serves models: tables with `name`, `dialect` (openai or anthropic), `base_url` and,
+        /// where one is needed, `key_file` (open to the daemon's user alone) or `key_credential` (a
+        /// credential of the service).
+        providers: Vec<Provider> = Vec::new(), Live, "[{name = \"local\", dialect = \"openai\", base_url = \"http://127.0.0.1:8080/v1\"}]";
+        /// What they serve: tables with `name`, which tasks use, `provider`, `model`, the name
+        /// that the provider knows, and `max_tokens` of an answer (1024). The first is the default.
+        models: Vec<Model> = Vec::new(), Live, "[{name = \"small\", provider = \"local\", model = \"smollm2\"}]";
+    }
+}
+
+/// Who serves models.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// Its name in this configuration.
+    pub name: String,
+    /// How it speaks.
+    pub dialect: Dialect,
+    /// Where it is, with what comes before `/chat/completions` or `/v1/messages`.
+    pub base_url: String,
+    /// File with the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// Credential of the service with the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_credential: Option<String>,
+}
+
+/// A model that is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// What tasks call it.
+    pub name: String,
+    /// Who serves it.
+    pub provider: String,
+    /// What its provider calls it.
+    pub model: String,
+    /// Most tokens of an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+}
+
+/// A model, and all that is needed to ask it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The model.
+    pub model: Model,
+    /// Who serves it.
+    pub provider: Provider,
+    /// What that one is told to prove who asks.
+    pub key: Option<Key>,
+}
+
+/// All models, and our own program, which asks them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prompts {
+    /// In the order of the configuration.
+    pub targets: Vec<Target>,
+    /// Our own program.
+    pub program: String,
+}
+
+impl Prompts {
+    fn target(&self, name: &str) -> Option<&Target> {
+        let mut all = self.targets.iter();
+        if name.is_empty() {
+            // A schedule may have been made before there was one.
+            return all.next();
+        }
+        all.find(|target| target.model.name == name)
+    }
+
+    /// Names the model of prompts that name none, of tasks that are not there
+    /// already.
+    pub(super) fn settle(
+        &self,
+        tasks: &mut [NewTask],
+        known: &HashMap<usize, Submitted>,
+    ) -> Result<(), Error> {
+        for (index, task) in tasks.iter_mut().enumerate() {
+            let Some(prompt) = &mut task.spec.prompt else {
+                continue;
+            };
+            if known.contains_key(&index) {
+                continue;
+            }
+            let Some(target) = self.target(&prompt.model) else {
+                return Err(Error::Invalid {
+                    index: Some(index),
+                    invalid: self.unknown(),
+                });
+            };
+            prompt.model.clone_from(&target.model.name);
+        }
+        Ok(())
+    }
+
+    fn unknown(&self) -> Invalid {
+        let names = self.targets.iter().map(|target| &*target.model.name);
+        let names: Vec<_> = names.collect();
+        let reason = if names.is_empty() {
+            "there is none: an admin has to name one in section [llm] of the configuration"
+                .to_owned()
+        } else {
+            format!("is none of those here: {}", names.join(", "))
+        };
+        Invalid::new("prompt.model", reason)
+    }
+
+    /// What makes the call that a prompt stands for: the program with its
+    /// arguments, and what it reads.
+    pub(super) fn order(
+        &self,
+        prompt: &Prompt,
+        text: Vec<u8>,
+    ) -> (Option<Vec<String>>, Option<Vec<u8>>) {
+        let program = vec![self.program.clone(), CALL.to_owned()];
+        // One that was taken out of the configuration since the task was
+        // accepted: nothing is read, and the program says so.
+        let call = self.target(&prompt.model).map(|target| Call {
+            dialect: target.provider.dialect,
+            base_url: target.provider.base_url.trim_end_matches('/').to_owned(),
+            key: target.key.clone(),
+            model: target.model.model.clone(),
+            system: prompt.system.clone(),
+            text: String::from_utf8_lossy(&text).into_owned(),
+            max_tokens: prompt
+                .max_tokens
+                .or(target.model.max_tokens)
+                .unwrap_or(TOKENS),
+            idle_ms: IDLE_MS,
+        });
+        (Some(program), call.map(|call| call.to_json()))
+    }
+}
+
+impl<S: Store> Engine<S> {
+    /// Knows these models from now on.
+    pub fn set_prompts(&mut self, prompts: Prompts) {
+        self.prompts = prompts;
+    }
+
+    /// Goes by the settings of a reload from now on.
+    pub(super) fn configure(
+        &mut self,
+        options: EngineOptions,
+        hooks: Hooks,
+        prompts: Prompts,
+    ) -> Result<(), store::Error> {
+        self.options = options;
+        self.set_hooks(hooks);
+        self.set_prompts(prompts);
+        self.hungry = true;
+        Ok(())
+    }
+}
+
+/// What a prompt has where its submitter says nothing: time for a long answer.
+pub fn complete(new: &mut NewTask) {
+    new.spec.timeout_ms.get_or_insert(TIMEOUT_MS);
+}
+
+/// What a prompt's attempts follow where its submitter does not say: what may
+/// pass is tried again, which is what our program says by its exit code.
+#[must_use]
+pub fn patience() -> Retry {
+    let passing = [Class::Signal, Class::Timeout, Class::Spawn, Class::Lost];
+    let passing = passing.into_iter().map(Failure::Class);
+    Retry {
+        max_attempts: 5,
+        base_ms: 5_000,
+        cap_ms: 600_000,
+        retry_on: passing.chain([Failure::Code(TRY_AGAIN)]).collect(),
+        ..Retry::default()
+    }
+}

@@ -1,0 +1,160 @@
+//! A prompt: what a language model is asked, whom, and how.
+//!
+//! A prompt is a task whose process is our own program. That program gets a
+//! [`Call`], which is complete: it needs neither the configuration nor the
+//! daemon, so a call outlives a restart of the daemon as every process does.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Queue of a prompt that names none: `queue set prompt --concurrency 4 --rate
+/// 50/1m` is what a provider lets one account have.
+pub const QUEUE: &str = "prompt";
+/// Time limit of an attempt that names none, in milliseconds: long answers of
+/// slow models take minutes.
+pub const TIMEOUT_MS: u64 = 15 * 60_000;
+/// Largest number of tokens that can be asked for.
+const TOKENS_MAX: u32 = 10_000_000;
+
+/// What a task asks of a model. The text itself is the task's standard input.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Prompt {
+    /// Which model, by its name in the configuration; before a task is accepted
+    /// also empty, for the first that there is.
+    pub model: String,
+    /// Instructions ahead of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Most tokens of the answer; as the model is configured when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+}
+
+impl Prompt {
+    /// The words that ask for it, but for the text.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        ["prompt", "--model", &self.model].map(str::to_owned).into()
+    }
+
+    /// What is wrong with its number of tokens, if anything is.
+    pub(super) fn fault(&self) -> Option<String> {
+        let most = self.max_tokens?;
+        let fits = (1..=TOKENS_MAX).contains(&most);
+        (!fits).then(|| format!("must lie between 1 and {TOKENS_MAX}"))
+    }
+}
+
+/// Whose words a provider speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// Chat completions, as `OpenAI` has them and most local servers do.
+    OpenAi,
+    /// Messages, as Anthropic has them.
+    Anthropic,
+}
+
+/// What a provider is told to prove who asks. It is never shown.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Key(String);
+
+impl Key {
+    /// The key of this text.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for the one place that it is made for.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// Everything that a call needs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// How its provider speaks.
+    pub dialect: Dialect,
+    /// Where its provider is: what the paths of its interface are added to.
+    pub base_url: String,
+    /// What it is told, where it wants to know who asks.
+    pub key: Option<Key>,
+    /// The model, as the provider calls it.
+    pub model: String,
+    /// Instructions ahead of the text.
+    pub system: Option<String>,
+    /// What is asked.
+    pub text: String,
+    /// Most tokens of the answer.
+    pub max_tokens: u32,
+    /// Longest silence of the provider, in milliseconds, also before the first
+    /// word of its answer.
+    pub idle_ms: u64,
+}
+
+impl Call {
+    /// The words for the program that makes the call: the only form that has
+    /// the key in it.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::json!({
+            "dialect": self.dialect,
+            "base_url": self.base_url,
+            "key": self.key.as_ref().map(Key::reveal),
+            "model": self.model,
+            "system": self.system,
+            "text": self.text,
+            "max_tokens": self.max_tokens,
+            "idle_ms": self.idle_ms,
+        })
+        .to_string()
+        .into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_reads_as_it_was_written_and_shows_no_key() {
+        let call = Call {
+            dialect: Dialect::OpenAi,
+            base_url: "http://127.0.0.1:8080/v1".to_owned(),
+            key: Some(Key::new("canary".to_owned())),
+            model: "small".to_owned(),
+            system: None,
+            text: "say \"hello\"\n".to_owned(),
+            max_tokens: 64,
+            idle_ms: 1000,
+        };
+        let read: Call = serde_json::from_slice(&call.to_json()).expect("a call");
+        assert_eq!(read, call);
+        assert!(!format!("{call:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_number_of_tokens_has_its_limits() {
+        let asking = |max_tokens| Prompt {
+            max_tokens,
+            ..Prompt::default()
+        };
+        assert_eq!(asking(None).fault(), None);
+        assert_eq!(asking(Some(1)).fault(), None);
+        assert!(asking(Some(0)).fault().is_some());
+        assert!(asking(Some(TOKENS_MAX + 1)).fault().is_some());
+    }
+}
