@@ -28,7 +28,7 @@ use super::asked::{Accepted, RetryRule, Submit};
 use super::identity::Standing;
 use super::number::{Span, Word, parse_time};
 use super::problem::Problem;
-use super::{Shared, body, head, hooks, json, problem};
+use super::{Shared, body, head, hooks, json, problem, run_as};
 
 /// Most tasks in one request.
 const BATCH_MAX: usize = 10_000;
@@ -57,6 +57,8 @@ pub(super) async fn submit(
             let after = links(std::slice::from_ref(&asked))?;
             let mut task = new_task(asked, caller.uid, now)?;
             task.after = after.into_iter().next().unwrap_or_default();
+            let spec = std::iter::once(&task.spec);
+            run_as::check(&shared, &caller, spec, |_| "user".to_owned()).await?;
             failpoint!("api/submit/before");
             let accepted = shared.handle.submit(caller, vec![task]).await?;
             failpoint!("api/submit/after");
@@ -71,6 +73,11 @@ pub(super) async fn submit(
             }
             let refs: Vec<_> = list.iter().map(|asked| asked.refer.clone()).collect();
             let tasks = batch(list, key, caller.uid, now)?;
+            let specs = tasks.iter().map(|task| &task.spec);
+            run_as::check(&shared, &caller, specs, |place| {
+                format!("tasks[{place}].user")
+            })
+            .await?;
             let accepted = shared.handle.submit(caller, tasks).await.map_err(in_list)?;
             let pairs = accepted.iter().zip(refs);
             let answer = AcceptedList {

@@ -34,6 +34,7 @@ mod profile;
 mod queues;
 mod record;
 mod retention;
+mod run_as;
 mod runner;
 mod schedules;
 mod schedules_api;
