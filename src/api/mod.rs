@@ -36,6 +36,7 @@ mod identity;
 pub mod json;
 mod lease;
 mod log;
+pub mod memory;
 mod notice;
 pub mod number;
 pub mod options;

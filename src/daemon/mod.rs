@@ -158,6 +158,7 @@ pub fn run(sources: Sources, origin: Origin) -> Result<(), Error> {
         systemd.notify = parent;
     }
     let told = systemd.notify.clone();
+    api::memory::keep_little();
     let ended = boot_up(sources, systemd, origin);
     if let Err(error) = &ended {
         told.exit(error.exit_code(), &explain(error));
