@@ -5,6 +5,7 @@ mod api;
 mod bad_input;
 mod bed;
 mod calendar;
+mod canary;
 mod cli;
 mod clocks;
 mod comfort;
