@@ -436,6 +436,24 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         &["the_language_of_the_host_changes_nothing"],
     ),
     (
+        "BI-62",
+        "units that hand over too little",
+        &[
+            "bi_62_a_unit_that_hands_over_too_little_is_told_so",
+            "bi_62_each_mistake_of_the_unit_names_the_line_that_mends_it",
+            "bi_62_63_mistakes_of_the_unit_are_named_with_the_line_that_mends_them",
+            "sockets_that_cannot_be_served_are_refused_by_number_and_name",
+        ],
+    ),
+    (
+        "BI-63",
+        "units that open or close too much",
+        &[
+            "bi_63_a_path_in_a_private_tmp_is_hidden_and_no_other_is",
+            "bi_62_63_mistakes_of_the_unit_are_named_with_the_line_that_mends_them",
+        ],
+    ),
+    (
         "BI-64",
         "without a service manager",
         &[
