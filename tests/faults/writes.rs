@@ -125,7 +125,14 @@ fn sec_32_what_is_written_is_written_through_no_link() {
         host.state().display().to_string(),
         host.path("run").display().to_string(),
     );
-    let places = ["--supervised", "--state-dir", &state, "--runtime-dir", &run];
+    let places = [
+        "--fork",
+        "--supervised",
+        "--state-dir",
+        &state,
+        "--runtime-dir",
+        &run,
+    ];
     background(&words, "start", &places);
     background(&[], "stop", &["--tasks"]);
     let paths = written(&trace, &host.path(""));
