@@ -2,6 +2,7 @@
 //! and never more memory for all of them together than a set share, however
 //! many clients send at once.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, HeaderMap};
 
-use super::Shared;
 use super::problem::Problem;
+use super::{Shared, memory};
 
 /// Bytes that a body may have without counting against the common share.
 const SMALL: usize = 64 * 1024;
@@ -59,12 +60,46 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Reads the whole body.
+/// A whole body. What came of one that is refused may have taken many times
+/// its size: that is given back to the system when the body is dropped.
+#[derive(Debug)]
+pub(super) struct Whole(Bytes);
+
+impl Whole {
+    /// Drops the body of a request that is accepted.
+    pub(super) fn accepted(mut self) {
+        drop(std::mem::take(&mut self.0));
+    }
+}
+
+impl Deref for Whole {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        let size = std::mem::take(&mut self.0).len();
+        if size > SMALL {
+            memory::give_back();
+        }
+    }
+}
+
+/// Reads the whole body. To be dropped after what was made of it, if that is
+/// refused.
 pub(super) async fn read(
     shared: &Shared,
     headers: &HeaderMap,
-    mut body: Body,
-) -> Result<Bytes, Problem> {
+    body: Body,
+) -> Result<Whole, Problem> {
+    in_time(shared, headers, body).await.map(Whole)
+}
+
+async fn in_time(shared: &Shared, headers: &HeaderMap, mut body: Body) -> Result<Bytes, Problem> {
     let (max, limit) = {
         let settings = shared.settings.borrow();
         (

@@ -16,15 +16,49 @@ use strsim::osa_distance;
 
 use super::problem::Problem;
 
+/// Most objects in a body: ten of each of the 10,000 tasks there may be. Each
+/// can become a task, of about a kilobyte.
+const OBJECTS_MAX: u32 = 100_000;
+/// Most values in a body: a hundred of each of the 10,000 tasks there may be.
+const VALUES_MAX: u32 = 1_000_000;
+
 /// Reads a value out of a request's body.
 ///
 /// # Errors
 /// A problem that says where and what.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    bounded(bytes)?;
     // The parser itself refuses to nest deeper than 128.
     serde_json::from_slice(bytes)
         .map(|Object(value)| value)
         .map_err(|error| explain(&error, bytes))
+}
+
+/// Refuses what would take many times its own size in memory, before any of it
+/// is taken.
+fn bounded(bytes: &[u8]) -> Result<(), Problem> {
+    let (mut objects, mut values) = (0, 0);
+    let (mut is_text, mut is_escaped) = (false, false);
+    for byte in bytes {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_text,
+            b'"' => is_text = !is_text,
+            b'{' if !is_text => objects += 1,
+            b',' if !is_text => values += 1,
+            _ => {}
+        }
+    }
+    for (what, count, most) in [
+        ("objects", objects, OBJECTS_MAX),
+        ("values", values, VALUES_MAX),
+    ] {
+        if count > most {
+            let detail = format!("the body has more than {most} {what}: hand it in in parts");
+            return Err(Problem::bad("too_many_values", detail));
+        }
+    }
+    Ok(())
 }
 
 /// A structure written as an object. The derived readers would also take a
@@ -171,6 +205,31 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(nearest(typed, known.into_iter()), meant, "{typed}");
+        }
+    }
+
+    #[test]
+    fn sec_12_a_body_that_would_take_many_times_its_size_is_refused_before_it_does() {
+        let many = |piece: &str, count: u32| piece.repeat(usize::try_from(count).unwrap());
+        let quoted = |text: &str| format!("{{\"name\":\"{text}\\\"{text}\\\\\"}}");
+        for (body, good) in [
+            (many("{", OBJECTS_MAX), true),
+            (many("{", OBJECTS_MAX + 1), false),
+            (many("0,", VALUES_MAX), true),
+            (many("0,", VALUES_MAX + 1), false),
+            (quoted(&many("{,", VALUES_MAX)), true),
+            (quoted("") + &many(",", VALUES_MAX + 1), false),
+            (String::new(), true),
+        ] {
+            let judged = bounded(body.as_bytes());
+            let begin: String = body.chars().take(20).collect();
+            assert_eq!(judged.is_ok(), good, "{begin} {judged:?}");
+            if let Err(problem) = judged {
+                assert_eq!(
+                    (problem.status.as_u16(), problem.code),
+                    (400, "too_many_values")
+                );
+            }
         }
     }
 }

@@ -6,7 +6,8 @@
 //! through the gate (`head`, `identity`), `access` says what each route asks of a
 //! caller, handlers do the rest.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -35,6 +36,7 @@ mod identity;
 pub mod json;
 mod lease;
 mod log;
+pub mod memory;
 mod notice;
 pub mod number;
 pub mod options;
@@ -45,6 +47,7 @@ pub mod progress;
 mod prompts;
 mod query;
 pub mod queues;
+mod run_as;
 pub mod schedules;
 pub mod serve;
 mod stream;
@@ -70,7 +73,13 @@ pub struct State {
     pub version: &'static str,
     /// Who starts the daemon again, where that is a process of ours.
     pub supervisor: Option<admin::Supervisor>,
+    /// What a run-as policy file surely denies.
+    pub denied: Denied,
 }
+
+/// Says of some users as whom a policy file lets a uid run no task now, if
+/// there is one, and why.
+pub type Denied = fn(&Path, u32, BTreeSet<String>, Time) -> Option<(String, String)>;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -80,6 +89,7 @@ struct Shared {
     reload: mpsc::Sender<Reload>,
     version: &'static str,
     supervisor: Option<admin::Supervisor>,
+    denied: Denied,
     started: Time,
     settings: watch::Receiver<Arc<Settings>>,
     shutdown: watch::Receiver<bool>,
@@ -141,6 +151,7 @@ impl Server {
             reload: state.reload,
             version: state.version,
             supervisor: state.supervisor,
+            denied: state.denied,
             started,
             settings,
             shutdown,

@@ -28,7 +28,7 @@ use super::json::object;
 use super::number::{Span, Stamp};
 use super::problem::{self, Problem};
 use super::query::{Pairs, Params};
-use super::{Shared, body, head, json, submit};
+use super::{Shared, body, head, json, run_as, submit};
 
 /// Schedules on a page when nobody says how many.
 const PAGE: u32 = 100;
@@ -182,6 +182,8 @@ pub(super) async fn add(
     let asked: AskedSchedule = json::parse(&bytes)?;
     let replace = asked.replace;
     let new = new_schedule(asked, caller.uid, clock::now())?;
+    let spec = std::iter::once(&new.task.spec);
+    run_as::check(&shared, &caller, spec, |_| "task.user".to_owned()).await?;
     let changed = shared.handle.add_schedule(caller, new, replace).await?;
     Ok(json::answer(
         StatusCode::CREATED,

@@ -28,7 +28,7 @@ use super::asked::{Accepted, RetryRule, Submit};
 use super::identity::Standing;
 use super::number::{Span, Word, parse_time};
 use super::problem::Problem;
-use super::{Shared, body, head, hooks, json, problem, prompts};
+use super::{Shared, body, head, hooks, json, problem, prompts, run_as};
 
 /// Most tasks in one request.
 const BATCH_MAX: usize = 10_000;
@@ -47,7 +47,6 @@ pub(super) async fn submit(
     let key = header_key(&parts.headers)?;
     let bytes = body::read(&shared, &parts.headers, body).await?;
     let mut asked: Submit = json::parse(&bytes)?;
-    drop(bytes);
     may_replace(standing, &asked)?;
     let now = clock::now();
     match asked.tasks.take() {
@@ -56,7 +55,10 @@ pub(super) async fn submit(
             let refer = asked.refer.clone();
             let after = links(std::slice::from_ref(&asked))?;
             let mut task = new_task(asked, caller.uid, now)?;
+            bytes.accepted();
             task.after = after.into_iter().next().unwrap_or_default();
+            let spec = std::iter::once(&task.spec);
+            run_as::check(&shared, &caller, spec, |_| "user".to_owned()).await?;
             failpoint!("api/submit/before");
             let accepted = shared.handle.submit(caller, vec![task]).await?;
             failpoint!("api/submit/after");
@@ -71,6 +73,12 @@ pub(super) async fn submit(
             }
             let refs: Vec<_> = list.iter().map(|asked| asked.refer.clone()).collect();
             let tasks = batch(list, key, caller.uid, now)?;
+            bytes.accepted();
+            let specs = tasks.iter().map(|task| &task.spec);
+            run_as::check(&shared, &caller, specs, |place| {
+                format!("tasks[{place}].user")
+            })
+            .await?;
             let accepted = shared.handle.submit(caller, tasks).await.map_err(in_list)?;
             let pairs = accepted.iter().zip(refs);
             let answer = AcceptedList {

@@ -22,6 +22,7 @@ use crate::engine::command::{Caller, Command, Error as EngineError};
 use crate::engine::handle::Handle;
 use crate::engine::snapshot::Snapshot;
 use crate::model::task;
+use crate::runner::policy;
 use crate::{clock, telemetry};
 
 use super::monitor::{Event, Monitor};
@@ -97,6 +98,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         reload: ask,
         version: crate::VERSION,
         supervisor: supervisor(&parts.origin),
+        denied: policy::denied,
     };
     let server = Server::new(parts.settings.api.clone(), state, stopping)
         .map_err(|error| system("set up the API")(std::io::Error::other(error.to_string())))?;

@@ -26,6 +26,7 @@ mod secrets;
 pub mod service;
 pub mod signals;
 pub mod supervisor;
+mod unit;
 mod wellbeing;
 pub mod words;
 
@@ -124,6 +125,7 @@ pub struct Origin {
 #[must_use]
 pub fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
+    let mut advice = None;
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
@@ -131,8 +133,10 @@ pub fn explain(error: &dyn std::error::Error) -> String {
             text.push_str(": ");
             text.push_str(&cause_text);
         }
+        advice = advice.or_else(|| unit::advice(cause));
         source = cause.source();
     }
+    text.push_str(advice.unwrap_or_default());
     text
 }
 
@@ -160,6 +164,7 @@ pub fn run(sources: Sources, origin: Origin) -> Result<(), Error> {
         systemd.notify = parent;
     }
     let told = systemd.notify.clone();
+    api::memory::keep_little();
     let ended = boot_up(sources, systemd, origin);
     if let Err(error) = &ended {
         told.exit(error.exit_code(), &explain(error));
@@ -180,9 +185,7 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
         now: Some(|| clock::now().micros()),
     })
     .map_err(system("start logging"))?;
-    for note in loaded.notes.iter().chain(&systemd.warnings) {
-        tracing::warn!("{note}");
-    }
+    warn(&loaded.notes, &systemd.warnings, &settings);
     let runtime = runtime().map_err(system("start the runtime"))?;
     let signals = {
         let _inside = runtime.enter();
@@ -236,6 +239,14 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
     let panicked = || io::Error::other("its thread panicked; see the log");
     let ended = ended.map_err(|_| system("keep the engine running")(panicked()))?;
     Ok(ended.inspect_err(|error| give_way(error, UNKNOWN, &settings.state_dir))?)
+}
+
+/// Logs what was odd and survived, now that there is a log.
+fn warn(notes: &[String], warnings: &[String], settings: &config::Config) {
+    let hidden = unit::hidden(settings);
+    for note in notes.iter().chain(warnings).chain(&hidden) {
+        tracing::warn!("{note}");
+    }
 }
 
 fn runtime() -> io::Result<Runtime> {

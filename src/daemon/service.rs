@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::notify::Notify;
 use super::passed::{self, Error, Listener};
+use super::unit;
 
 /// Everything that is taken out of the environment.
 const VARIABLES: [&str; 8] = [
@@ -51,7 +52,7 @@ impl Systemd {
     /// Sockets were passed that cannot be served; says which and why. The
     /// environment is cleared all the same.
     pub fn take() -> Result<Self, Error> {
-        let mut warnings = Vec::new();
+        let mut warnings = unit::mistakes();
         let listeners = passed::take(&mut warnings);
         let notify = Notify::to(env::var_os("NOTIFY_SOCKET"), &mut warnings);
         let watchdog = watchdog(
@@ -126,7 +127,8 @@ fn watchdog(
         Ok(timeout) => {
             if timeout < WATCHDOG_SHORT {
                 warnings.push(format!(
-                    "WATCHDOG_USEC={usec}: below a second a busy host looks like a dead daemon"
+                    "WATCHDOG_USEC={usec}: below a second a busy host looks like a dead daemon; set \
+                     WatchdogSec=30s in its unit"
                 ));
             }
             Some(timeout)

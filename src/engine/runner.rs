@@ -28,6 +28,8 @@ pub struct RunnerUp {
     pub pid: u32,
     /// What it can enforce.
     pub abilities: Abilities,
+    /// The file by which it judges as whom tasks may run, where it does.
+    pub policy: Option<String>,
     /// Attempts it holds, live or waiting for acknowledgement.
     pub held: Vec<AttemptKey>,
 }

@@ -108,6 +108,9 @@ pub enum Exit {
         /// read. That is for an administrator to mend.
         #[serde(default)]
         undecided: bool,
+        /// The run-as policy does not allow it. An administrator can.
+        #[serde(default)]
+        denied: bool,
     },
     /// Nobody saw how it ended: its runner died, or the host restarted.
     Lost,
@@ -164,6 +167,7 @@ impl Ended {
                 error,
                 scarce,
                 undecided: false,
+                denied: false,
             },
             ..Self::lost(at)
         }

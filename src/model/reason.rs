@@ -38,11 +38,11 @@ pub enum Reason {
         /// Of what.
         why: String,
     },
-    /// A run-as policy that can be read.
+    /// A run-as policy that can be read and allows it.
     Undecided {
         /// When it is tried again.
         until: Time,
-        /// What is wrong with it.
+        /// What is wrong with it, or what it does not allow.
         why: String,
     },
     /// Others of its group key, of which only so many run at once.
@@ -178,7 +178,7 @@ impl fmt::Display for Reason {
                 write!(f, "waits to be tried again: the host is short: {why}")
             }
             Self::Undecided { why, .. } => {
-                write!(f, "waits for the run-as policy to be mended: {why}")
+                write!(f, "waits for the run-as policy: {why}")
             }
             Self::Group { group, limit } => {
                 write!(f, "waits for others of group `{group}`: {limit} at a time")

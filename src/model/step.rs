@@ -13,7 +13,7 @@ use super::live::{beat, clock_set, extend, give_up, pause, resume, strike, termi
 use super::spec::OnInterrupt;
 use super::task::{Act, Delay, Event, Refusal, State, Step, StopCause, Task};
 use super::time::Time;
-use super::verdict::{is_undecided, judge, never_began};
+use super::verdict::{is_denied, is_undecided, judge, never_began};
 
 /// Pause before a task is tried again whose attempt was turned away unstarted.
 pub const TURNED_AWAY: Duration = Duration::from_secs(1);
@@ -23,6 +23,10 @@ pub const SCARCE: Duration = Duration::from_secs(2);
 /// Pause before an attempt is made again for which nobody could say as whom it
 /// may run.
 pub const UNDECIDED: Duration = Duration::from_secs(10);
+/// Pause before an attempt is made again that the run-as policy did not allow:
+/// each one costs a row, and administrators who give the right back can start
+/// the task at once by an edit.
+pub const DENIED: Duration = Duration::from_secs(300);
 /// Interruptions within [`POISON_WINDOW`] that quarantine a task.
 pub const POISON_COUNT: usize = 3;
 /// See [`POISON_COUNT`].
@@ -169,6 +173,9 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
             make_ready(task, now.after(TURNED_AWAY), Delay::TurnedAway, now)
         }
         Class::Spawn if undecided => make_ready(task, now.after(UNDECIDED), Delay::Undecided, now),
+        Class::Spawn if is_denied(ended) => {
+            make_ready(task, now.after(DENIED), Delay::Undecided, now)
+        }
         Class::Spawn if scarce => make_ready(task, now.after(SCARCE), Delay::Scarce, now),
         Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
         Class::Exit
@@ -383,6 +390,7 @@ mod tests {
                 error: "full".to_owned(),
                 scarce: false,
                 undecided: false,
+                denied: false,
             };
             let event = Event::Ended {
                 started: None,
@@ -409,11 +417,29 @@ mod tests {
                 error: "fork: Resource temporarily unavailable".to_owned(),
                 scarce: true,
                 undecided: false,
+                denied: false,
             },
         );
         let after = step(task, event, at(1)).expect("end").task;
         assert_eq!((after.state, after.tries), (State::Scheduled, 0));
         assert_eq!(after.wake, Some(at(1).after(SCARCE)));
+    }
+
+    #[test]
+    fn sec_05_a_start_that_the_policy_denies_waits_and_costs_no_try() {
+        let task = running(Spec::default());
+        let exit = Exit::Spawn {
+            error: "user alice may not run tasks as bob".to_owned(),
+            scarce: false,
+            undecided: false,
+            denied: true,
+        };
+        let event = end_of(&task, exit);
+        let over = step(task, event, at(1)).expect("end");
+        assert_eq!(over.verdict.expect("why").class, Class::Spawn);
+        let after = over.task;
+        assert_eq!((after.state, after.tries), (State::Scheduled, 0));
+        assert_eq!(after.wake, Some(at(1).after(DENIED)));
     }
 
     #[test]
@@ -425,6 +451,7 @@ mod tests {
                 error: "run-as.toml:3: not understood".to_owned(),
                 scarce: false,
                 undecided: true,
+                denied: false,
             },
         );
         let after = step(task, event, at(1)).expect("end").task;
@@ -598,6 +625,7 @@ mod tests {
                     error: "x".to_owned(),
                     scarce: task.attempt.is_multiple_of(2),
                     undecided: task.attempt.is_multiple_of(3),
+                    denied: task.attempt.is_multiple_of(5),
                 },
             ),
             13 => end_of(task, Exit::Lost),

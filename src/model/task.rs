@@ -145,7 +145,7 @@ pub enum Delay {
     TurnedAway,
     /// The host was short of something that a start needs.
     Scarce,
-    /// The run-as policy could not be read.
+    /// The run-as policy could not be read, or did not allow it.
     Undecided,
 }
 

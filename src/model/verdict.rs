@@ -72,6 +72,11 @@ pub(super) const fn is_undecided(ended: &Ended) -> bool {
     )
 }
 
+/// Whether the policy did not allow the attempt. Nothing of it ran.
+pub(super) const fn is_denied(ended: &Ended) -> bool {
+    matches!(ended.exit, Exit::Spawn { denied: true, .. })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -203,6 +203,7 @@ fn runner_up(hello: RunnerHello) -> RunnerUp {
             switch_user: can.switch_user,
             freeze: can.freeze,
         },
+        policy: hello.policy,
         held: hello.held,
     }
 }

@@ -288,11 +288,14 @@ fn believable_end(mut ended: Ended) -> Ended {
     usage.output_dropped = usage.output_dropped.min(most);
     ended.at = believable_time(ended.at);
     if let Exit::Spawn {
-        error, undecided, ..
+        error,
+        undecided,
+        denied,
+        ..
     } = &mut ended.exit
     {
         // It asks no policy, and must not keep others from starting.
-        *undecided = false;
+        (*undecided, *denied) = (false, false);
         let whole = std::mem::take(error);
         *error = shortened(whole);
     }
@@ -328,6 +331,7 @@ mod tests {
                 error: "\u{fc}".repeat(TEXT_MAX),
                 scarce: false,
                 undecided: false,
+                denied: false,
             },
             usage: huge,
             ..Ended::lost(clock::now())

@@ -41,6 +41,7 @@ impl Runner {
                     error,
                     scarce: not.scarce,
                     undecided: not.undecided,
+                    denied: not.denied,
                 };
                 let ended = Ended {
                     exit,

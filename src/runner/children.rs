@@ -93,6 +93,7 @@ impl Runner {
                 error,
                 scarce,
                 undecided: false,
+                denied: false,
             },
             None => exit,
         };

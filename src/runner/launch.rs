@@ -65,6 +65,8 @@ pub(super) struct NotStarted {
     pub(super) scarce: bool,
     /// Nobody could say as whom it may run.
     pub(super) undecided: bool,
+    /// No rule of the policy allows it.
+    pub(super) denied: bool,
 }
 
 impl NotStarted {
@@ -80,6 +82,7 @@ impl NotStarted {
     fn denied(program: &str, denied: &Denied) -> Self {
         Self {
             undecided: denied.undecided,
+            denied: denied.by_rule,
             ..Self::from(format!("could not run {program}: {}", denied.why))
         }
     }
@@ -91,6 +94,7 @@ impl From<String> for NotStarted {
             why,
             scarce: false,
             undecided: false,
+            denied: false,
         }
     }
 }
@@ -185,6 +189,7 @@ impl Launcher {
                 .raw_os_error()
                 .is_some_and(|number| is_scarce(Errno::from_raw(number))),
             undecided: false,
+            denied: false,
         };
         let piped = |error| short("output pipe", &error);
         self.enforceable(&launch.limits).map_err(failed)?;

@@ -35,7 +35,7 @@ mod mark;
 mod notices;
 pub mod pidfd;
 mod place;
-mod policy;
+pub mod policy;
 mod poll;
 pub mod protocol;
 mod renew;

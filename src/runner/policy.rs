@@ -12,6 +12,7 @@
 //! that is not understood as a whole, allows nothing; but neither does it
 //! forbid: tasks wait until it is mended.
 
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -107,6 +108,8 @@ pub(super) struct Denied {
     pub(super) why: String,
     /// Nobody could decide: the policy, or who there is, cannot be read.
     pub(super) undecided: bool,
+    /// It was decided, and no rule allows it.
+    pub(super) by_rule: bool,
 }
 
 impl Denied {
@@ -115,6 +118,7 @@ impl Denied {
         Self {
             why,
             undecided: true,
+            by_rule: false,
         }
     }
 }
@@ -124,8 +128,27 @@ impl From<String> for Denied {
         Self {
             why,
             undecided: false,
+            by_rule: false,
         }
     }
+}
+
+/// The first of some users as whom a policy file surely lets its asker run no
+/// task now, and why. The runner asks again at each start, and its word is the
+/// last; this is for whoever takes a task in.
+#[must_use]
+pub fn denied(
+    path: &Path,
+    asker: u32,
+    users: BTreeSet<String>,
+    now: Time,
+) -> Option<(String, String)> {
+    let mut file = PolicyFile::new(path.to_owned());
+    let mut accounts = Accounts::default();
+    users.into_iter().find_map(|user| {
+        let denied = file.judge(asker, Some(&user), &mut accounts, now).err()?;
+        (!denied.undecided).then_some((user, denied.why))
+    })
 }
 
 impl PolicyFile {
@@ -152,7 +175,11 @@ impl PolicyFile {
                 "user {by} may not run tasks as {name}: no rule of {} allows it",
                 self.path.display()
             );
-            return Err(why.into());
+            return Err(Denied {
+                why,
+                undecided: false,
+                by_rule: true,
+            });
         }
         let account = accounts.by_name(name, now).map_err(failed)?;
         let account = account.ok_or_else(|| format!("there is no user {name}"))?;

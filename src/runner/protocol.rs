@@ -89,6 +89,9 @@ pub struct RunnerHello {
     pub boot: String,
     /// What it can enforce.
     pub abilities: Abilities,
+    /// The file by which it judges as whom tasks may run, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// Attempts it holds: live, or ended and not yet acknowledged.
     pub held: Vec<AttemptKey>,
 }

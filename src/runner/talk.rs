@@ -106,12 +106,20 @@ impl Runner {
             .collect()
     }
 
+    /// The file that says as whom tasks may run, where it is asked.
+    fn policy(&self) -> Option<String> {
+        let asks = self.launcher.abilities.switch_user;
+        let path = self.options.policy.to_str().filter(|_| asks);
+        path.map(str::to_owned)
+    }
+
     fn hello(&self) -> RunnerHello {
         RunnerHello {
             hello: Hello::ours(),
             instance: self.identity.instance.clone(),
             boot: self.identity.boot.clone(),
             abilities: self.launcher.abilities,
+            policy: self.policy(),
             held: self.held.iter().map(|(_, held)| held.key).collect(),
         }
     }

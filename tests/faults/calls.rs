@@ -1,12 +1,17 @@
 //! System calls that fail under the daemon and the runner, and a file system that gives up.
 
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use nix::unistd::{Pid, Uid};
 use serde_json::{Value, json};
 
 use crate::disk::Disk;
-use crate::host::Host;
+use crate::host::{Host, append};
 use crate::inject::{Tracer, why_not};
 use crate::journal::{Fate, acknowledged, judge, mark};
 use crate::load::one;
@@ -299,4 +304,64 @@ fn fi_21_a_runner_that_cannot_fork_costs_a_task_nothing_but_time() {
     assert!(host.has_ended().is_none());
     assert_eq!(host.runner(), runner, "the same runner");
     judge(&host).hold(3, "forks and pipes that failed");
+}
+
+/// A runner of root's on this host, whose tasks run as `nobody`.
+fn runner_of_nobodys(host: &Host) -> Pid {
+    let policy = host.path("run-as.toml");
+    fs::write(&policy, "default = \"nobody\"\n").expect("write");
+    let listener = UnixListener::bind(host.path("run/runner.sock")).expect("bind");
+    let options = json!({"policy": policy, "users": "policy", "cgroup": "off"});
+    let runner = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
+        .args(["runner", "--options", &options.to_string()])
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .stderr(append(&host.path("runner.log")))
+        .spawn();
+    drop(runner.expect("start the runner"));
+    host.runner()
+}
+
+#[test]
+fn sec_16_a_privilege_that_cannot_be_dropped_is_a_failed_start_and_nothing_runs() {
+    need_a_tracer!();
+    if !Uid::effective().is_root() {
+        println!("skipped: only root can become another user");
+        return;
+    }
+    let mut host = Host::new();
+    host.set("TASKDAEMON_RUN__START_RUNNER", "never");
+    host.start();
+    let runner = runner_of_nobodys(&host);
+    let marks = host.path("marks-of-nobody");
+    fs::create_dir(&marks).expect("directory");
+    for (path, mode) in [(&host.path(""), 0o711), (&marks, 0o777)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode");
+    }
+    let run = |name: &str| {
+        let mark = marks.join(name);
+        let line = format!("id -u > {}", mark.display());
+        let id = host.submit(&json!({"command": ["sh", "-c", line]}));
+        (host.wait(id), fs::read_to_string(mark).ok())
+    };
+    for (call, why) in [
+        ("setgroups", "setting its groups"),
+        ("setresgid", "setting its group"),
+        ("setresuid", "setting its user"),
+        ("prctl", "dropping capabilities"),
+    ] {
+        let tracer = Tracer::attach(&host, runner, &format!("{call}:error=EPERM"));
+        let (task, mark) = run(call);
+        assert!(tracer.injected() > 0, "{call}");
+        drop(tracer);
+        assert_eq!(task["state"], "failed", "{task}");
+        let attempt = &task["attempts"][0];
+        assert_eq!(attempt["outcome"], "spawn", "{task}");
+        let message = attempt["message"].as_str().unwrap_or_default();
+        let words = format!("{why}: Operation not permitted");
+        assert!(message.contains(&words), "{call}: {task}");
+        assert_eq!(mark, None, "{call}: something ran");
+    }
+    let (task, mark) = run("afterwards");
+    assert_eq!(task["state"], "succeeded", "{task}");
+    assert_eq!(mark.as_deref(), Some("65534\n"), "{task}");
 }

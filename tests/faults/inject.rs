@@ -46,6 +46,13 @@ impl Tracer {
         words.map(str::to_owned).to_vec()
     }
 
+    /// The words before a program's own by which these calls are written down, with the paths of descriptors; nothing
+    /// fails.
+    pub(crate) fn watching(trace: &str, calls: &str) -> Vec<String> {
+        let words = ["strace", "-D", "-f", "-y", "-o", trace, "-e", calls];
+        words.map(str::to_owned).to_vec()
+    }
+
     /// Calls that were made to fail.
     pub(crate) fn injected(&self) -> usize {
         let text = fs::read_to_string(&self.trace).unwrap_or_default();

@@ -28,3 +28,4 @@ mod points;
 mod rest;
 mod steps;
 mod table;
+mod writes;

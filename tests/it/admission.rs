@@ -76,6 +76,7 @@ impl Bed {
             version: "1".to_owned(),
             pid: 1,
             abilities: Abilities::default(),
+            policy: None,
             held,
         })]);
     }
@@ -629,6 +630,7 @@ fn sec_05_while_the_policy_cannot_be_read_tasks_wait_and_one_tries() {
                 error: why.to_owned(),
                 scarce: false,
                 undecided: true,
+                denied: false,
             },
             oom: false,
             interrupted: false,

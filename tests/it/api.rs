@@ -32,7 +32,7 @@ fn rest(mut stream: impl Read) -> String {
 }
 
 /// Sends bytes and reads what comes until the connection is closed.
-fn raw(bed: &Bed, bytes: &[u8]) -> String {
+pub(crate) fn raw(bed: &Bed, bytes: &[u8]) -> String {
     let mut stream = connect(bed);
     // The daemon may have answered and closed before it has everything.
     drop(stream.write_all(bytes));
@@ -57,7 +57,7 @@ fn with_head(lines: &str) -> Vec<u8> {
 }
 
 /// What is wrong, the request, the statuses it may get, the code it must get.
-type Row = (&'static str, Vec<u8>, &'static [u16], &'static str);
+pub(crate) type Row = (&'static str, Vec<u8>, &'static [u16], &'static str);
 
 fn get(path: &str) -> Vec<u8> {
     with_head(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n"))
@@ -257,17 +257,21 @@ fn bad_questions() -> Vec<Row> {
     ]
 }
 
-#[test]
-fn bad_http_gets_one_clear_answer_and_changes_nothing() {
-    let bed = Bed::start(&[]);
-    let rows = [
+/// All that a server should refuse.
+pub(crate) fn bad_requests() -> Vec<Row> {
+    [
         bad_heads(),
         bad_bodies(),
         other_protocols(),
         bad_questions(),
     ]
-    .concat();
-    for (what, bytes, allowed, code) in rows {
+    .concat()
+}
+
+#[test]
+fn bad_http_gets_one_clear_answer_and_changes_nothing() {
+    let bed = Bed::start(&[]);
+    for (what, bytes, allowed, code) in bad_requests() {
         let answer = raw(&bed, &bytes);
         assert!(allowed.contains(&status(&answer)), "{what}: {answer}");
         if !code.is_empty() {

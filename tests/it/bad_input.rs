@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use taskdaemon::clock;
 
+use crate::api::{bad_requests, raw};
 use crate::bed::{Bed, request};
 use crate::tidy::tests_exist;
 
@@ -433,6 +434,24 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         "BI-61",
         "languages and clocks",
         &["the_language_of_the_host_changes_nothing"],
+    ),
+    (
+        "BI-62",
+        "units that hand over too little",
+        &[
+            "bi_62_a_unit_that_hands_over_too_little_is_told_so",
+            "bi_62_each_mistake_of_the_unit_names_the_line_that_mends_it",
+            "bi_62_63_mistakes_of_the_unit_are_named_with_the_line_that_mends_them",
+            "sockets_that_cannot_be_served_are_refused_by_number_and_name",
+        ],
+    ),
+    (
+        "BI-63",
+        "units that open or close too much",
+        &[
+            "bi_63_a_path_in_a_private_tmp_is_hidden_and_no_other_is",
+            "bi_62_63_mistakes_of_the_unit_are_named_with_the_line_that_mends_them",
+        ],
     ),
     (
         "BI-64",
@@ -874,6 +893,85 @@ fn bi_21_to_35_tasks_that_cannot_be() {
         );
     }
     assert_eq!(tasks(&bed), 0, "nothing was taken");
+}
+
+/// Bodies as large as they may be, and what is odd about them.
+fn large_bodies() -> [(&'static str, Vec<u8>); 8] {
+    const MOST: usize = 16 << 20;
+    let fill = |head: &str, piece: &str, most: usize| {
+        let mut body = head.as_bytes().to_vec();
+        body.extend(piece.as_bytes().iter().cycle().take(most - head.len()));
+        body
+    };
+    [
+        ("open lists", fill("", "[", MOST)),
+        ("one text", fill("{\"command\":[\"", "x", MOST)),
+        ("arguments", fill("{\"command\":[\"a\"", ",\"b\"", MOST)),
+        ("tasks", fill("{\"tasks\":[{}", ",{}", MOST)),
+        // As many as are read at all.
+        (
+            "many arguments",
+            fill("{\"command\":[\"a\"", ",\"b\"", 3_999_000),
+        ),
+        ("many tasks", fill("{\"tasks\":[{}", ",{}", 299_000)),
+        ("blanks", fill("", " ", MOST)),
+        ("one byte too many", fill("{\"name\":\"", "x", MOST + 1)),
+    ]
+}
+
+/// A figure of a daemon's memory, in KiB: `VmRSS`, what it has, or `VmHWM`, the
+/// most it ever had.
+fn memory(bed: &Bed, figure: &str) -> i64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", bed.pid())).expect("status");
+    let line = status.lines().find(|line| line.starts_with(figure));
+    let size = line.and_then(|line| line.split_whitespace().nth(1));
+    size.and_then(|size| size.parse().ok()).expect("a figure")
+}
+
+#[test]
+fn sec_12_thousands_of_bad_requests_leave_memory_as_it_was() {
+    /// Most KiB that may stay behind, the catalogue's bound.
+    const RISE: i64 = 16 * 1024;
+    /// Most KiB that a body may take in between, sixteen times the largest.
+    const PEAK: i64 = 256 * 1024;
+    let bed = Bed::start(&[]);
+    let heads = bad_requests();
+    let fields = bad_fields();
+    let feed = || {
+        for (what, bytes, allowed, _) in &heads {
+            let answer = raw(&bed, bytes);
+            let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+            assert!(allowed.contains(&status.unwrap_or(0)), "{what}: {answer}");
+        }
+        for (name, value, ..) in &fields {
+            let mut body = json!({"command": ["true"]});
+            body[*name] = value.clone();
+            let (status, problem) = bed.post("/v1/tasks", &body).expect("an answer");
+            assert_eq!(status, 400, "{name}: {problem}");
+        }
+        heads.len() + fields.len()
+    };
+    // What is made once, at the first request of a kind, is no leak.
+    let mut sent = feed();
+    let before = memory(&bed, "VmRSS");
+    for _ in 0..2 {
+        for (what, body) in large_bodies() {
+            let (status, problem) = post_bytes(&bed, &body);
+            assert!([400, 413].contains(&status), "{what}: {status} {problem}");
+            sent += 1;
+        }
+    }
+    while sent < 3_000 {
+        sent += feed();
+    }
+    let (after, peak) = (memory(&bed, "VmRSS"), memory(&bed, "VmHWM"));
+    assert!(peak - before <= PEAK, "{before} KiB rose to {peak} KiB");
+    assert!(
+        after - before <= RISE,
+        "{sent} bad requests left {before} KiB at {after} KiB"
+    );
+    assert_eq!(tasks(&bed), 0, "nothing was taken");
+    println!("{sent} bad requests: {before} KiB, at most {peak} KiB, then {after} KiB");
 }
 
 #[test]

@@ -43,6 +43,7 @@ fn runner_up(held: &[TaskId]) -> Command {
         version: "1".to_owned(),
         pid: 1,
         abilities: Abilities::default(),
+        policy: None,
         held: held.iter().map(key).collect(),
     })
 }

@@ -116,6 +116,7 @@ fn state(handle: &Handle, dir: &Path) -> State {
         reload: mpsc::channel(1).0,
         version: "test",
         supervisor: None,
+        denied: |_, _, _, _| None,
     }
 }
 

@@ -81,6 +81,7 @@ impl Bed {
             version: "1".to_owned(),
             pid: 1,
             abilities: Abilities::default(),
+            policy: None,
             held,
         })])
     }

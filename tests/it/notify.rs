@@ -342,3 +342,18 @@ fn an_address_that_cannot_be_used_is_a_warning() {
         assert_eq!(warnings.len(), 1, "{address}: {warnings:?}");
     }
 }
+
+#[test]
+fn bi_62_a_unit_that_hands_over_too_little_is_told_so() {
+    let said = take("export SYSTEMD_EXEC_PID=$$;", [None, None]);
+    for line in ["Type=notify", "taskdaemon-api.socket"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert_eq!(
+        said.contains("User=taskdaemon"),
+        nix::unistd::geteuid().is_root()
+    );
+    // A child of what systemd has started is none of its business.
+    let said = take("export SYSTEMD_EXEC_PID=1;", [None, None]);
+    assert!(!said.contains("warned"), "{said}");
+}

@@ -214,6 +214,7 @@ fn runner() -> Command {
         version: "1".to_owned(),
         pid: 1,
         abilities: Abilities::default(),
+        policy: None,
         held: Vec::new(),
     })
 }

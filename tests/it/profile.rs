@@ -366,6 +366,7 @@ fn shared_runner(instance: &str) -> Command {
         version: "1".to_owned(),
         pid: 1,
         abilities: Abilities::default(),
+        policy: None,
         held: Vec::new(),
     })
 }

@@ -352,6 +352,7 @@ fn every_security_requirement_has_a_test_or_a_reason() {
         root.join("src"),
         root.join("tests/it"),
         root.join("tests/system"),
+        root.join("tests/faults"),
     ];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).expect("directory") {

@@ -55,7 +55,7 @@ pub(crate) fn free_port() -> u16 {
         .port()
 }
 
-fn hash(secret: &str) -> String {
+pub(crate) fn hash(secret: &str) -> String {
     let hash = Sha256::digest(secret);
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -66,7 +66,13 @@ fn token(name: &str, more: &str) -> String {
 }
 
 /// Status and body of a request over TCP with a token.
-fn over_tcp(port: u16, token: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+pub(crate) fn over_tcp(
+    port: u16,
+    token: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, Value) {
     let mut stream = connect(port, token, method, path, body);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("read");
@@ -91,7 +97,7 @@ fn connect(port: u16, token: &str, method: &str, path: &str, body: &str) -> TcpS
 
 /// A request that a row of the table answers: path and body. A new row needs a
 /// line here.
-fn asked(row: Row, task: i64, schedule: i64) -> (String, Value) {
+pub(crate) fn asked(row: Row, task: i64, schedule: i64) -> (String, Value) {
     let path = row.path.replace("{id}", &task.to_string());
     let path = path.replace("{schedule}", &schedule.to_string());
     let path = path.replace("{queue}", "spare").replace("{verb}", "pause");
@@ -131,7 +137,7 @@ fn world(bed: &Bed) -> Vec<Value> {
 }
 
 /// A task of root's that waits in a queue that stands still, and a schedule.
-fn furnish(bed: &Bed) -> (i64, i64) {
+pub(crate) fn furnish(bed: &Bed) -> (i64, i64) {
     let limits = json!({ "concurrency": 1 });
     let patched = request(&bed.socket(), "PATCH", "/v1/queues/spare", Some(&limits));
     assert_eq!(patched.expect("a queue").0, 200);

@@ -208,6 +208,7 @@ impl World {
                 error: "no such program".to_owned(),
                 scarce: self.chance(3),
                 undecided: self.chance(6),
+                denied: self.chance(6),
             },
         };
         let interrupted = !self.steady && self.chance(10);
@@ -388,6 +389,7 @@ impl World {
             version: "1".to_owned(),
             pid: 1,
             abilities: Abilities::default(),
+            policy: None,
             held,
         })
     }

@@ -316,6 +316,7 @@ const RARE: [(&str, &[&str]); 2] = [
     (
         "unsafe ",
         &[
+            "api/memory.rs",
             "daemon/passed.rs",
             "daemon/process.rs",
             "daemon/service.rs",

@@ -146,10 +146,15 @@ fn waiting_passes_the_code_on(bed: &Bed) {
         "alice",
         &["submit", "--user", "root", "--wait", "--", "true"],
     );
-    assert_ne!(
+    assert_eq!(
         done.status.code(),
-        Some(0),
+        Some(4),
         "the policy names nobody as root: {done:?}"
+    );
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        said.contains("user alice may not run tasks as root"),
+        "{said}"
     );
 }
 

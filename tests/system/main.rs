@@ -39,6 +39,7 @@ mod renew;
 mod security;
 mod survive;
 mod sysv;
+mod unit;
 mod whole;
 
 /// Makes two tests of one function: it is run on a fresh container of each release.

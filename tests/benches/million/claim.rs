@@ -35,6 +35,7 @@ pub(crate) fn times(dir: &Path) -> anyhow::Result<Vec<f64>> {
         version: "1".to_owned(),
         pid: 1,
         abilities: Abilities::default(),
+        policy: None,
         held: Vec::new(),
     });
     let mut live = launched(engine.turn(vec![up], clock::now())?.effects);
