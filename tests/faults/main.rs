@@ -24,6 +24,7 @@ mod power;
 mod calls;
 mod cuts;
 mod damage;
+mod pids;
 mod points;
 mod rest;
 mod steps;
