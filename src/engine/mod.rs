@@ -35,6 +35,7 @@ pub mod schedules;
 pub mod signs;
 pub mod snapshot;
 mod unique;
+mod wal;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -49,7 +50,7 @@ use crate::model::origin::Origin;
 use crate::model::step::step;
 use crate::model::task::{Act, Event, Refusal, State, Task};
 use crate::model::time::Time;
-use crate::store::disk::Shortage;
+use crate::store::disk::{Room, Shortage};
 use crate::store::{self, Store};
 
 use answer::Answer;
@@ -199,10 +200,19 @@ impl<S: Store> Engine<S> {
         result.map(|()| std::mem::take(&mut self.turned))
     }
 
-    /// Tells whether the disk has room for new tasks; they are refused while it
-    /// has not.
-    pub const fn disk(&mut self, shortage: Option<Shortage>) {
-        self.shortage = shortage;
+    /// Tells what the disk has room for; new tasks are refused while that is
+    /// too little.
+    pub const fn disk(&mut self, room: Room) {
+        self.shortage = match room {
+            Room::Low(shortage) | Room::None(shortage) => Some(shortage),
+            Room::Ample | Room::ReadOnly => None,
+        };
+        self.snapshot.read_only = matches!(room, Room::ReadOnly);
+    }
+
+    /// Tells how long the database's log is, if it is too long.
+    pub const fn long_log(&mut self, bytes: Option<u64>) {
+        self.snapshot.long_log = bytes;
     }
 
     /// The store, for tests that look behind the engine's back.
