@@ -339,12 +339,12 @@ impl<S: Store> Engine<S> {
             }
         }
         for act in step.acts {
-            self.act(&task, act)?;
+            self.act(&task, act, now)?;
         }
         Ok(Ok(task))
     }
 
-    fn act(&mut self, task: &Task, act: Act) -> Result<(), store::Error> {
+    fn act(&mut self, task: &Task, act: Act, now: Time) -> Result<(), store::Error> {
         let key = task.attempt_key();
         let effect = match act {
             Act::Launch => {
@@ -352,7 +352,7 @@ impl<S: Store> Engine<S> {
                     key,
                     queue: task.queue.clone(),
                 });
-                self.launch(task)?
+                self.launch(task, now)?
             }
             Act::Terminate => Effect::Terminate(key),
             Act::Kill => Effect::Kill(key),
@@ -364,8 +364,14 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    fn launch(&mut self, task: &Task) -> Result<Effect, store::Error> {
-        let stdin = self.store.input(task.id)?;
+    fn launch(&mut self, task: &Task, now: Time) -> Result<Effect, store::Error> {
+        let stdin = match self.store.input(task.id) {
+            Err(store::Error::Damaged { table, what, .. }) => {
+                self.quarantine(task.id, table, &what, now)?;
+                return Ok(Effect::Kill(task.attempt_key()));
+            }
+            stdin => stdin?,
+        };
         Ok(Effect::Launch(Box::new(Order {
             key: task.attempt_key(),
             owner: task.owner,
