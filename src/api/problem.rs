@@ -216,6 +216,7 @@ impl From<Error> for Problem {
             }
             Error::BacklogFull(_) => (StatusCode::SERVICE_UNAVAILABLE, "backlog_full", Some(10)),
             Error::DiskFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full", Some(30)),
+            Error::ReadOnly => (StatusCode::SERVICE_UNAVAILABLE, "read_only", Some(30)),
             Error::Locked => (StatusCode::SERVICE_UNAVAILABLE, "database_locked", Some(5)),
             Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", Some(1)),
             Error::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", Some(1)),

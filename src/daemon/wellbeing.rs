@@ -17,10 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the daemon lacks, if anything.
 fn lack(snapshot: &Snapshot) -> Option<&'static str> {
-    if snapshot.shortage.is_some() {
+    if snapshot.read_only {
+        Some("the file system of the state directory is read-only: nothing is saved")
+    } else if snapshot.shortage.is_some() {
         Some("the disk has too little room: new tasks are refused")
     } else if snapshot.runner.is_none() {
         Some("no runner is connected: tasks wait")
+    } else if snapshot.long_log.is_some() {
+        Some("the database's log grows: another program reads on and on in it")
     } else {
         None
     }

@@ -23,6 +23,7 @@ use super::hooks::Hooks;
 use super::options::Options;
 use super::prompts::Prompts;
 use super::retention;
+use super::wal::Wal;
 use super::{Engine, reader};
 
 /// Most commands of one turn: bounds how long an answer can wait for others'.
@@ -163,9 +164,9 @@ enum Passed {
     End,
 }
 
-/// Keeps the engine from writing to a full disk, or while another process has
-/// the database: a commit that fails ends the process, and the next one would
-/// find the same. What is asked for is refused, what is reported waits.
+/// Keeps the engine from writing to a full disk, to one that is read-only, or
+/// while another process has the database: a commit that fails ends the
+/// process, and the next one would find the same. What is asked for is refused, what is reported waits.
 struct Held {
     disk: Disk,
     /// Reports that wait, first to last.
@@ -176,10 +177,11 @@ struct Held {
     recovered: bool,
     /// Another process holds the database's lock.
     locked: bool,
+    wal: Wal,
 }
 
 impl Held {
-    const fn new(disk: Disk, most: usize) -> Self {
+    fn new(disk: Disk, most: usize) -> Self {
         Self {
             disk,
             back: Vec::new(),
@@ -187,12 +189,13 @@ impl Held {
             room: Room::Ample,
             recovered: false,
             locked: false,
+            wal: Wal::default(),
         }
     }
 
     /// Settles what an earlier process left behind, once that can be written.
     fn recover<S: Store>(&mut self, engine: &mut Engine<S>) -> Result<(), store::Error> {
-        if !self.recovered && !matches!(self.disk.look()?, Room::None(_)) && self.enter(engine)? {
+        if !self.recovered && barred(self.disk.look()?).is_none() && self.enter(engine)? {
             engine.recover(clock::now())?;
             self.recovered = true;
         }
@@ -207,17 +210,13 @@ impl Held {
         let before = self.room;
         self.room = self.disk.look()?;
         tell(before, self.room);
-        let shortage = match self.room {
-            Room::Ample => None,
-            Room::Low(shortage) | Room::None(shortage) => Some(shortage),
-        };
-        engine.disk(shortage);
-        if let Room::None(shortage) = self.room {
-            if self.hold(batch, &Error::DiskFull(shortage.into())) {
+        engine.disk(self.room);
+        if let Some(why) = barred(self.room) {
+            if self.hold(batch, &why) {
                 return Ok(Passed::End);
             }
             // More are not taken in: whoever reports waits.
-            while self.back.len() >= self.most && matches!(self.disk.look()?, Room::None(_)) {
+            while self.back.len() >= self.most && barred(self.disk.look()?).is_some() {
                 std::thread::park_timeout(NAP);
             }
             return Ok(Passed::Nothing);
@@ -231,6 +230,7 @@ impl Held {
             }
         }
         self.recover(engine)?;
+        engine.long_log(self.wal.judge(self.disk.long_log(), clock::instant()));
         if !self.back.is_empty() {
             batch.splice(0..0, self.back.drain(..));
         }
@@ -267,9 +267,27 @@ impl Held {
     }
 }
 
+/// Why nothing may be written, if that is so.
+fn barred(room: Room) -> Option<Error> {
+    match room {
+        Room::None(shortage) => Some(Error::DiskFull(shortage.into())),
+        Room::ReadOnly => Some(Error::ReadOnly),
+        Room::Ample | Room::Low(_) => None,
+    }
+}
+
 /// Logs that the disk has become full or has room again.
 fn tell(before: Room, now: Room) {
     match (before, now) {
+        (Room::ReadOnly, Room::ReadOnly) => {}
+        (_, Room::ReadOnly) => tracing::error!(
+            "the file system of the state directory has become read-only: nothing is recorded \
+             until it is mounted for writing again; see `dmesg` for the reason"
+        ),
+        (Room::ReadOnly, Room::Ample) => {
+            tracing::info!("the file system can be written to again: new tasks are accepted");
+        }
+        (Room::ReadOnly, Room::Low(_) | Room::None(_)) => tell(Room::Ample, now),
         (Room::Ample, Room::Low(shortage)) => tracing::warn!(
             "the disk is nearly full ({} bytes free): no new tasks are accepted",
             shortage.free

@@ -178,6 +178,12 @@ pub enum Error {
          state directory", .0.free, .0.mark
     )]
     DiskFull(Room),
+    /// The file system of the state directory became read-only.
+    #[error(
+        "the file system of the state directory is read-only, and nothing can be saved; see why \
+         (`dmesg`, `findmnt -T DIRECTORY`), mount it for writing, then repeat"
+    )]
+    ReadOnly,
     /// Another process writes to the database, and does not end.
     #[error("another process holds the database's lock (`fuser -v` names it); end it, then repeat")]
     Locked,

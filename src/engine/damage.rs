@@ -35,7 +35,7 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn quarantine(
+    pub(super) fn quarantine(
         &mut self,
         id: TaskId,
         table: &str,

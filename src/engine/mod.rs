@@ -20,6 +20,7 @@ pub mod effect;
 pub mod graph;
 pub mod handle;
 pub mod hooks;
+mod launch;
 mod news;
 pub mod options;
 pub mod picture;
@@ -36,6 +37,7 @@ pub mod schedules;
 pub mod signs;
 pub mod snapshot;
 mod unique;
+mod wal;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -50,12 +52,12 @@ use crate::model::origin::Origin;
 use crate::model::step::step;
 use crate::model::task::{Act, Event, Refusal, State, Task};
 use crate::model::time::Time;
-use crate::store::disk::Shortage;
+use crate::store::disk::{Room, Shortage};
 use crate::store::{self, Store};
 
 use answer::Answer;
 use command::{Command, Reply, View};
-use effect::{Effect, Order};
+use effect::Effect;
 use graph::Over;
 use hooks::Hooks;
 use news::News;
@@ -203,10 +205,19 @@ impl<S: Store> Engine<S> {
         result.map(|()| std::mem::take(&mut self.turned))
     }
 
-    /// Tells whether the disk has room for new tasks; they are refused while it
-    /// has not.
-    pub const fn disk(&mut self, shortage: Option<Shortage>) {
-        self.shortage = shortage;
+    /// Tells what the disk has room for; new tasks are refused while that is
+    /// too little.
+    pub const fn disk(&mut self, room: Room) {
+        self.shortage = match room {
+            Room::Low(shortage) | Room::None(shortage) => Some(shortage),
+            Room::Ample | Room::ReadOnly => None,
+        };
+        self.snapshot.read_only = matches!(room, Room::ReadOnly);
+    }
+
+    /// Tells how long the database's log is, if it is too long.
+    pub const fn long_log(&mut self, bytes: Option<u64>) {
+        self.snapshot.long_log = bytes;
     }
 
     /// The store, for tests that look behind the engine's back.
@@ -333,12 +344,12 @@ impl<S: Store> Engine<S> {
             }
         }
         for act in step.acts {
-            self.act(&task, act)?;
+            self.act(&task, act, now)?;
         }
         Ok(Ok(task))
     }
 
-    fn act(&mut self, task: &Task, act: Act) -> Result<(), store::Error> {
+    fn act(&mut self, task: &Task, act: Act, now: Time) -> Result<(), store::Error> {
         let key = task.attempt_key();
         let effect = match act {
             Act::Launch => {
@@ -346,7 +357,7 @@ impl<S: Store> Engine<S> {
                     key,
                     queue: task.queue.clone(),
                 });
-                self.launch(task)?
+                self.launch(task, now)?
             }
             Act::Terminate => Effect::Terminate(key),
             Act::Kill => Effect::Kill(key),
@@ -356,22 +367,6 @@ impl<S: Store> Engine<S> {
         };
         self.turned.effects.push(effect);
         Ok(())
-    }
-
-    fn launch(&mut self, task: &Task) -> Result<Effect, store::Error> {
-        let stdin = self.store.input(task.id)?;
-        let (ours, stdin) = match &task.spec.prompt {
-            None => (None, stdin),
-            Some(prompt) => self.prompts.order(prompt, stdin.unwrap_or_default()),
-        };
-        Ok(Effect::Launch(Box::new(Order {
-            ours,
-            key: task.attempt_key(),
-            owner: task.owner,
-            task_key: task.key.clone(),
-            spec: Arc::clone(&task.spec),
-            stdin,
-        })))
     }
 }
 

@@ -76,7 +76,7 @@ impl<S: Store> Engine<S> {
                 // Never launched, and not wanted any more.
                 self.lose(attempt.key, now)?;
             } else {
-                let launch = self.launch(&task)?;
+                let launch = self.launch(&task, now)?;
                 self.turned.effects.push(launch);
             }
         }

@@ -56,6 +56,10 @@ pub struct Snapshot {
     pub last_event: i64,
     /// Set while the disk has too little room for new tasks.
     pub shortage: Option<Shortage>,
+    /// Whether the file system of the state directory is read-only.
+    pub read_only: bool,
+    /// Bytes of the database's log, while it is much longer than it should be.
+    pub long_log: Option<u64>,
     /// Set while nobody can say as whom tasks may run, so that none is started.
     pub closed: Option<Closed>,
     /// When the engine's last turn ended.

@@ -169,7 +169,7 @@ impl Runner {
         let (Some(base), Some(group)) = (&self.launcher.base, &live.group) else {
             let family = Family {
                 key,
-                leader: live.pid(),
+                leader: live.number(),
                 leaders: &leaders,
             };
             if tree::members(family).is_empty() {
@@ -271,7 +271,7 @@ impl Runner {
             _ => {
                 let family = Family {
                     key: live.launch.key,
-                    leader: live.pid(),
+                    leader: live.number(),
                     leaders: &leaders,
                 };
                 tree::signal_all(|| tree::members(family), signal);

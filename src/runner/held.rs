@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::capture::Capture;
 use super::notices::Notices;
+use super::tree;
 use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
 use crate::model::time::Time;
 
@@ -149,6 +150,12 @@ impl Held {
 impl Live {
     pub(super) const fn pid(&self) -> i32 {
         self.begun.pid.cast_signed()
+    }
+
+    /// The number of its first process, as long as it means nobody else.
+    pub(super) fn number(&self) -> Option<i32> {
+        let pid = self.pid();
+        (self.exit.is_none() || !tree::is_used_again(pid)).then_some(pid)
     }
 
     /// How long to wait before the next look at what is left.

@@ -10,6 +10,10 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
 use super::environment::{ATTEMPT_VARIABLE, TASK_VARIABLE, marks};
 use super::sys;
 use crate::model::attempt::AttemptKey;
@@ -21,10 +25,18 @@ const LOOK_MAX: usize = 65_536;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Family<'a> {
     pub(super) key: AttemptKey,
-    /// First process of the attempt.
-    pub(super) leader: i32,
+    /// First process of the attempt, also one that is reaped, as long as its
+    /// number means nobody else.
+    pub(super) leader: Option<i32>,
     /// First processes of all attempts that are not over.
     pub(super) leaders: &'a [i32],
+}
+
+/// Whether the number of a process that was reaped means another one now. As
+/// long as a session or a group has it, the kernel gives it to nobody: so there
+/// is nothing left then that the number still told of the first one.
+pub(super) fn is_used_again(pid: i32) -> bool {
+    kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
 /// Living processes of an attempt.
@@ -34,9 +46,9 @@ pub(super) fn members(family: Family<'_>) -> Vec<i32> {
     if sys::ended_child().is_err_and(|error| error.raw_os_error() == Some(libc::ECHILD)) {
         return found;
     }
-    let alone = family.leaders.iter().all(|pid| *pid == family.leader);
+    let alone = family.leaders.iter().all(|pid| Some(*pid) == family.leader);
     for child in children(std::process::id().cast_signed()) {
-        let ours = child == family.leader
+        let ours = Some(child) == family.leader
             || (!family.leaders.contains(&child) && belongs(child, family, alone));
         if ours {
             descend(child, &mut found);
@@ -159,7 +171,10 @@ fn belongs(pid: i32, family: Family<'_>, alone: bool) -> bool {
     if !stat.alive {
         return false;
     }
-    if stat.group == family.leader || stat.session == family.leader {
+    if [stat.group, stat.session]
+        .map(Some)
+        .contains(&family.leader)
+    {
         return true;
     }
     match environment(pid) {

@@ -3,13 +3,17 @@
 //! Two marks. Below the upper one new work is turned away while everything
 //! that was accepted goes on. Below the lower one nothing is written at all: a
 //! commit that fails half-way costs a restart, and the next one would fail
-//! again.
+//! again. The same goes for a file system that was made read-only.
+//!
+//! Beside it, how long the write-ahead log has become: it cannot be cut back
+//! while another program reads on in the database, and would fill the disk.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statvfs::fstatvfs;
+use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
 
+use super::open::FILE;
 use super::options::Options;
 use super::{Error, ballast};
 
@@ -18,6 +22,9 @@ const TURN: u64 = 4 << 20;
 /// On a small file system the marks are these parts of it.
 const LOW_PART: u64 = 20;
 const TURN_PART: u64 = 64;
+/// The log is too long at so many times the size it is cut back to: one large
+/// transaction may make it longer than that for a moment.
+const LOG_TIMES: u64 = 2;
 
 /// What the room that is left allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +35,8 @@ pub enum Room {
     Low(Shortage),
     /// Nothing may be written.
     None(Shortage),
+    /// Nothing can be written: the file system is mounted read-only.
+    ReadOnly,
 }
 
 /// Too little room.
@@ -45,6 +54,8 @@ pub struct Disk {
     dir: PathBuf,
     /// The same, open: looking takes no descriptor, of which there may be none left.
     here: File,
+    /// The write-ahead log, and the size it is cut back to.
+    log: (PathBuf, u64),
     low_water: u64,
     ballast: u64,
     /// The ballast was given up: new work has to wait until it can be there
@@ -68,6 +79,7 @@ impl Disk {
         Ok(Self {
             dir: dir.to_owned(),
             here,
+            log: (dir.join(format!("{FILE}-wal")), options.wal_limit.bytes()),
             low_water: options.low_water.bytes(),
             ballast: options.ballast.bytes(),
             given_up: false,
@@ -91,11 +103,20 @@ impl Disk {
                 (self.short, self.given_up) = (false, false);
                 Ok(Room::Ample)
             }
+            Room::ReadOnly => Ok(Room::ReadOnly),
             room @ (Room::Ample | Room::Low(_) | Room::None(_)) => {
                 self.short |= room != Room::Ample;
                 Ok(room)
             }
         }
+    }
+
+    /// Bytes of the write-ahead log, if it is much longer than it should be.
+    #[must_use]
+    pub fn long_log(&self) -> Option<u64> {
+        let (path, limit) = &self.log;
+        let length = std::fs::metadata(path).ok()?.len();
+        (length > limit.saturating_mul(LOG_TIMES)).then_some(length)
     }
 
     fn measure(&self) -> Result<Room, Error> {
@@ -107,6 +128,11 @@ impl Disk {
         let disk = fstatvfs(&self.here)
             .map_err(std::io::Error::from)
             .map_err(failed)?;
+        // New files go by the path, over which something else may have been mounted.
+        let by_path = statvfs(&self.dir).map(|disk| disk.flags());
+        if (disk.flags() | by_path.unwrap_or(FsFlags::empty())).contains(FsFlags::ST_RDONLY) {
+            return Ok(Room::ReadOnly);
+        }
         let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
         Ok(judge(
             bytes(disk.blocks_available()),

@@ -23,6 +23,7 @@ pub mod record;
 mod rows;
 pub mod schedules;
 pub mod sqlite;
+mod sum;
 
 use std::path::PathBuf;
 
@@ -67,7 +68,7 @@ pub enum Error {
         why: String,
     },
     /// A file operation failed.
-    #[error("cannot {act} {path}")]
+    #[error("cannot {act} {path}{}", file_advice(.source))]
     File {
         /// What was attempted.
         act: &'static str,
@@ -99,7 +100,8 @@ impl Error {
         match self {
             Self::Unusable { .. } | Self::Damaged { .. } => true,
             Self::Database { source, .. } => !advice(source).is_empty(),
-            Self::Fenced(_) | Self::File { .. } => false,
+            Self::File { source, .. } => !file_advice(source).is_empty(),
+            Self::Fenced(_) => false,
         }
     }
 }
@@ -115,6 +117,15 @@ fn advice(error: &rusqlite::Error) -> &'static str {
             ", which cannot be written to: see how its disk is mounted, or restore a backup"
         }
         _ => "",
+    }
+}
+
+/// The same about a file.
+fn file_advice(error: &std::io::Error) -> &'static str {
+    if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem {
+        ", whose file system is read-only: see why (`dmesg`), and mount it for writing"
+    } else {
+        ""
     }
 }
 

@@ -23,7 +23,7 @@ use super::{Error, migrate};
 const SQLITE_MIN: i32 = 3_051_003;
 
 /// File name of the database in the state directory.
-const FILE: &str = "taskdaemon.db";
+pub(super) const FILE: &str = "taskdaemon.db";
 
 /// What SQLite adds to that for its log and the index of it.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];

@@ -14,7 +14,7 @@ use crate::model::id::{ScheduleId, TaskId, Tick};
 use crate::model::task::{Delay, State, StopCause, Task};
 use crate::model::time::Time;
 
-use super::Error;
+use super::{Error, sum};
 
 /// Columns of a task, in the order in which [`task`] reads them, of
 /// `task AS t JOIN queue AS q`.
@@ -23,10 +23,14 @@ macro_rules! task_columns {
         "t.id, t.state, q.name, t.priority, t.owner, t.created, t.due, t.delay, t.wake, \
          t.time_limit, t.beat, t.paused, t.attempt, t.tries, t.stop, t.ended, t.outcome, \
          t.interruptions, t.name, t.labels, t.key, t.group_key, t.unique_key, t.deadline, \
-         t.schedule, t.nominal, t.spec"
+         t.schedule, t.nominal, t.spec, t.sum"
     };
 }
 pub(super) use task_columns;
+
+/// Where the texts of `sum.rs` stand among them, and the checksum.
+const TEXTS: [usize; 5] = [18, 19, 20, 21, 26];
+const SUM: usize = 27;
 
 /// Columns of an attempt, in the order in which [`attempt`] reads them.
 macro_rules! attempt_columns {
@@ -36,6 +40,15 @@ macro_rules! attempt_columns {
     };
 }
 pub(super) use attempt_columns;
+
+/// JSON for a column; `None` for what need not be stored.
+pub(super) fn json<T: serde::Serialize>(value: &T, empty: bool) -> Option<String> {
+    if empty {
+        None
+    } else {
+        serde_json::to_string(value).ok()
+    }
+}
 
 /// The number a state is stored under, for ever: queries and indexes name it.
 pub(super) const fn state_number(state: State) -> i64 {
@@ -183,7 +196,7 @@ pub(super) fn task(row: &Row<'_>) -> Result<Task, Error> {
     let mut from = Columns::new(row, "task")?;
     let number: i64 = from.get()?;
     let state = state(number).ok_or_else(|| from.damaged(format!("state {number}")))?;
-    Ok(Task {
+    let task = Task {
         id: TaskId(from.id),
         state,
         queue: from.get()?,
@@ -210,7 +223,27 @@ pub(super) fn task(row: &Row<'_>) -> Result<Task, Error> {
         deadline: from.maybe_time()?,
         tick: from.tick()?,
         spec: Arc::new(from.json()?.ok_or_else(|| from.damaged("no spec"))?),
-    })
+    };
+    check_sum(row, &from, &task)?;
+    Ok(task)
+}
+
+/// Compares what was asked for with its checksum, if the row has one.
+fn check_sum(row: &Row<'_>, from: &Columns<'_>, task: &Task) -> Result<(), Error> {
+    let unreadable = |error: &dyn std::fmt::Display| from.damaged(error.to_string());
+    let sum: Option<u32> = row.get(SUM).map_err(|error| unreadable(&error))?;
+    let Some(sum) = sum else {
+        return Ok(());
+    };
+    let mut texts = [None; TEXTS.len()];
+    for (text, at) in texts.iter_mut().zip(TEXTS) {
+        let value = row.get_ref(at).map_err(|error| unreadable(&error))?;
+        *text = value.as_str_or_null().map_err(|error| unreadable(&error))?;
+    }
+    if sum::of_task(task.id, task.owner, task.created, texts) == sum {
+        return Ok(());
+    }
+    Err(from.damaged("what was asked for does not have its checksum any more"))
 }
 
 /// An attempt from a row of `attempt_columns!`.

@@ -24,15 +24,15 @@ use crate::model::time::Time;
 
 use super::books::Books;
 use super::queues::Queues as _;
-use super::rows::{self, attempt_columns, task_columns};
-use super::{Error, KeyHolder, Store};
+use super::rows::{self, attempt_columns, json, task_columns};
+use super::{Error, KeyHolder, Store, sum};
 
 mod record;
 
 const INSERT: &str = "INSERT INTO task (id, state, queue, priority, owner, created, due, wake, \
      name, labels, key, body_hash, spec, rank, delay, group_key, open, unique_key, deadline, \
-     schedule, nominal) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, \
-     ?16, ?17, ?18, ?19, ?20, ?21)";
+     schedule, nominal, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, \
+     ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
 const SAVE: &str = "UPDATE task SET state = ?1, due = ?2, rank = ?3, delay = ?4, wake = ?5, \
      time_limit = ?6, beat = ?7, paused = ?8, deadline = ?9, attempt = ?10, tries = ?11, stop = ?12, \
      ended = ?13, outcome = ?14, interruptions = ?15 \
@@ -96,15 +96,6 @@ impl Sqlite {
     }
 }
 
-/// JSON for a column; `None` for what need not be stored.
-fn json<T: serde::Serialize>(value: &T, empty: bool) -> Option<String> {
-    if empty {
-        None
-    } else {
-        serde_json::to_string(value).ok()
-    }
-}
-
 impl Store for Sqlite {
     fn begin(&mut self) -> Result<(), Error> {
         if !self.connection.is_autocommit() {
@@ -132,6 +123,9 @@ impl Store for Sqlite {
         let queue = self.queue(&new.queue)?;
         let task = accept(TaskId(self.books.next_task()), new, blocked, now);
         let hash = new.key.as_ref().map(|_| new.body_hash);
+        let labels = json(&task.labels, task.labels.is_empty());
+        let spec = json(&*task.spec, false);
+        let sum = sum::of(&task, labels.as_deref(), spec.as_deref());
         self.statement(INSERT)?
             .execute(params![
                 task.id.0,
@@ -143,10 +137,10 @@ impl Store for Sqlite {
                 task.due.micros(),
                 task.wake.map(Time::micros),
                 task.name,
-                json(&task.labels, task.labels.is_empty()),
+                labels,
                 task.key,
                 hash,
-                json(&*task.spec, false),
+                spec,
                 task.rank(),
                 task.delay.map(rows::delay_number),
                 task.group,
@@ -155,12 +149,13 @@ impl Store for Sqlite {
                 task.deadline.map(Time::micros),
                 task.tick.map(|tick| tick.schedule.0),
                 task.tick.map(|tick| tick.nominal.micros()),
+                sum,
             ])
             .map_err(failed("store a task"))?;
         failpoint!("store/insert/after");
         if let Some(data) = &new.stdin {
-            self.statement("INSERT INTO input (task, data) VALUES (?1, ?2)")?
-                .execute(params![task.id.0, data])
+            self.statement("INSERT INTO input (task, data, sum) VALUES (?1, ?2, ?3)")?
+                .execute(params![task.id.0, data, sum::of_input(task.id, data)])
                 .map_err(failed("store standard input"))?;
         }
         self.books.count(queue, task.owner, None, Some(task.state));
@@ -250,10 +245,12 @@ impl Store for Sqlite {
     }
 
     fn input(&mut self, id: TaskId) -> Result<Option<Vec<u8>>, Error> {
-        self.statement("SELECT data FROM input WHERE task = ?1")?
-            .query_row([id.0], |row| row.get(0))
+        self.statement("SELECT data, sum FROM input WHERE task = ?1")?
+            .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()
-            .map_err(failed("read standard input"))
+            .map_err(failed("read standard input"))?
+            .map(|(data, sum)| sum::input(id, data, sum))
+            .transpose()
     }
 
     fn awake(&mut self, now: Time, limit: u32) -> Result<Vec<Task>, Error> {

@@ -76,6 +76,30 @@ impl Disk {
         self.mount().expect("the journal is replayed");
     }
 
+    /// Mounts the file system anew with other options, such as `ro`; says why the kernel does not.
+    pub(crate) fn remount(&self, options: &str) -> Result<(), String> {
+        let options = format!("remount,{options}");
+        said(
+            Command::new("mount")
+                .args(["-o", &options])
+                .arg(&self.place),
+        )
+    }
+
+    /// Lays the same file system over itself, read-only.
+    pub(crate) fn cover(&self) {
+        let none: Option<&str> = None;
+        let place = Some(&self.place);
+        mount(place, &self.place, none, MsFlags::MS_BIND, none).expect("cover");
+        let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(none, &self.place, none, read_only, none).expect("read-only");
+    }
+
+    /// Takes the cover away.
+    pub(crate) fn uncover(&self) {
+        umount2(&self.place, MntFlags::MNT_DETACH).expect("uncover");
+    }
+
     /// Has the file system find itself damaged: it becomes read-only at once.
     pub(crate) fn damage(&self) {
         let device = said_by(

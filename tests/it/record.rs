@@ -577,6 +577,44 @@ fn a_task_whose_row_is_damaged_is_quarantined_and_the_others_run() {
     assert_eq!(page["tasks"].as_array().map(Vec::len), Some(5), "{page}");
 }
 
+/// FI-10: a changed byte that leaves everything readable is noticed before it is run.
+#[test]
+fn a_command_or_an_input_with_a_changed_byte_is_not_run() {
+    let mut bed = Bed::start(&[("RUN__START_RUNNER", "never")]);
+    let (mark, body) = (bed.path("mark"), |bed: &Bed, name: &str| {
+        let line = format!("cat >> {}; echo {name} >> {0}", bed.path("mark").display());
+        json!({"command": ["sh", "-c", line], "stdin": "payload\n"})
+    });
+    let ids = ["first", "second", "third"].map(|name| bed.submit(&body(&bed, name)));
+    bed.end(Signal::SIGTERM);
+    let raw = rusqlite::Connection::open(bed.path("state/taskdaemon.db")).expect("open");
+    let changes = [
+        "UPDATE task SET spec = replace(spec, 'first', 'fjrst') WHERE id = ?1",
+        "UPDATE input SET data = CAST('paylobd' || char(10) AS BLOB) WHERE task = ?1",
+    ];
+    for (id, change) in ids.iter().zip(changes) {
+        assert_eq!(raw.execute(change, [id]).expect("damage"), 1, "{change}");
+    }
+    drop(raw);
+    bed.change("RUN__START_RUNNER", "auto");
+    bed.restart();
+    assert_eq!(bed.wait(ids[2])["state"], "succeeded");
+    for id in &ids[..2] {
+        let task = bed.wait(*id);
+        assert_eq!(task["state"], "failed", "{task}");
+        assert_eq!(task["outcome"]["class"], "poison", "{task}");
+        let why = task["outcome"]["message"].as_str().expect("a message");
+        assert!(why.contains("checksum"), "{why}");
+    }
+    // Nor did they keep a slot.
+    let status = get(&bed, "/v1/status");
+    assert_eq!(status["tasks"]["running"], 0, "{status}");
+    assert_eq!(
+        fs::read_to_string(mark).expect("it ran"),
+        "payload\nthird\n"
+    );
+}
+
 /// A small file system at a directory, for as long as this lives.
 struct Small(std::path::PathBuf);
 

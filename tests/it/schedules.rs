@@ -17,7 +17,7 @@ use taskdaemon::model::spec::Spec;
 use taskdaemon::model::task::{State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
-use taskdaemon::store::disk::Shortage;
+use taskdaemon::store::disk::{Room, Shortage};
 use taskdaemon::store::schedules::Schedules as _;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
@@ -482,7 +482,7 @@ fn while_the_disk_is_low_no_schedule_makes_a_task() {
     all.missed = Missed::All { most: 100 };
     bed.add(new("each", all));
     let shortage = Shortage { free: 1, mark: 2 };
-    bed.engine.disk(Some(shortage));
+    bed.engine.disk(Room::Low(shortage));
     for _ in 0..3 {
         let turned = bed.pass(60);
         assert_eq!(bed.tasks().len(), 0);
@@ -491,7 +491,7 @@ fn while_the_disk_is_low_no_schedule_makes_a_task() {
     }
     let refused = bed.change("minutely", Change::Trigger);
     assert!(matches!(refused, Err(Error::DiskFull(_))), "{refused:?}");
-    bed.engine.disk(None);
+    bed.engine.disk(Room::Ample);
     bed.turn(vec![]);
     // Times in between were missed: one makes up for the last, one for all.
     let made = |bed: &mut Bed| bed.tasks().len();

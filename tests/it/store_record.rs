@@ -361,7 +361,7 @@ fn sqlite_keeps_the_record() {
 fn with_damage(dir: &Path) -> (Sqlite, Vec<TaskId>, TaskId) {
     let mut store = Sqlite::open(dir, &options()).expect("open");
     store.begin().expect("begin");
-    let ids: Vec<_> = (0..8)
+    let ids: Vec<_> = (0..10)
         .map(|_| add(&mut store, &new_task("true")).id)
         .collect();
     let over = ended(&mut store, "default", at(10), State::Failed, 0);
@@ -378,6 +378,9 @@ fn with_damage(dir: &Path) -> (Sqlite, Vec<TaskId>, TaskId) {
         "owner = -5",
         "queue = 4711",
         "priority = 99999999999",
+        // Readable, and another command or another one's.
+        "spec = replace(spec, 'true', 'trve')",
+        "owner = owner + 1",
     ]) {
         let sql = format!("UPDATE task SET {damage} WHERE id = ?1");
         assert_eq!(raw.execute(&sql, [id.0]).expect("damage"), 1, "{damage}");
@@ -409,8 +412,8 @@ fn a_damaged_row_fails_no_listing_and_can_be_mended() {
         }
     }
     damaged.reverse();
-    assert_eq!(shown, [over, ids[7]]);
-    assert_eq!(damaged, ids[..7]);
+    assert_eq!(shown, [over, ids[9]]);
+    assert_eq!(damaged, ids[..9]);
     let by_label = Filter {
         label: Some(("a".to_owned(), "b".to_owned())),
         limit: 9,
@@ -440,6 +443,6 @@ fn a_damaged_row_fails_no_listing_and_can_be_mended() {
     store.commit().expect("commit");
     let mut tally = [0_u64; State::ALL.len()];
     tally[2] = 1;
-    tally[7] = 8;
+    tally[7] = 10;
     assert_eq!(store.tally(), tally, "the books are right again");
 }

@@ -360,7 +360,7 @@ impl Record for Sqlite {
                  task.queue), (SELECT min(id) FROM queue)), priority = 0, wake = NULL, delay = NULL, \
                  time_limit = NULL, beat = NULL, paused = NULL, stop = NULL, ended = ?3, \
                  outcome = ?4, interruptions = NULL, labels = NULL, deadline = NULL, \
-                 attempt = min(max(attempt, 0), 4294967295), tries = 0, spec = ?5, \
+                 attempt = min(max(attempt, 0), 4294967295), tries = 0, spec = ?5, sum = NULL, \
                  owner = CASE WHEN owner BETWEEN 0 AND 4294967295 THEN owner ELSE 0 END \
                  WHERE id = ?1",
             )?

@@ -1,0 +1,36 @@
+//! What an attempt takes: read, checked and put together for whoever starts it.
+
+use std::sync::Arc;
+
+use crate::model::task::Task;
+use crate::model::time::Time;
+use crate::store::{self, Store};
+
+use super::Engine;
+use super::effect::{Effect, Order};
+
+impl<S: Store> Engine<S> {
+    /// The launch of a task's current attempt. One whose input is damaged is put
+    /// aside instead.
+    pub(super) fn launch(&mut self, task: &Task, now: Time) -> Result<Effect, store::Error> {
+        let stdin = match self.store.input(task.id) {
+            Err(store::Error::Damaged { table, what, .. }) => {
+                self.quarantine(task.id, table, &what, now)?;
+                return Ok(Effect::Kill(task.attempt_key()));
+            }
+            stdin => stdin?,
+        };
+        let (ours, stdin) = match &task.spec.prompt {
+            None => (None, stdin),
+            Some(prompt) => self.prompts.order(prompt, stdin.unwrap_or_default()),
+        };
+        Ok(Effect::Launch(Box::new(Order {
+            ours,
+            key: task.attempt_key(),
+            owner: task.owner,
+            task_key: task.key.clone(),
+            spec: Arc::clone(&task.spec),
+            stdin,
+        })))
+    }
+}
