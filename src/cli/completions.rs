@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::{Args as ClapArgs, CommandFactory as _, ValueEnum};
+use clap::{Args as ClapArgs, Command, CommandFactory as _, ValueEnum};
 use clap_complete::{Generator, Shell};
 
 use super::{Cli, Outcome, Setting, not_in_json};
@@ -30,7 +30,13 @@ pub(super) fn completions(args: &Args, setting: &Setting) -> Outcome {
         Known::Zsh => Shell::Zsh,
         Known::Fish => Shell::Fish,
     };
-    let mut command = Cli::command();
+    // Without the verbs that are for our own tasks and nobody's fingers.
+    let whole = Cli::command();
+    let verbs = whole.get_subcommands();
+    let verbs = verbs.filter(|verb| !verb.is_hide_set()).cloned();
+    let mut command = Command::new("taskdaemon")
+        .args(whole.get_arguments().cloned())
+        .subcommands(verbs);
     command.set_bin_name("taskdaemon");
     command.build();
     // Into memory first: a reader that goes away is an error and no panic.

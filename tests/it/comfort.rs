@@ -332,6 +332,7 @@ fn completions_are_what_the_shell_can_read() {
             script.contains("priority") && script.contains("schedule"),
             "{shell}"
         );
+        assert!(!script.contains("deliver"), "{shell}: no hidden verbs");
     }
     let script = bed.path("completion");
     std::fs::write(&script, at(&bed, &["completions", "bash"]).stdout).expect("write");
