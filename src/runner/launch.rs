@@ -6,6 +6,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -19,8 +20,9 @@ use super::mailbox::{Mailbox, Mailboxes};
 use super::policy::{Denied, PolicyFile};
 use super::protocol::Abilities;
 use super::spawn::{self, Become, Child, Fault, Plan, Step};
+use super::start;
 use super::users::{Account, Accounts, nameless};
-use super::{Options, Users};
+use super::{Options, Users, own};
 use crate::model::attempt::{Launch, Limits};
 use crate::model::time::Time;
 
@@ -36,6 +38,8 @@ pub(super) struct Launcher {
     users: Users,
     /// Name of the user that the daemon runs as.
     daemon: Option<String>,
+    /// Our own program, the only one that is run as that user.
+    program: PathBuf,
     accounts: Accounts,
     null: OwnedFd,
     files: (u64, u64),
@@ -138,6 +142,7 @@ impl Launcher {
             policy: PolicyFile::new(options.policy.clone()),
             users: options.users,
             daemon: options.daemon_user.clone(),
+            program: start::own_program()?,
             accounts: Accounts::default(),
             null,
             files,
@@ -260,7 +265,10 @@ impl Launcher {
     fn account(&mut self, launch: &Launch, now: Time) -> Result<Rc<Account>, Denied> {
         let wanted = launch.user.as_deref();
         if launch.own {
-            return self.own_account(now);
+            own::is_call(launch, &self.program)?;
+            let daemon = self.daemon.as_deref();
+            let daemon = daemon.filter(|_| self.abilities.switch_user);
+            return own::account(&mut self.accounts, daemon, now);
         }
         if self.abilities.switch_user {
             return self
@@ -295,21 +303,6 @@ impl Launcher {
             }
             _ => Ok(own),
         }
-    }
-
-    /// The daemon's own user, or this process's where that is the same or the
-    /// only one that it can be.
-    fn own_account(&mut self, now: Time) -> Result<Rc<Account>, Denied> {
-        let failed = |error| Denied::undecided(format!("cannot look users up: {error}"));
-        if let Some(name) = self.daemon.clone().filter(|_| self.abilities.switch_user) {
-            let account = self.accounts.by_name(&name, now).map_err(failed)?;
-            return account.ok_or_else(|| {
-                Denied::from(format!("the daemon's user, {name}, is not known here"))
-            });
-        }
-        let uid = nix::unistd::getuid().as_raw();
-        let account = self.accounts.by_uid(uid, now).map_err(failed)?;
-        Ok(account.unwrap_or_else(|| Rc::new(nameless(uid))))
     }
 
     /// Refuses limits that nothing here would hold.

@@ -33,6 +33,7 @@ mod link;
 mod mailbox;
 mod mark;
 mod notices;
+mod own;
 pub mod pidfd;
 mod place;
 pub mod policy;

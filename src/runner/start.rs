@@ -60,7 +60,7 @@ fn kernel_word(path: &str) -> anyhow::Result<String> {
 }
 
 /// Path of the installed program, also when it was replaced meanwhile.
-fn own_program() -> anyhow::Result<PathBuf> {
+pub(super) fn own_program() -> anyhow::Result<PathBuf> {
     let path = std::fs::read_link("/proc/self/exe").context("cannot read /proc/self/exe")?;
     let text = path.display().to_string();
     Ok(text.strip_suffix(" (deleted)").map_or(path, PathBuf::from))

@@ -280,9 +280,12 @@ fn the_key_is_for_the_provider_alone() {
     let id = bed.submit(&json!({"prompt": {"text": "?"}}));
     let asked = seen.recv().expect("a request");
     assert!(asked.head.contains(KEY), "the provider has it");
-    bed.until("it runs", |bed| bed.output(id) == b"x");
-    let (_, task) = bed.get(&format!("/v1/tasks/{id}")).expect("show");
-    let pid = task["attempts"][0]["pid"].to_string();
+    let mut pid = Value::Null;
+    bed.until("it runs", |bed| {
+        let (_, task) = bed.get(&format!("/v1/tasks/{id}")).expect("show");
+        pid = task["attempts"][0]["pid"].clone();
+        pid.is_number() && bed.output(id) == b"x"
+    });
     for file in ["cmdline", "environ"] {
         let bytes = std::fs::read(format!("/proc/{pid}/{file}")).expect("its process");
         assert!(!String::from_utf8_lossy(&bytes).contains(KEY), "{file}");

@@ -55,7 +55,10 @@ fn a_prompt_is_called_by_the_daemons_user_and_its_key_reaches_no_task(bed: &Bed)
     wait_until("the first half is there", Duration::from_secs(20), || {
         (bed.alice(&["logs", &id]) == "half,").then_some(())
     });
-    let task = bed.task(&id);
+    let task = wait_until("its start is known", Duration::from_secs(20), || {
+        let task = bed.task(&id);
+        task["attempts"][0]["pid"].is_number().then_some(task)
+    });
     let attempt = &task["attempts"][0];
     assert_eq!(attempt["user"], "taskdaemon", "{task}");
     // A task beside it looks for the key wherever a process may be looked at.
