@@ -32,7 +32,7 @@ pub(super) async fn call() -> Outcome {
     let limit = u64::try_from(CALL_MAX).unwrap_or(u64::MAX);
     io::stdin().lock().take(limit).read_to_string(&mut text)?;
     if text.is_empty() {
-        let told = "the model of this task is not configured any more; `taskdaemon edit` cannot give it another, submit it anew";
+        let told = "the model of this task is not configured any more; submit it anew with another";
         return Err(Failure::Code(1, told.to_owned()));
     }
     let call: Call = serde_json::from_str(&text)
@@ -41,9 +41,7 @@ pub(super) async fn call() -> Outcome {
     let begun = clock::instant();
     let mut wait = WAITS.0;
     loop {
-        let mut wrote = false;
         let asked = llm::ask(&call, |words| {
-            wrote = true;
             let mut out = io::stdout().lock();
             out.write_all(words.as_bytes())?;
             out.flush()
