@@ -14,10 +14,9 @@ use sha2::{Digest, Sha256};
 
 use crate::clock;
 use crate::engine::command::{Caller, Error, Submitted};
-use crate::engine::prompts::{complete, patience};
 use crate::model::attempt::Limits;
 use crate::model::depend::{self, Named};
-use crate::model::prompt;
+use crate::model::prompt::{self, patience};
 use crate::model::quantity::ByteSize;
 use crate::model::retry::{Failure, Retry};
 use crate::model::role::Role;
@@ -256,7 +255,9 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
         None => DEFAULT_QUEUE,
         Some(_) => prompt::QUEUE,
     };
-    let mut new = NewTask {
+    let timeout = asked.timeout.map(Span::millis);
+    let timeout = timeout.or_else(|| prompt.is_some().then_some(prompt::TIMEOUT_MS));
+    Ok(NewTask {
         owner,
         queue: asked.queue.unwrap_or_else(|| queue.to_owned()),
         priority: asked.priority.unwrap_or(0),
@@ -286,7 +287,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
                 pids: asked.pids,
             },
             profile: asked.profile,
-            timeout_ms: asked.timeout.map(Span::millis),
+            timeout_ms: timeout,
             grace_ms: asked.grace.map(Span::millis),
             queue_ttl_ms: asked.queue_ttl.map(Span::millis),
             heartbeat_ms: asked.heartbeat.map(Span::millis),
@@ -297,11 +298,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
             hook_of: None,
             prompt,
         },
-    };
-    if new.spec.prompt.is_some() {
-        complete(&mut new);
-    }
-    Ok(new)
+    })
 }
 
 /// What tells a repeated request from another one with the same key: the

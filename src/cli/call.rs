@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::client::llm::{self, Failure as Gone, Usage};
 use crate::clock;
-use crate::engine::hooks::TRY_AGAIN;
 use crate::model::check::STDIN_MAX;
 use crate::model::prompt::Call;
 use crate::model::quantity::format_duration;
+use crate::model::retry::TRY_AGAIN;
 
 use super::text::escape;
 use super::{Failure, Outcome, complain};

@@ -9,9 +9,9 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use crate::client::https::{self, Error};
-use crate::engine::hooks::TRY_AGAIN;
 use crate::model::check::STDIN_MAX;
 use crate::model::hook::check_url;
+use crate::model::retry::TRY_AGAIN;
 
 use super::text::escape;
 use super::{Failure, Outcome};

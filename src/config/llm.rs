@@ -4,13 +4,12 @@ use std::collections::HashSet;
 
 use crate::engine::prompts::{Options, Provider};
 use crate::model::hook::check_url;
+use crate::model::prompt::TOKENS_MAX;
 
 use super::check::{Found, found, word};
 
 const PROVIDERS: &str = "llm.providers";
 const MODELS: &str = "llm.models";
-/// Largest number of tokens of an answer.
-const TOKENS_MAX: u32 = 10_000_000;
 
 pub(super) fn check(options: &Options) -> Result<(), Found> {
     let mut names = HashSet::new();

@@ -10,11 +10,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::model::attempt::Class;
 use crate::model::check;
 use crate::model::event::Kind;
 use crate::model::hook::{self, Act, Hook, Secret};
-use crate::model::retry::{Failure, Retry};
+use crate::model::retry::{Retry, passing};
 use crate::model::spec::{NewTask, Spec};
 use crate::model::task::Task;
 use crate::model::time::Time;
@@ -28,8 +27,6 @@ use super::reader::Query;
 
 /// Verb of our own program that sends what it reads.
 pub const DELIVER: &str = "deliver";
-/// Its exit code for a failure that may pass; others are not tried again.
-pub const TRY_AGAIN: u8 = 75;
 /// Label of a hook: the number of the task that it belongs to.
 const LABEL: &str = "hook-of";
 /// Time limit of one attempt, in milliseconds.
@@ -148,11 +145,9 @@ impl Hooks {
             headers.insert("Taskdaemon-Signature", secret.sign(now, body));
         }
         let order = json!({"url": url, "headers": headers, "body": body});
-        let passing = [Class::Signal, Class::Timeout, Class::Spawn, Class::Lost];
-        let passing = passing.into_iter().map(Failure::Class);
         let mut new = follower(task, order.to_string());
         new.spec.argv = vec![self.program.clone(), DELIVER.to_owned()];
-        new.spec.retry.retry_on = passing.chain([Failure::Code(TRY_AGAIN)]).collect();
+        new.spec.retry.retry_on = passing();
         new
     }
 }

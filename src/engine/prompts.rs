@@ -6,10 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::attempt::Class;
 use crate::model::invalid::Invalid;
-use crate::model::prompt::{Call, Dialect, Key, Prompt, TIMEOUT_MS};
-use crate::model::retry::{Failure, Retry};
+use crate::model::prompt::{Call, Dialect, Key, Prompt};
 use crate::model::setting::Kind::Live;
 use crate::model::setting::settings;
 use crate::model::spec::NewTask;
@@ -18,7 +16,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::command::{Error, Submitted};
-use super::hooks::{Hooks, TRY_AGAIN};
+use super::hooks::Hooks;
 use super::options::Options as EngineOptions;
 
 /// Verb of our own program that makes the call it reads.
@@ -186,25 +184,5 @@ impl<S: Store> Engine<S> {
         self.set_prompts(prompts);
         self.hungry = true;
         Ok(())
-    }
-}
-
-/// What a prompt has where its submitter says nothing: time for a long answer.
-pub fn complete(new: &mut NewTask) {
-    new.spec.timeout_ms.get_or_insert(TIMEOUT_MS);
-}
-
-/// What a prompt's attempts follow where its submitter does not say: what may
-/// pass is tried again, which is what our program says by its exit code.
-#[must_use]
-pub fn patience() -> Retry {
-    let passing = [Class::Signal, Class::Timeout, Class::Spawn, Class::Lost];
-    let passing = passing.into_iter().map(Failure::Class);
-    Retry {
-        max_attempts: 5,
-        base_ms: 5_000,
-        cap_ms: 600_000,
-        retry_on: passing.chain([Failure::Code(TRY_AGAIN)]).collect(),
-        ..Retry::default()
     }
 }

@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::retry::{Retry, passing};
+
 /// Queue of a prompt that names none: `queue set prompt --concurrency 4 --rate
 /// 50/1m` is what a provider lets one account have.
 pub const QUEUE: &str = "prompt";
@@ -15,7 +17,20 @@ pub const QUEUE: &str = "prompt";
 /// slow models take minutes.
 pub const TIMEOUT_MS: u64 = 15 * 60_000;
 /// Largest number of tokens that can be asked for.
-const TOKENS_MAX: u32 = 10_000_000;
+pub const TOKENS_MAX: u32 = 10_000_000;
+
+/// What follows a failed attempt of a prompt whose submitter does not say: what
+/// may pass is tried again.
+#[must_use]
+pub fn patience() -> Retry {
+    Retry {
+        max_attempts: 5,
+        base_ms: 5_000,
+        cap_ms: 600_000,
+        retry_on: passing(),
+        ..Retry::default()
+    }
+}
 
 /// What a task asks of a model. The text itself is the task's standard input.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

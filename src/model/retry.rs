@@ -15,6 +15,19 @@ use super::attempt::{Class, Outcome};
 use super::draw::{draw, share};
 use super::id::TaskId;
 
+/// Exit code of our own programs for a failure that may pass: `EX_TEMPFAIL` of
+/// `sysexits.h`.
+pub const TRY_AGAIN: u8 = 75;
+
+/// Failures after which a task that runs our own program is tried again: what
+/// the program itself calls passing, and ends that are not its own.
+#[must_use]
+pub fn passing() -> Vec<Failure> {
+    let classes = [Class::Signal, Class::Timeout, Class::Spawn, Class::Lost];
+    let classes = classes.into_iter().map(Failure::Class);
+    classes.chain([Failure::Code(TRY_AGAIN)]).collect()
+}
+
 /// What a task does after a failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

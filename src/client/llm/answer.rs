@@ -186,7 +186,12 @@ pub(super) fn refused(url: &str, status: StatusCode, headers: &HeaderMap, text: 
     } else {
         text
     };
-    let told = format!("{url}: answered {status}: {}", shorten(words));
+    let advice = match status.as_u16() {
+        401 | 403 => "; see the key of this provider in section [llm]",
+        402 => "; see the account of this provider",
+        _ => "",
+    };
+    let told = format!("{url}: answered {status}: {}{advice}", shorten(words));
     let code = error
         .get("code")
         .and_then(Value::as_str)
