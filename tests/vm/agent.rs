@@ -26,7 +26,7 @@ pub(crate) struct Done {
 pub(crate) struct Agent {
     socket: PathBuf,
     stream: Option<BufReader<UnixStream>>,
-    asked: u64,
+    questions: u64,
 }
 
 impl Agent {
@@ -34,7 +34,7 @@ impl Agent {
         Self {
             socket: socket.to_owned(),
             stream: None,
-            asked: 0,
+            questions: 0,
         }
     }
 
@@ -57,8 +57,8 @@ impl Agent {
             .set_read_timeout(Some(Duration::from_secs(2)))
             .expect("time limit");
         self.stream = Some(BufReader::new(stream));
-        self.asked += 1;
-        let id = self.asked;
+        self.questions += 1;
+        let id = self.questions;
         if !self.say(&json!({"execute": "guest-sync", "arguments": {"id": id}})) {
             return false;
         }
@@ -100,17 +100,19 @@ impl Agent {
         }
     }
 
+    /// Asks, and gives the answer or the refusal; none when the machine is gone.
+    fn asked(&mut self, message: &Value) -> Option<Value> {
+        self.say(message).then(|| self.hear()).flatten()
+    }
+
     fn ask(&mut self, message: &Value) -> Option<Value> {
-        self.say(message)
-            .then(|| self.hear())
-            .flatten()
-            .map(|answer| {
-                assert!(
-                    answer.get("error").is_none(),
-                    "the agent refuses {message}: {answer}"
-                );
-                answer["return"].clone()
-            })
+        self.asked(message).map(|answer| {
+            assert!(
+                answer.get("error").is_none(),
+                "the agent refuses {message}: {answer}"
+            );
+            answer["return"].clone()
+        })
     }
 
     /// Runs a command in the machine; none when the machine is gone before its end was seen.
@@ -127,9 +129,11 @@ impl Agent {
         let question = json!({"execute": "guest-exec-status", "arguments": {"pid": begun["pid"]}});
         let mut pause = Duration::from_millis(4);
         loop {
-            let state = self.ask(&question)?;
+            let answer = self.asked(&question)?;
+            // The agent of the next boot does not know what the one before it began.
+            let state = answer.get("return")?;
             if state["exited"] == true {
-                return Some(done(&state));
+                return Some(done(state));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(100));

@@ -91,7 +91,8 @@ impl Machine {
         let _told = self.agent.run(&["systemctl", "reboot", "--no-block"]);
         wait_until("another boot answers", BOOT, || {
             self.agent.meet(BOOT);
-            (self.boot_id() != before).then_some(())
+            let now = self.boot_id();
+            (!now.is_empty() && now != before).then_some(())
         });
         self.up();
     }
