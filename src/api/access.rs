@@ -18,8 +18,8 @@ use crate::model::role::Role::{Admin, Own, Read, Submit};
 use super::identity::Standing;
 use super::problem::Problem;
 use super::{
-    Shared, admin, bulk, edit, events, graph, hooks, identity, log, queues, schedules, submit,
-    tasks,
+    Shared, admin, bulk, edit, events, graph, hooks, identity, log, models, queues, schedules,
+    submit, tasks,
 };
 
 /// A method, for the table and for the router.
@@ -105,6 +105,8 @@ fn routes() -> Vec<Route> {
             "/v1/schedules/{schedule}/{verb}",
             schedules::change,
         ),
+        least(Read, GET, "/v1/models", models::list),
+        least(Read, GET, "/v1/models/{model}", models::show),
         least(Read, GET, "/v1/status", admin::status),
         least(Admin, POST, "/v1/reload", admin::reload),
         public("/live", admin::live),

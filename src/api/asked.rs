@@ -9,7 +9,7 @@ use crate::model::spec::{Conflict, OnInterrupt};
 
 use super::hooks::HookRule;
 use super::json::{object, objects};
-use super::number::{Cores, Factor, Pairs, Span, Word};
+use super::number::{Cores, Factor, Pairs, Span, Word, is_default};
 
 /// A task to submit, or a list of them under `tasks`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -186,10 +186,6 @@ pub struct RetryRule {
     /// Exit codes and classes that are not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub no_retry_on: Vec<Word>,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// The answer to one submitted task.

@@ -46,6 +46,7 @@ fn prompt(rule: PromptRule) -> Result<(Prompt, Vec<u8>), Problem> {
         model: rule.model.unwrap_or_default(),
         system: rule.system,
         max_tokens: rule.max_tokens,
+        ..Prompt::default()
     };
     Ok((prompt, rule.text.into_bytes()))
 }

@@ -1,21 +1,20 @@
 //! `call`: what a prompt's task runs. It reads one call from standard input,
 //! makes it, and writes the answer as it comes.
 //!
-//! A provider that is busy is waited for here, by the clock that it names:
-//! nothing was spent on what it refused, so that costs no attempt.
+//! What it came to is told to the daemon as a receipt (`model::receipt`), which
+//! settles what was taken for it. A call that was turned away is made again
+//! when admission says so, and costs no attempt.
 
 use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use sd_notify::NotifyState;
-use tokio::time::{Instant, sleep_until};
 
-use crate::client::llm::{self, Failure as Gone, Usage};
+use crate::client::llm::{self, Usage};
 use crate::clock;
 use crate::model::check::STDIN_MAX;
 use crate::model::prompt::Call;
-use crate::model::quantity::format_duration;
+use crate::model::receipt::{End, Receipt};
 use crate::model::retry::TRY_AGAIN;
 
 use super::text::escape;
@@ -23,8 +22,6 @@ use super::{Failure, Outcome, complain};
 
 /// Most bytes of a call: every byte of the text may be six in JSON.
 const CALL_MAX: usize = STDIN_MAX * 8;
-/// First and longest wait for a provider that is busy and does not say how long.
-const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// `call`: 0 when the answer is whole, 75 when there may be one later, 1 when not.
 pub(super) async fn call() -> Outcome {
@@ -39,40 +36,38 @@ pub(super) async fn call() -> Outcome {
         .map_err(|error| Failure::Usage(format!("standard input is no call: {error}")))?;
     drop(text);
     let begun = clock::instant();
-    let mut wait = WAITS.0;
-    loop {
-        let asked = llm::ask(&call, |words| {
-            let mut out = io::stdout().lock();
-            out.write_all(words.as_bytes())?;
-            out.flush()
-        });
-        let failure = match asked.await {
-            Ok(usage) => {
-                status(&told(usage, begun.elapsed()));
-                if usage.cut {
-                    complain("the answer ends where it was as long as max_tokens allows");
-                }
-                return Ok(0);
+    let asked = llm::ask(&call, |words| {
+        let mut out = io::stdout().lock();
+        out.write_all(words.as_bytes())?;
+        out.flush()
+    });
+    let clean = |why: &str| escape(&llm::without(why, call.key.as_ref()));
+    match asked.await {
+        Ok(answer) => {
+            hand_over(&answer.receipt());
+            status(&told(answer.usage, begun.elapsed()));
+            if answer.usage.cut {
+                complain("the answer ends where it was as long as max_tokens allows");
             }
-            Err(failure) => failure,
-        };
-        let clean = |why: &str| escape(&llm::without(why, call.key.as_ref()));
-        match failure {
-            Gone::Lasting(why) => return Err(Failure::Code(1, clean(&why))),
-            Gone::Passing(why) => return Err(Failure::Code(TRY_AGAIN, clean(&why))),
-            Gone::Busy(why, asks) => {
-                let pause = asks.unwrap_or(wait);
-                wait = (wait * 2).min(WAITS.1);
-                status(&format!("waits for its provider until {}", at(pause)));
-                complain(&format!(
-                    "{}; asking again in {}",
-                    clean(&why),
-                    format_duration(pause)
-                ));
-                sleep_until(Instant::from_std(clock::instant() + pause)).await;
-                status("asks again");
-            }
+            Ok(0)
         }
+        Err(failure) => {
+            let why = clean(&failure.why);
+            if let Some(receipt) = failure.receipt() {
+                let why = why.clone();
+                hand_over(&Receipt { why, ..receipt });
+            }
+            let again = failure.end != Some(End::Rejected);
+            Err(Failure::Code(if again { TRY_AGAIN } else { 1 }, why))
+        }
+    }
+}
+
+/// Tells the daemon what the call came to.
+fn hand_over(receipt: &Receipt) {
+    let text = serde_json::to_string(receipt).unwrap_or_default();
+    if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&format!("X_RECEIPT={text}"))]) {
+        tracing::debug!(%error, "cannot say what it came to");
     }
 }
 
@@ -92,11 +87,4 @@ fn told(usage: Usage, took: Duration) -> String {
         count(usage.output),
         took.as_secs_f64()
     )
-}
-
-/// The time so far from now, to the second.
-fn at(pause: Duration) -> String {
-    let micros = clock::now().after(pause).micros();
-    Timestamp::from_second(micros.div_euclid(1_000_000))
-        .map_or_else(|_| "later".to_owned(), |time| time.to_string())
 }

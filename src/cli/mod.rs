@@ -34,6 +34,7 @@ mod logs;
 mod page;
 mod process;
 mod prompt;
+mod providers;
 mod queues;
 mod record;
 mod schedules;
@@ -145,6 +146,9 @@ enum Verb {
     /// Look at queues, and set their limits
     #[command(subcommand)]
     Queue(queues::Verb),
+    /// Look at models, who serves them, and what is left of their limits
+    #[command(subcommand)]
+    Provider(providers::Verb),
     /// Make tasks at set times
     #[command(subcommand)]
     Schedule(schedules::Verb),
@@ -346,6 +350,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Events(args) => online(record::events(&args, setting)),
         Verb::Backup(args) => record::backup(&args, setting),
         Verb::Queue(verb) => online(queues::queue(verb, setting)),
+        Verb::Provider(verb) => online(providers::provider(verb, setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
         Verb::Start(args) => not_in_json(setting, "start").and_then(|()| start::start(*args)),
         Verb::Stop(args) => not_in_json(setting, "stop").and_then(|()| start::stop(&args)),

@@ -78,6 +78,7 @@ fn describe(task: &TaskInfo) -> String {
     {
         out.push('\n');
         out.push_str(&attempt_table(attempts));
+        out.push_str(&calls(attempts));
     }
     out
 }
@@ -225,6 +226,35 @@ fn attempt_table(attempts: &[AttemptInfo]) -> String {
         ]);
     }
     table(&rows)
+}
+
+/// What the attempts asked of models, and what that cost.
+fn calls(attempts: &[AttemptInfo]) -> String {
+    let calls = attempts.iter().filter_map(|attempt| {
+        let call = attempt.call.as_ref()?;
+        let count = |used: Option<u64>, most: u64| {
+            used.map_or_else(|| format!("at most {most}"), |used| used.to_string())
+        };
+        Some(vec![
+            attempt.number.to_string(),
+            escape(&call.model),
+            call.end.clone().unwrap_or_else(|| "live".to_owned()),
+            count(call.input_tokens, call.input_tokens_reserved),
+            count(call.output_tokens, call.output_tokens_reserved),
+            call.cost
+                .map_or_else(|| "-".to_owned(), |cost| format!("{cost:.6}")),
+        ])
+    });
+    let mut rows = vec![
+        ["#", "MODEL", "CALL", "TOKENS IN", "TOKENS OUT", "COST"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    rows.extend(calls);
+    if rows.len() == 1 {
+        return String::new();
+    }
+    format!("\n{}", table(&rows))
 }
 
 /// Milliseconds, to people's measure: whole seconds from a minute on.

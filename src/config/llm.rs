@@ -12,6 +12,9 @@ const PROVIDERS: &str = "llm.providers";
 const MODELS: &str = "llm.models";
 
 pub(super) fn check(options: &Options) -> Result<(), Found> {
+    if options.calls == 0 {
+        return found("llm.calls", "must be at least 1".to_owned());
+    }
     let mut names = HashSet::new();
     for provider in &options.providers {
         let name = &provider.name;
@@ -42,6 +45,17 @@ pub(super) fn check(options: &Options) -> Result<(), Found> {
         let most = model.max_tokens;
         if most.is_some_and(|most| !(1..=TOKENS_MAX).contains(&most)) {
             let why = format!("`{name}`: max_tokens must lie between 1 and {TOKENS_MAX}");
+            return found(MODELS, why);
+        }
+        if let Some(fault) = model.limits.fault() {
+            return found(MODELS, format!("`{name}`: limits: {fault}"));
+        }
+    }
+    for model in &options.models {
+        let name = &model.name;
+        let mut others = model.fallback.iter();
+        if let Some(other) = others.find(|other| *other == name || !models.contains(other)) {
+            let why = format!("`{name}`: fallback: there is no other model `{other}`");
             return found(MODELS, why);
         }
     }

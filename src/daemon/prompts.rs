@@ -23,12 +23,34 @@ pub(super) fn resolve(options: &Options, program: &str) -> Result<Prompts, Error
             model: model.clone(),
             provider: provider.clone(),
             key: key(provider)?,
+            account: String::new(),
         });
     }
+    share_accounts(&mut targets);
     Ok(Prompts {
         targets,
         program: program.to_owned(),
+        calls: options.calls,
     })
+}
+
+/// Providers with one address and one key are one account, whatever they are
+/// called here.
+fn share_accounts(targets: &mut [Target]) {
+    let owners: Vec<_> = targets
+        .iter()
+        .map(|target| {
+            let mut all = targets.iter();
+            let same = all.find(|other| {
+                other.key == target.key && other.provider.base_url == target.provider.base_url
+            });
+            same.map_or(&target.provider.name, |first| &first.provider.name)
+                .clone()
+        })
+        .collect();
+    for (target, owner) in targets.iter_mut().zip(owners) {
+        target.account = format!("{owner}/{}", target.model.model);
+    }
 }
 
 fn key(provider: &Provider) -> Result<Option<Key>, Error> {

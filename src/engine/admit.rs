@@ -16,6 +16,7 @@ use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
+use super::calls::Pass;
 
 /// Groups settled in one turn after a group limit was changed.
 const GROUPS: u32 = 200;
@@ -24,6 +25,19 @@ const GROUPS: u32 = 200;
 struct Lane {
     queue: Queue,
     room: u32,
+}
+
+/// What became of a task whose turn it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claimed {
+    /// It starts.
+    Starts,
+    /// It does not, and those behind it are looked at.
+    Passes,
+    /// It waits for its model.
+    Waits,
+    /// It waits for a slot, and so do those behind it.
+    NoSlot,
 }
 
 /// Such queues, by their row.
@@ -38,13 +52,16 @@ impl<S: Store> Engine<S> {
             return Ok(());
         };
         let mut shares: Shares = self.store.live_by_owner()?.into_iter().collect();
-        let Some(slots) = self.open_slots(shares.all(), now) else {
+        let mut pass = Pass::of(self.count_calls()?);
+        let commands = shares.all().saturating_sub(pass.calls);
+        let Some(slots) = self.open_slots(commands, now) else {
             return Ok(());
         };
-        let free = slots.saturating_sub(shares.all());
-        if free == 0 {
+        pass.slots = slots.saturating_sub(commands);
+        if pass.is_over() {
             return Ok(());
         }
+        let free = pass.slots;
         let mut lanes = self.lanes(&shares, now)?;
         let scarce = self.scarce(&lanes, free);
         let mut heads = Vec::new();
@@ -57,7 +74,7 @@ impl<S: Store> Engine<S> {
             Some(_) => self.store.queue_named(hook::QUEUE)?.map(|queue| queue.id),
             None => None,
         };
-        while shares.all() < slots {
+        while !pass.is_over() {
             heads.retain(|head: &Head| {
                 let lane = lanes.get(&head.queue);
                 let own = shares.of_owner_beside(head.owner, hooks);
@@ -68,11 +85,19 @@ impl<S: Store> Engine<S> {
                 break;
             };
             let head = heads.swap_remove(index);
-            heads.extend(self.store.next_head(&head)?);
             let Some(lane) = lanes.get_mut(&head.queue) else {
                 continue;
             };
-            if !self.claim(&head, &lane.queue, &runner.instance, now)? {
+            let claimed = self.claim(&head, &lane.queue, &runner.instance, &mut pass, now)?;
+            let more = match claimed {
+                Claimed::Starts | Claimed::Passes => true,
+                Claimed::Waits => pass.go_on(head.queue, head.owner),
+                Claimed::NoSlot => false,
+            };
+            if more {
+                heads.extend(self.store.next_head(&head)?);
+            }
+            if claimed != Claimed::Starts {
                 continue;
             }
             lane.room -= 1;
@@ -145,28 +170,37 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// Starts a task; not when its number is taken or its group is full.
+    /// Starts a task; not when its number is taken, its group is full, or its
+    /// model cannot be asked.
     fn claim(
         &mut self,
         head: &Head,
         queue: &Queue,
         runner: &str,
+        pass: &mut Pass,
         now: Time,
-    ) -> Result<bool, store::Error> {
+    ) -> Result<Claimed, store::Error> {
         let Some(task) = self.sound(now, |store| store.task(head.task))? else {
-            return Ok(false);
+            return Ok(Claimed::Passes);
         };
         let next = AttemptKey {
             task: task.id,
             number: task.attempt + 1,
         };
         if self.strangers.contains(&next) || self.is_crowded(&task, queue)? {
-            return Ok(false);
+            return Ok(Claimed::Passes);
+        }
+        match &task.spec.prompt {
+            _ if task.state != State::Queued => {}
+            None if pass.slots == 0 => return Ok(Claimed::NoSlot),
+            None => pass.slots -= 1,
+            Some(prompt) if self.book_call(&task, prompt, pass, now)? => {}
+            Some(_) => return Ok(Claimed::Waits),
         }
         // Ready by the query's own condition; should it not be, it is left
         // where it is.
         let Ok(task) = self.advance(task, Event::Claim, None, now)? else {
-            return Ok(false);
+            return Ok(Claimed::Passes);
         };
         let profile = task.spec.profile.as_deref().map(profile_runner);
         self.store.begin_attempt(&Attempt {
@@ -183,7 +217,7 @@ impl<S: Store> Engine<S> {
             usage: Usage::default(),
         })?;
         failpoint!("engine/claim/after");
-        Ok(true)
+        Ok(Claimed::Starts)
     }
 
     /// Whether as many of its group are live as may be, though the task is

@@ -333,6 +333,10 @@ impl<S: Store> Engine<S> {
     fn view(&mut self, task: Task, now: Time) -> Result<View, store::Error> {
         Ok(View {
             attempts: self.sound(now, |store| store.attempts(task.id))?,
+            calls: match &task.spec.prompt {
+                Some(_) => self.store.calls(task.id)?,
+                None => Vec::new(),
+            },
             after: self.store.parents(task.id)?,
             dependants: self.store.count_children(task.id)?,
             reason: None,

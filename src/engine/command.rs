@@ -11,6 +11,7 @@ use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
 use crate::model::depend::Link;
 use crate::model::id::TaskId;
 use crate::model::invalid::Invalid;
+use crate::model::ledger::Call;
 use crate::model::notice::Notice;
 use crate::model::origin::Origin;
 use crate::model::rate::Rate;
@@ -83,6 +84,9 @@ pub enum Error {
     /// No such queue.
     #[error("there is no queue `{0}`; `taskdaemon queue list` shows those there are")]
     NoQueue(String),
+    /// No such model.
+    #[error("there is no model `{0}`; `taskdaemon provider list` shows those there are")]
+    NoModel(String),
     /// The queue takes no new tasks.
     #[error("queue `{0}` is draining and takes no new tasks; an admin can `resume` it")]
     Draining(String),
@@ -223,6 +227,8 @@ pub struct View {
     pub task: Task,
     /// Its attempts, first to last; in listings only a live one.
     pub attempts: Vec<Attempt>,
+    /// The calls of models that its attempts made; not in listings.
+    pub calls: Vec<Call>,
     /// What it was told to wait for; not in listings.
     pub after: Vec<Link>,
     /// How many tasks were told to wait for it; not in listings.

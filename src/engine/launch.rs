@@ -22,7 +22,12 @@ impl<S: Store> Engine<S> {
         };
         let (ours, stdin) = match &task.spec.prompt {
             None => (None, stdin),
-            Some(prompt) => self.prompts.order(prompt, stdin.unwrap_or_default()),
+            Some(prompt) => {
+                let call = self.store.call(task.attempt_key())?;
+                let model = call.map_or_else(|| prompt.model.clone(), |call| call.model);
+                self.prompts
+                    .order(&model, prompt, stdin.unwrap_or_default())
+            }
         };
         Ok(Effect::Launch(Box::new(Order {
             ours,

@@ -11,6 +11,7 @@ mod admit;
 mod answer;
 mod apply;
 pub mod bulk;
+pub mod calls;
 pub mod clocks;
 pub mod closed;
 pub mod command;
@@ -160,6 +161,7 @@ impl<S: Store> Engine<S> {
     /// The store failed.
     pub fn recover(&mut self, now: Time) -> Result<(), store::Error> {
         self.store.begin()?;
+        self.open_accounts()?;
         for attempt in self.sound(now, S::live)? {
             if attempt.boot != self.boot {
                 self.lose(attempt.key, now)?;
@@ -297,9 +299,7 @@ impl<S: Store> Engine<S> {
         let before = (task.state, task.attempt);
         let key = task.attempt_key();
         let end = match &event {
-            Event::Ended { started, ended, .. } => {
-                Some((started.clone(), ended.at, ended.usage.clone()))
-            }
+            Event::Ended { started, ended, .. } => Some((started.clone(), ended.clone())),
             Event::Wake
             | Event::Unblock
             | Event::Skip { .. }
@@ -318,9 +318,12 @@ impl<S: Store> Engine<S> {
             Err(refusal) => return Ok(Err(refusal)),
         };
         self.store.save(before, &step.task)?;
-        if let (Some(verdict), Some((started, at, usage))) = (&step.verdict, end) {
+        if let (Some(verdict), Some((started, ended))) = (&step.verdict, end) {
             self.store
-                .end_attempt(key, started.as_ref(), at, verdict, &usage)?;
+                .end_attempt(key, started.as_ref(), ended.at, verdict, &ended.usage)?;
+            if let Some(prompt) = &step.task.spec.prompt {
+                self.end_call(key, prompt, ended.receipt.as_deref(), now)?;
+            }
         }
         let task = step.task;
         if let Some(verdict) = step.verdict {

@@ -3,11 +3,17 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::estimate::Weight;
+use crate::model::gauge::Gauge;
 use crate::model::invalid::Invalid;
+use crate::model::limit::Limits;
+use crate::model::price::Price;
 use crate::model::prompt::{Call, Dialect, Key, Prompt};
+use crate::model::quantity::duration;
 use crate::model::setting::Kind::Live;
 use crate::model::setting::settings;
 use crate::model::spec::NewTask;
@@ -15,6 +21,7 @@ use crate::model::spec::NewTask;
 use crate::store::{self, Store};
 
 use super::Engine;
+use super::calls::{Account, Accounts, Route};
 use super::command::{Error, Submitted};
 use super::hooks::Hooks;
 use super::options::Options as EngineOptions;
@@ -23,6 +30,8 @@ use super::options::Options as EngineOptions;
 pub const CALL: &str = "call";
 /// Most tokens of an answer where nothing says how many.
 const TOKENS: u32 = 1024;
+/// How long a model is waited for before another one answers.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest silence of a provider where nothing says how long, in milliseconds.
 const IDLE_MS: u64 = 120_000;
 
@@ -33,8 +42,11 @@ settings! {
         /// where one is needed, `key_file` (open to the daemon's user alone) or `key_credential` (a
         /// credential of the service).
         providers: Vec<Provider> = Vec::new(), Live, "[{name = \"local\", dialect = \"openai\", base_url = \"http://127.0.0.1:8080/v1\"}]";
+        /// Calls at once, of all models; they take none of the engine's slots.
+        calls: u32 = 64, Live;
         /// What they serve: tables with `name`, which tasks use, `provider`, `model`, the name
-        /// that the provider knows, and `max_tokens` of an answer (1024). The first is the default.
+        /// that the provider knows, and `max_tokens` of an answer (1024), and, where it has any, `limits`,
+        /// `price`, `fallback` and `fallback_after`. The first is the default.
         models: Vec<Model> = Vec::new(), Live, "[{name = \"small\", provider = \"local\", model = \"smollm2\"}]";
     }
 }
@@ -70,6 +82,26 @@ pub struct Model {
     /// Most tokens of an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
+    /// What its provider lets this account have of it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: Limits,
+    /// What a million of its tokens cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
+    /// Models of this configuration that may answer instead, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<String>,
+    /// How long it is waited for before one of those answers.
+    #[serde(default = "patience", with = "duration")]
+    pub fallback_after: Duration,
+}
+
+fn patience() -> Duration {
+    PATIENCE
+}
+
+fn is_default(limits: &Limits) -> bool {
+    *limits == Limits::default()
 }
 
 /// A model, and all that is needed to ask it.
@@ -81,6 +113,8 @@ pub struct Target {
     pub provider: Provider,
     /// What that one is told to prove who asks.
     pub key: Option<Key>,
+    /// Whose limits count: those who share a key and a model share these.
+    pub account: String,
 }
 
 /// All models, and our own program, which asks them.
@@ -90,6 +124,8 @@ pub struct Prompts {
     pub targets: Vec<Target>,
     /// Our own program.
     pub program: String,
+    /// Calls at once, of all models.
+    pub calls: u32,
 }
 
 impl Prompts {
@@ -123,6 +159,9 @@ impl Prompts {
                 });
             };
             prompt.model.clone_from(&target.model.name);
+            let text = task.stdin.as_deref().unwrap_or_default();
+            let system = prompt.system.as_deref().unwrap_or_default();
+            prompt.weight = Weight::of(text).and(Weight::of(system.as_bytes()));
         }
         Ok(())
     }
@@ -139,17 +178,52 @@ impl Prompts {
         Invalid::new("prompt.model", reason)
     }
 
-    /// What makes the call that a prompt stands for: the program with its
-    /// arguments, and what it reads.
+    /// All models, with accounts of which nothing is known yet.
+    pub(super) fn accounts(&self) -> Accounts {
+        let mut accounts = Accounts {
+            most: self.calls,
+            ..Accounts::default()
+        };
+        if let Some(first) = self.targets.first() {
+            accounts.first.clone_from(&first.model.name);
+        }
+        for target in &self.targets {
+            let model = &target.model;
+            let route = Route {
+                provider: target.provider.name.clone(),
+                serves: model.model.clone(),
+                account: target.account.clone(),
+                price: model.price,
+                max_tokens: model.max_tokens.unwrap_or(TOKENS),
+                fallback: model.fallback.clone(),
+                patience: model.fallback_after,
+            };
+            accounts.routes.insert(model.name.clone(), route);
+            // Of several names of one model, the first says what its limits are.
+            let account = Account {
+                limits: model.limits.clone(),
+                refund: target.provider.dialect.refund(),
+                gauge: Gauge::default(),
+                running: 0,
+            };
+            let known = accounts.accounts.entry(target.account.clone());
+            known.or_insert(account);
+        }
+        accounts
+    }
+
+    /// What makes the call that a prompt stands for, and asks `model`: the
+    /// program with its arguments, and what it reads.
     pub(super) fn order(
         &self,
+        model: &str,
         prompt: &Prompt,
         text: Vec<u8>,
     ) -> (Option<Vec<String>>, Option<Vec<u8>>) {
         let program = vec![self.program.clone(), CALL.to_owned()];
         // One that was taken out of the configuration since the task was
         // accepted: nothing is read, and the program says so.
-        let call = self.target(&prompt.model).map(|target| Call {
+        let call = self.target(model).map(|target| Call {
             dialect: target.provider.dialect,
             base_url: target.provider.base_url.trim_end_matches('/').to_owned(),
             key: target.key.clone(),
@@ -182,6 +256,7 @@ impl<S: Store> Engine<S> {
         self.options = options;
         self.set_hooks(hooks);
         self.set_prompts(prompts);
+        self.open_accounts()?;
         self.hungry = true;
         Ok(())
     }

@@ -10,13 +10,16 @@ use crate::model::event::{Entries, Wanted};
 use crate::model::filter::Filter;
 use crate::model::hook::{self, Hook};
 use crate::model::id::TaskId;
+use crate::model::ledger::Spent;
 use crate::model::queue::{Lane, Queue};
 use crate::model::reason::Reason;
 use crate::model::schedule::plan::{Schedule, Shown};
 use crate::model::task::{Delay, State, Task};
+use crate::model::time::Time;
 use crate::store::queues::Crowd;
 use crate::store::{self, Store};
 
+use super::calls::Choice;
 use super::command::{Caller, Error, Reply, View};
 use super::picture::{self, Picture};
 use super::schedules::Called;
@@ -89,6 +92,13 @@ pub enum Query {
         /// They.
         reply: Reply<Vec<Hook>>,
     },
+    /// What models were used for.
+    Spent {
+        /// From when on.
+        since: Time,
+        /// By model.
+        reply: Reply<Vec<Spent>>,
+    },
     /// A page of tasks.
     List {
         /// Which.
@@ -155,6 +165,9 @@ fn answer_all<S: Store>(mut reader: Reader<S>, inbox: &Receiver<Query>) {
             Query::QueueHooks { queue, reply } => {
                 drop(reply.send(reader.store.queue_hooks(&queue).map_err(storage)));
             }
+            Query::Spent { since, reply } => {
+                drop(reply.send(reader.store.spent_since(since).map_err(storage)));
+            }
             Query::List { filter, reply } => drop(reply.send(reader.list(&filter))),
             Query::Events { wanted, reply } => {
                 drop(reply.send(reader.store.events(&wanted).map_err(storage)));
@@ -184,6 +197,10 @@ impl<S: Store> Reader<S> {
             .filter(|task| caller.may_touch(task.owner))
             .ok_or(Error::NotFound(id))?;
         let attempts = self.store.attempts(id).map_err(storage)?;
+        let calls = match &task.spec.prompt {
+            Some(_) => self.store.calls(id).map_err(storage)?,
+            None => Vec::new(),
+        };
         let after = self.store.parents(id).map_err(storage)?;
         let dependants = self.store.count_children(id).map_err(storage)?;
         let crowd = self.store.crowd(std::slice::from_ref(&task));
@@ -193,6 +210,7 @@ impl<S: Store> Reader<S> {
             sign: sign(&task, &snapshot),
             task,
             attempts,
+            calls,
             after,
             dependants,
             reason,
@@ -245,6 +263,7 @@ impl<S: Store> Reader<S> {
                 sign: sign(&task, &self.snapshot.borrow()),
                 attempts: live.remove(&task.attempt_key()).into_iter().collect(),
                 task,
+                calls: Vec::new(),
                 after: Vec::new(),
                 dependants: 0,
             });
@@ -326,6 +345,15 @@ fn why_queued(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Reason {
     if let Some(limit) = limit.filter(|limit| live >= *limit) {
         let owner = task.owner;
         return Reason::UserSlot { owner, limit };
+    }
+    if let Some(prompt) = &task.spec.prompt
+        && let Choice::Wait(wait) = snapshot.calls.choose(prompt, snapshot.turned)
+    {
+        return Reason::Model {
+            model: wait.model,
+            cause: wait.shut.cause,
+            until: wait.shut.until,
+        };
     }
     Reason::Slot {
         used: snapshot.used,

@@ -19,6 +19,7 @@ use crate::store::record::Over;
 use crate::store::{self, Store};
 
 use super::Engine;
+use super::calls::KEPT;
 use super::effect::Effect;
 
 /// Most tasks looked at, and events removed, in one turn.
@@ -117,7 +118,8 @@ impl<S: Store> Engine<S> {
         failpoint!("engine/retention/begun");
         let tasks = self.remove_tasks(now)?;
         let outputs = self.remove_outputs(now)?;
-        if events && tasks && outputs {
+        let calls = self.store.drop_calls(now.before(KEPT), STEP)? < STEP;
+        if events && tasks && outputs && calls {
             self.walk.due = now.after(PAUSE);
             self.walk.tasks = START;
         }

@@ -11,6 +11,7 @@ use crate::store::Store;
 use crate::store::disk::Shortage;
 
 use super::Engine;
+use super::calls::Accounts;
 use super::closed::Closed;
 use super::runner::RunnerUp;
 use super::signs::Signs;
@@ -62,6 +63,8 @@ pub struct Snapshot {
     pub long_log: Option<u64>,
     /// Set while nobody can say as whom tasks may run, so that none is started.
     pub closed: Option<Closed>,
+    /// Models, and how the accounts behind them stand.
+    pub calls: Arc<Accounts>,
     /// When the engine's last turn ended.
     pub turned: Time,
 }
@@ -97,7 +100,9 @@ impl<S: Store> Engine<S> {
         self.snapshot.shortage = self.shortage;
         let live = State::ALL.into_iter().filter(|state| state.is_live());
         let used: u64 = live.map(|state| self.snapshot.count(state)).sum();
-        self.snapshot.used = u32::try_from(used).unwrap_or(u32::MAX);
+        let used = u32::try_from(used).unwrap_or(u32::MAX);
+        // Calls of models take no slots.
+        self.snapshot.used = used.saturating_sub(self.snapshot.calls.running());
         self.snapshot.slots = self.options.slots;
         self.snapshot.queue_concurrency = self.options.queue_concurrency;
         self.snapshot.user_running = self.options.user_running;

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::id::TaskId;
+use super::receipt::Receipt;
 use super::time::Time;
 
 /// Names one attempt, and fences it: every report and every change carries the
@@ -143,6 +144,9 @@ pub struct Ended {
     pub at: Time,
     /// What it used.
     pub usage: Usage,
+    /// What a call of a model says of itself, where the attempt was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Box<Receipt>>,
 }
 
 impl Ended {
@@ -155,7 +159,16 @@ impl Ended {
             interrupted: false,
             at,
             usage: Usage::default(),
+            receipt: None,
         }
+    }
+
+    /// What the call of a model says that was turned away: it was not made, for
+    /// a reason that is not the task's.
+    #[must_use]
+    pub fn turned_away(&self) -> Option<&Receipt> {
+        let receipt = self.receipt.as_deref();
+        receipt.filter(|receipt| receipt.end.is_turned_away())
     }
 
     /// The end of an attempt of which nothing ran: why, and whether the host

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::receipt::Receipt;
+
 /// Longest datagram that is read, in bytes; of a longer one nothing counts.
 pub const DATAGRAM_MAX: usize = 4096;
 /// Longest status text, in characters; the rest is cut.
@@ -43,6 +45,10 @@ pub struct Notice {
     pub extend_us: Option<u64>,
     /// `STOPPING=1`: it has begun to end by itself.
     pub stopping: bool,
+    /// `X_RECEIPT=`, as JSON: what a call of a model came to. Of others than
+    /// our own program nobody listens to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Box<Receipt>>,
 }
 
 impl Notice {
@@ -68,6 +74,7 @@ impl Notice {
             trigger: self.trigger || later.trigger,
             extend_us: left.max(later.extend_us),
             stopping: self.stopping || later.stopping,
+            receipt: later.receipt.or(self.receipt),
         }
     }
 
@@ -79,6 +86,7 @@ impl Notice {
             status: self.status.as_deref().map(line),
             progress: self.progress.map(|done| done.min(PROGRESS_DONE)),
             extend_us: self.extend_us.map(|us| us.min(EXTEND_MAX_US)),
+            receipt: self.receipt.map(|receipt| Box::new(receipt.bounded(line))),
             ..self
         }
     }
@@ -109,6 +117,11 @@ pub fn parse(datagram: &[u8]) -> Notice {
                 notice.extend_us = us.or(notice.extend_us);
             }
             Some(("STOPPING", "1")) => notice.stopping = true,
+            Some(("X_RECEIPT", text)) => {
+                let receipt: Option<Receipt> = serde_json::from_str(text).ok();
+                let receipt = receipt.map(|receipt| Box::new(receipt.bounded(line)));
+                notice.receipt = receipt.or(notice.receipt);
+            }
             // Other words of the service manager's: errno, main pid, names of
             // descriptors to keep. Nothing here follows from them.
             _ => {}
@@ -181,6 +194,7 @@ mod tests {
             trigger: false,
             extend_us: Some(7),
             stopping: true,
+            receipt: None,
         };
         assert_eq!(notice, expected);
         assert!(said("WATCHDOG=trigger").trigger);
@@ -227,6 +241,21 @@ mod tests {
         assert_eq!(parse(b"STATUS=\xff\nREADY=1").status, None);
         assert!(parse(b"STATUS=\xff\nREADY=1").ready);
         assert_eq!(said("STATUS=").status.as_deref(), Some(""));
+    }
+
+    #[test]
+    fn a_receipt_is_read_within_its_bounds() {
+        let text =
+            "X_RECEIPT={\"end\":\"refused\",\"wait_us\":99999999999999999,\"why\":\"a\\u001bb\"}";
+        let receipt = said(text).receipt.expect("a receipt");
+        assert_eq!(receipt.why, "a b");
+        assert_eq!(
+            receipt.wait().map(|wait| wait.as_secs()),
+            Some(30 * 24 * 3600)
+        );
+        for bad in ["X_RECEIPT=", "X_RECEIPT={}", "X_RECEIPT={\"end\":\"won\"}"] {
+            assert!(said(bad).is_empty(), "{bad}");
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::retry::{Retry, passing};
+use super::attempt::Class;
+use super::estimate::Weight;
+use super::limit::Refund;
+use super::retry::{Failure, Retry, passing};
 
 /// Queue of a prompt that names none: `queue set prompt --concurrency 4 --rate
 /// 50/1m` is what a provider lets one account have.
@@ -20,14 +23,16 @@ pub const TIMEOUT_MS: u64 = 15 * 60_000;
 pub const TOKENS_MAX: u32 = 10_000_000;
 
 /// What follows a failed attempt of a prompt whose submitter does not say: what
-/// may pass is tried again.
+/// may pass is tried again. A call that was turned away is no failed attempt.
 #[must_use]
 pub fn patience() -> Retry {
+    let mut retry_on = passing();
+    retry_on.push(Failure::Class(Class::Provider));
     Retry {
         max_attempts: 5,
         base_ms: 5_000,
         cap_ms: 600_000,
-        retry_on: passing(),
+        retry_on,
         ..Retry::default()
     }
 }
@@ -45,9 +50,21 @@ pub struct Prompt {
     /// Most tokens of the answer; as the model is configured when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
+    /// What counts of its texts, weighed when the task is accepted.
+    #[serde(skip_serializing_if = "Weight::is_empty")]
+    pub weight: Weight,
 }
 
 impl Prompt {
+    /// As whoever asked knows it: without what was weighed of it.
+    #[must_use]
+    pub fn as_asked(self) -> Self {
+        Self {
+            weight: Weight::default(),
+            ..self
+        }
+    }
+
     /// The words that ask for it, but for the text.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
@@ -70,6 +87,19 @@ pub enum Dialect {
     OpenAi,
     /// Messages, as Anthropic has them.
     Anthropic,
+}
+
+impl Dialect {
+    /// What providers that speak so give back of what a call might have used
+    /// and did not: Anthropic counts an answer as long as it is, `OpenAI` as
+    /// long as it might have been.
+    #[must_use]
+    pub const fn refund(self) -> Refund {
+        match self {
+            Self::OpenAi => Refund::None,
+            Self::Anthropic => Refund::Output,
+        }
+    }
 }
 
 /// What a provider is told to prove who asks. It is never shown.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::gauge::Cause;
 use super::id::TaskId;
 use super::task::State;
 use super::time::Time;
@@ -66,6 +67,15 @@ pub enum Reason {
         /// Attempts a user may have.
         limit: u32,
     },
+    /// A model that can be asked.
+    Model {
+        /// Which.
+        model: String,
+        /// What keeps it from being asked.
+        cause: Cause,
+        /// Until when, where that is a time.
+        until: Option<Time>,
+    },
     /// A free slot on this host.
     Slot {
         /// Slots in use.
@@ -125,6 +135,7 @@ impl Reason {
             Self::Group { .. } => "group",
             Self::Rate { .. } => "rate",
             Self::UserSlot { .. } => "user_slot",
+            Self::Model { .. } => "model",
             Self::Slot { .. } => "slot",
             Self::QueueSlot { .. } => "queue_slot",
             Self::QueuePaused { .. } => "queue_paused",
@@ -147,7 +158,7 @@ impl Reason {
             | Self::Scarce { until, .. }
             | Self::Undecided { until, .. }
             | Self::Rate { until, .. } => Some(*until),
-            Self::Stopping { until } | Self::Itself { until } => *until,
+            Self::Stopping { until } | Self::Itself { until } | Self::Model { until, .. } => *until,
             Self::Slot { .. }
             | Self::Group { .. }
             | Self::UserSlot { .. }
@@ -188,6 +199,9 @@ impl fmt::Display for Reason {
             }
             Self::UserSlot { owner, limit } => {
                 write!(f, "waits for other tasks of uid {owner}: {limit} at a time")
+            }
+            Self::Model { model, cause, .. } => {
+                write!(f, "waits for model `{model}`: {cause}")
             }
             Self::Slot { used, total } => {
                 write!(f, "waits for a slot: {used} of {total} in use")

@@ -74,7 +74,9 @@ impl Failure {
     fn covers(self, outcome: &Outcome) -> bool {
         match self {
             Self::Code(code) => {
-                outcome.class == Class::Exit && outcome.exit_code == Some(i32::from(code))
+                // Our own program's end is its provider's doing, and an exit as well.
+                matches!(outcome.class, Class::Exit | Class::Provider)
+                    && outcome.exit_code == Some(i32::from(code))
             }
             Self::Class(class) => outcome.class == class,
         }

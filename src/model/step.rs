@@ -178,6 +178,11 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
         }
         Class::Spawn if scarce => make_ready(task, now.after(SCARCE), Delay::Scarce, now),
         Class::Lost | Class::Interrupted => interrupted(task, &outcome, now),
+        // When its model can be asked, admission knows; it keeps its place.
+        Class::Provider if ended.turned_away().is_some() => {
+            let due = task.due;
+            make_ready(task, due, Delay::Start, now)
+        }
         Class::Exit
         | Class::Signal
         | Class::Oom
@@ -324,6 +329,7 @@ mod tests {
             interrupted: false,
             at: at(0),
             usage: Usage::default(),
+            receipt: None,
         }
     }
 

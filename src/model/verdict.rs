@@ -2,6 +2,7 @@
 //! wanted.
 
 use super::attempt::{Class, Ended, Exit, Outcome};
+use super::receipt::End;
 use super::task::StopCause;
 
 /// The verdict on an attempt: what happened, seen in the light of what was
@@ -37,6 +38,9 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>, limited: bool) -> Ou
             (Class::Interrupted, "its runner was told to stop".to_owned())
         }
         (None, Exit::Code { code: 0 }) => (Class::Success, String::new()),
+        (None, Exit::Code { code }) if let Some(why) = of_provider(ended) => {
+            (Class::Provider, format!("{why} (exit code {code})"))
+        }
         (None, Exit::Code { code }) => (Class::Exit, format!("exit code {code}")),
         (None, Exit::Signal { signal }) => (Class::Signal, format!("ended by signal {signal}")),
     };
@@ -50,6 +54,15 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>, limited: bool) -> Ou
         exit_code,
         signal,
         message,
+    }
+}
+
+/// What the provider of a model said or did that is not the task's fault.
+fn of_provider(ended: &Ended) -> Option<&str> {
+    let receipt = ended.receipt.as_deref()?;
+    match receipt.end {
+        End::Refused | End::Overloaded | End::Barred | End::Broken => Some(&receipt.why),
+        End::Answered | End::Rejected => None,
     }
 }
 

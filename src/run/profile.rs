@@ -287,6 +287,8 @@ fn believable_end(mut ended: Ended) -> Ended {
     usage.output_kept = usage.output_kept.min(most);
     usage.output_dropped = usage.output_dropped.min(most);
     ended.at = believable_time(ended.at);
+    // Our own calls run in none.
+    ended.receipt = None;
     if let Exit::Spawn {
         error,
         undecided,

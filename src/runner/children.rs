@@ -207,6 +207,10 @@ impl Runner {
             return;
         };
         live.capture.finish(key, at, &mut self.room.write);
+        // Anybody may write one; what our own program says of itself counts.
+        let own = live.launch.own;
+        let notices = live.notices.as_mut().filter(|_| own);
+        let receipt = notices.and_then(|notices| notices.receipt());
         let counts = live.capture.counts();
         let ended = Ended {
             exit,
@@ -219,6 +223,7 @@ impl Runner {
                 output_kept: counts.kept,
                 output_dropped: counts.dropped,
             },
+            receipt,
         };
         tracing::debug!(task = %key.task, attempt = key.number, exit = ?ended.exit, "ended");
         let live = std::mem::replace(&mut held.state, State::Over(ended));

@@ -19,6 +19,7 @@ use super::protocol::FromRunner;
 use super::serve::Runner;
 use crate::model::attempt::AttemptKey;
 use crate::model::notice::{DATAGRAM_MAX, Notice, parse};
+use crate::model::receipt::Receipt;
 use crate::model::time::Time;
 
 /// Shortest time between two messages to the daemon about one attempt.
@@ -118,6 +119,11 @@ impl Notices {
     pub(super) fn restore(saved: Saved) -> io::Result<Self> {
         let mailbox = Mailbox::restore(saved.socket, saved.path)?;
         Ok(Self::new(mailbox, saved.said))
+    }
+
+    /// What it said that its call came to.
+    pub(super) fn receipt(&mut self) -> Option<Box<Receipt>> {
+        self.said.all.receipt.take()
     }
 
     /// Whether a message is still being taken.

@@ -8,6 +8,7 @@
 pub mod backup;
 pub mod ballast;
 mod books;
+pub mod calls;
 pub mod clocks;
 pub mod disk;
 pub mod edit;
@@ -147,7 +148,8 @@ pub struct KeyHolder {
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
 pub trait Store:
-    clocks::Clocks
+    calls::Calls
+    + clocks::Clocks
     + edit::Edits
     + graph::Graph
     + hooks::Hooks

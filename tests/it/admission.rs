@@ -175,6 +175,7 @@ impl Bed {
                 interrupted: false,
                 at: self.now,
                 usage: Usage::default(),
+                receipt: None,
             },
         };
         self.turn(vec![command]);
@@ -636,6 +637,7 @@ fn sec_05_while_the_policy_cannot_be_read_tasks_wait_and_one_tries() {
             interrupted: false,
             at: bed.now,
             usage: Usage::default(),
+            receipt: None,
         },
     };
     let ends = ids[..4].iter().map(|id| undecided(&bed, *id, 1));

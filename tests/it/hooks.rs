@@ -120,6 +120,7 @@ impl Bed {
                 interrupted: false,
                 at: self.now,
                 usage: Usage::default(),
+                receipt: None,
             },
         }
     }

@@ -498,6 +498,7 @@ fn who_dials_in_is_judged_by_the_kernels_word() {
         interrupted: false,
         at: NOW,
         usage: Usage::default(),
+        receipt: None,
     };
     let over = Command::Ended {
         key,

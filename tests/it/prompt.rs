@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use crate::bed::Bed;
 
 /// A key that must be seen by the provider and by nobody else.
-const KEY: &str = "canary-8f0e2c7d5b";
+pub(crate) const KEY: &str = "canary-8f0e2c7d5b";
 
 /// What the provider does with one request.
-enum Says {
+pub(crate) enum Says {
     /// Sends this and closes.
     All(String),
     /// Sends the first part, then the second when it is told to.
@@ -23,13 +23,13 @@ enum Says {
 }
 
 /// A request as the provider has seen it.
-struct Seen {
-    head: String,
-    body: Value,
+pub(crate) struct Seen {
+    pub(crate) head: String,
+    pub(crate) body: Value,
 }
 
 /// Answers one request after the other.
-fn provider(says: Vec<Says>) -> (u16, Receiver<Seen>) {
+pub(crate) fn provider(says: Vec<Says>) -> (u16, Receiver<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let port = listener.local_addr().expect("address").port();
     let (tell, seen) = sync_channel(64);
@@ -73,18 +73,18 @@ fn serve(mut stream: TcpStream, says: Says, tell: &SyncSender<Seen>) {
     }
 }
 
-const BEGIN: &str =
+pub(crate) const BEGIN: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
-fn chat(words: &str) -> String {
+pub(crate) fn chat(words: &str) -> String {
     let chunk = json!({"choices": [{"delta": {"content": words}}]});
     format!("data: {chunk}\n\n")
 }
 
-const CHAT_END: &str = ": a comment\r\ndata: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\r\n\r\n\
+pub(crate) const CHAT_END: &str = ": a comment\r\ndata: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\r\n\r\n\
     data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
 
-fn refusal(status: &str, headers: &str, body: &str) -> String {
+pub(crate) fn refusal(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
@@ -93,6 +93,11 @@ fn refusal(status: &str, headers: &str, body: &str) -> String {
 
 /// A daemon with a model `chat` and a model `messages`, both at this port.
 fn bed(port: u16) -> (Bed, tempfile::TempDir) {
+    bed_with(port, "")
+}
+
+/// The same, with more lines about model `chat`.
+pub(crate) fn bed_with(port: u16, more: &str) -> (Bed, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("directory");
     let key = dir.path().join("key");
     std::fs::write(&key, format!("{KEY}\n")).expect("key");
@@ -113,6 +118,7 @@ fn bed(port: u16) -> (Bed, tempfile::TempDir) {
         provider("one", "openai", "/v1/"),
         provider("two", "anthropic", ""),
         model("chat", "one"),
+        format!("{more}\n"),
         model("messages", "two"),
     ];
     std::fs::write(&config, text.concat()).expect("config");
@@ -222,24 +228,33 @@ fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
 
 #[test]
 fn a_busy_provider_is_waited_for_as_long_as_it_says_and_costs_no_attempt() {
+    let once = json!({"max_attempts": 1});
     let (port, seen) = provider(vec![
         Says::All(refusal("429 Too Many Requests", "Retry-After: 1\r\n", "")),
         Says::All(format!("{BEGIN}{}{CHAT_END}", chat("at last"))),
     ]);
     let (bed, _dir) = bed(port);
-    let id = bed.submit(&json!({"prompt": {"text": "?"}}));
+    let id = bed.submit(&json!({"prompt": {"text": "?"}, "retry": once}));
     seen.recv().expect("the first request");
     bed.until("it says what it waits for", |bed| {
         let (_, task) = bed.get(&format!("/v1/tasks/{id}")).expect("show");
-        task.to_string().contains("waits for its provider until ")
+        task["reason_code"] == "model" && {
+            let why = task["reason"].as_str().expect("a reason");
+            assert!(
+                why.contains("waits for model `chat`: it asked to wait"),
+                "{why}"
+            );
+            assert!(task["until"].is_string(), "{task}");
+            true
+        }
     });
     let task = bed.wait(id);
     assert_eq!(task["state"], "succeeded", "{task}");
-    assert_eq!(
-        task["attempts"].as_array().expect("attempts").len(),
-        1,
-        "{task}"
-    );
+    let attempts = task["attempts"].as_array().expect("attempts");
+    let outcomes: Vec<_> = attempts.iter().map(|one| &one["outcome"]).collect();
+    assert_eq!(outcomes, ["provider", "success"], "{task}");
+    assert_eq!(task["tries"], 0, "{task}");
+    assert_eq!(attempts[0]["call"]["end"], "refused", "{task}");
 }
 
 #[test]
@@ -292,15 +307,18 @@ fn the_key_is_for_the_provider_alone() {
     }
     go.send(()).expect("the provider waits");
     bed.wait(id);
-    let never = json!({"max_attempts": 1});
-    let id = bed.submit(&json!({"prompt": {"text": "?"}, "retry": never}));
-    assert_eq!(bed.wait(id)["state"], "failed");
+    let id = bed.submit(&json!({"prompt": {"text": "?"}}));
+    bed.until("its account is barred", |bed| {
+        let (_, task) = bed.get(&format!("/v1/tasks/{id}")).expect("show");
+        task["reason"].to_string().contains("put right")
+    });
     for path in [
         "/v1/tasks",
         "/v1/tasks/1",
         "/v1/tasks/2",
         "/v1/events",
         "/v1/status",
+        "/v1/models",
     ] {
         let (_, answer) = bed.get(path).expect(path);
         assert!(!answer.to_string().contains(KEY), "{path}");

@@ -218,6 +218,7 @@ impl World {
             interrupted,
             at: self.now,
             usage: Usage::default(),
+            receipt: None,
         }
     }
 
@@ -893,6 +894,7 @@ fn lost(key: AttemptKey, at: Time) -> Command {
         interrupted: false,
         at,
         usage: Usage::default(),
+        receipt: None,
     };
     Command::Ended {
         key,

@@ -4,10 +4,11 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use serde_json::Value;
 
+use super::headers;
 use super::stream::Event;
-use super::wait;
 use super::{Failure, Usage};
 use crate::model::prompt::Dialect;
+use crate::model::receipt::End;
 
 /// Bytes of a provider's own words that are repeated.
 const WORDS_MAX: usize = 400;
@@ -62,9 +63,13 @@ impl Fault {
             "404",
         ];
         if lasting.contains(&self.kind.as_str()) {
-            Failure::Lasting(told)
+            Failure::rejected(told)
+        } else if self.kind == "rate_limit_error" {
+            Failure::new(End::Refused, told)
+        } else if self.kind == "overloaded_error" {
+            Failure::new(End::Overloaded, told)
         } else {
-            Failure::Passing(told)
+            Failure::broken(told)
         }
     }
 }
@@ -89,6 +94,11 @@ impl Answer {
             },
             finished: false,
         }
+    }
+
+    /// What its provider has counted so far.
+    pub(super) const fn usage(&self) -> Usage {
+        self.usage
     }
 
     /// What it has come to, where the stream ended without its last word: some
@@ -197,14 +207,18 @@ pub(super) fn refused(url: &str, status: StatusCode, headers: &HeaderMap, text: 
         .and_then(Value::as_str)
         .unwrap_or_default();
     let spent = code == "insufficient_quota" || fault.kind == "insufficient_quota";
-    match status.as_u16() {
-        429 if !spent => Failure::Busy(told, wait::asked(headers)),
-        503 | 529 => Failure::Busy(told, wait::asked(headers)),
-        // An account without money, or a key that is not taken: for a person to
-        // mend, which later attempts may find done.
-        401..=403 | 429 => Failure::Passing(told),
-        408 | 409 | 425 | 500.. => Failure::Passing(told),
-        _ => Failure::Lasting(told),
+    let end = match status.as_u16() {
+        401..=403 => End::Barred,
+        429 if spent => End::Barred,
+        429 => End::Refused,
+        503 | 529 => End::Overloaded,
+        408 | 409 | 425 | 500.. => End::Broken,
+        _ => End::Rejected,
+    };
+    Failure {
+        wait: headers::wait(headers),
+        remains: headers::remains(headers),
+        ..Failure::new(end, told)
     }
 }
 
@@ -287,22 +301,14 @@ mod tests {
                 .at("u")
         };
         let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"busy"}}"#;
-        assert!(matches!(
-            fault(Dialect::Anthropic, overloaded),
-            Failure::Passing(_)
-        ));
+        let end = |dialect, data| fault(dialect, data).end;
+        assert_eq!(end(Dialect::Anthropic, overloaded), Some(End::Overloaded));
         let bad = r#"{"error":{"type":"invalid_request_error","message":"no"}}"#;
-        assert!(matches!(fault(Dialect::OpenAi, bad), Failure::Lasting(_)));
+        assert_eq!(end(Dialect::OpenAi, bad), Some(End::Rejected));
         let code = r#"{"error":{"code":502,"message":"upstream"}}"#;
-        assert!(matches!(fault(Dialect::OpenAi, code), Failure::Passing(_)));
-        assert!(matches!(
-            fault(Dialect::OpenAi, "[DONE]"),
-            Failure::Passing(_)
-        ));
-        assert!(matches!(
-            fault(Dialect::OpenAi, "{broken"),
-            Failure::Passing(_)
-        ));
+        assert_eq!(end(Dialect::OpenAi, code), Some(End::Broken));
+        assert_eq!(end(Dialect::OpenAi, "[DONE]"), Some(End::Broken));
+        assert_eq!(end(Dialect::OpenAi, "{broken"), Some(End::Broken));
     }
 
     #[test]
@@ -316,18 +322,23 @@ mod tests {
                 text,
             )
         };
-        assert!(
-            matches!(refuse(400, "{\"error\":{\"message\":\"too long\"}}"), Failure::Lasting(why) if why.contains("too long"))
-        );
-        assert!(
-            matches!(refuse(404, "nothing here"), Failure::Lasting(why) if why.contains("nothing here"))
-        );
-        assert!(matches!(refuse(401, ""), Failure::Passing(_)));
-        assert!(matches!(refuse(402, ""), Failure::Passing(_)));
-        assert!(matches!(refuse(429, ""), Failure::Busy(_, None)));
+        let long = refuse(400, "{\"error\":{\"message\":\"too long\"}}");
+        assert_eq!(long.end, Some(End::Rejected));
+        assert!(long.why.contains("too long"), "{long:?}");
+        let gone = refuse(404, "nothing here");
+        assert_eq!(gone.end, Some(End::Rejected));
+        assert!(gone.why.contains("nothing here"), "{gone:?}");
         let spent = "{\"error\":{\"code\":\"insufficient_quota\",\"message\":\"pay\"}}";
-        assert!(matches!(refuse(429, spent), Failure::Passing(_)));
-        assert!(matches!(refuse(500, ""), Failure::Passing(_)));
-        assert!(matches!(refuse(529, ""), Failure::Busy(_, None)));
+        for (status, text, end) in [
+            (401, "", End::Barred),
+            (402, "", End::Barred),
+            (429, "", End::Refused),
+            (429, spent, End::Barred),
+            (500, "", End::Broken),
+            (503, "", End::Overloaded),
+            (529, "", End::Overloaded),
+        ] {
+            assert_eq!(refuse(status, text).end, Some(end), "{status} {text}");
+        }
     }
 }

@@ -17,10 +17,11 @@ use tokio::time::timeout;
 
 use super::https::{self, Error};
 use crate::model::prompt::{Call, Dialect, Key};
+use crate::model::receipt::{End, Receipt, Remains};
 
 mod answer;
+mod headers;
 mod stream;
-mod wait;
 
 use answer::{Answer, Heard};
 use stream::Stream;
@@ -30,13 +31,75 @@ const REFUSAL_MAX: usize = 64 * 1024;
 
 /// How a call went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
-    /// It will again, whenever it is made.
-    Lasting(String),
-    /// It may not, another time.
-    Passing(String),
-    /// The provider asks to wait: how long, if it says so.
-    Busy(String, Option<Duration>),
+pub struct Failure {
+    /// What its provider did; none where that is not to blame.
+    pub end: Option<End>,
+    /// What happened.
+    pub why: String,
+    /// How long the provider asks to wait, if it says so.
+    pub wait: Option<Duration>,
+    /// What it says is left of its limits.
+    pub remains: Vec<Remains>,
+    /// What it had counted until then.
+    pub usage: Usage,
+}
+
+impl Failure {
+    fn new(end: End, why: String) -> Self {
+        Self {
+            end: Some(end),
+            why,
+            wait: None,
+            remains: Vec::new(),
+            usage: Usage::default(),
+        }
+    }
+
+    /// The provider failed.
+    fn broken(why: String) -> Self {
+        Self::new(End::Broken, why)
+    }
+
+    /// The same question will fail again.
+    fn rejected(why: String) -> Self {
+        Self::new(End::Rejected, why)
+    }
+
+    /// What the daemon is told of it.
+    #[must_use]
+    pub fn receipt(&self) -> Option<Receipt> {
+        let wait = self.wait.map(|wait| u64::try_from(wait.as_micros()));
+        Some(Receipt {
+            input: self.usage.input,
+            output: self.usage.output,
+            wait_us: wait.map(|us| us.unwrap_or(u64::MAX)),
+            remains: self.remains.clone(),
+            why: self.why.clone(),
+            ..Receipt::of(self.end?)
+        })
+    }
+}
+
+/// A whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// What it has cost.
+    pub usage: Usage,
+    /// What the provider says is left of its limits.
+    pub remains: Vec<Remains>,
+}
+
+impl Told {
+    /// What the daemon is told of it.
+    #[must_use]
+    pub fn receipt(&self) -> Receipt {
+        Receipt {
+            input: self.usage.input,
+            output: self.usage.output,
+            remains: self.remains.clone(),
+            ..Receipt::of(End::Answered)
+        }
+    }
 }
 
 /// What a whole answer has cost, as the provider counts.
@@ -57,15 +120,15 @@ pub struct Usage {
 pub async fn ask(
     call: &Call,
     mut hear: impl FnMut(&str) -> std::io::Result<()>,
-) -> Result<Usage, Failure> {
+) -> Result<Told, Failure> {
     let (url, headers, body) = request(call)?;
     let idle = Duration::from_millis(call.idle_ms);
     let begun = timeout(idle, https::open(&url, headers, body.to_string())).await;
     let response = begun
-        .map_err(|_| Failure::Passing(silent(&url, idle)))?
+        .map_err(|_| Failure::broken(silent(&url, idle)))?
         .map_err(|error| match error {
-            Error::Request(why) => Failure::Lasting(why),
-            Error::Network(why) => Failure::Passing(why),
+            Error::Request(why) => Failure::rejected(why),
+            Error::Network(why) => Failure::broken(why),
         })?;
     let status = response.status();
     let (parts, body) = response.into_parts();
@@ -73,27 +136,35 @@ pub async fn ask(
         let text = refusal(body, idle).await;
         return Err(answer::refused(&url, status, &parts.headers, &text));
     }
-    listen(call.dialect, &url, body, idle, &mut hear).await
+    let remains = headers::remains(&parts.headers);
+    let mut answer = Answer::new(call.dialect);
+    match listen(&mut answer, &url, body, idle, &mut hear).await {
+        Ok(usage) => Ok(Told { usage, remains }),
+        Err(failure) => Err(Failure {
+            remains,
+            usage: answer.usage(),
+            ..failure
+        }),
+    }
 }
 
 async fn listen(
-    dialect: Dialect,
+    answer: &mut Answer,
     url: &str,
     mut body: Incoming,
     idle: Duration,
     hear: &mut impl FnMut(&str) -> std::io::Result<()>,
 ) -> Result<Usage, Failure> {
     let mut stream = Stream::default();
-    let mut answer = Answer::new(dialect);
     loop {
         let frame = timeout(idle, body.frame()).await;
-        let frame = frame.map_err(|_| Failure::Passing(silent(url, idle)))?;
+        let frame = frame.map_err(|_| Failure::broken(silent(url, idle)))?;
         let bytes: Option<Bytes> = match frame {
             None => None,
             Some(Ok(frame)) => frame.into_data().ok(),
             Some(Err(error)) => {
                 return answer.whole().ok_or_else(|| {
-                    Failure::Passing(format!("{url}: the answer broke off: {error}"))
+                    Failure::broken(format!("{url}: the answer broke off: {error}"))
                 });
             }
         };
@@ -102,19 +173,22 @@ async fn listen(
             Some(bytes) => stream.push(bytes),
             None => stream.end(),
         };
-        let strange = |why| Failure::Passing(format!("{url}: {why}"));
+        let strange = |why| Failure::broken(format!("{url}: {why}"));
         for event in events.map_err(strange)? {
             match answer.hear(&event).map_err(|fault| fault.at(url))? {
                 Heard::Nothing => {}
                 Heard::Words(words) => {
-                    let failed = |error| Failure::Passing(format!("cannot write: {error}"));
+                    let failed = |error| Failure {
+                        end: None,
+                        ..Failure::broken(format!("cannot write: {error}"))
+                    };
                     hear(&words).map_err(failed)?;
                 }
                 Heard::End(usage) => return Ok(usage),
             }
         }
         if over {
-            let short = || Failure::Passing(format!("{url}: the answer ended before it was whole"));
+            let short = || Failure::broken(format!("{url}: the answer ended before it was whole"));
             return answer.whole().ok_or_else(short);
         }
     }
@@ -170,7 +244,7 @@ fn request(call: &Call) -> Result<(String, HeaderMap, Value), Failure> {
 
 fn secret(text: &str) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::try_from(text)
-        .map_err(|_| Failure::Lasting("the key cannot be a header".to_owned()))?;
+        .map_err(|_| Failure::rejected("the key cannot be a header".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -83,6 +83,7 @@ fn ended(key: AttemptKey) -> Command {
             interrupted: false,
             at: clock::now(),
             usage: Usage::default(),
+            receipt: None,
         },
     }
 }

@@ -1,4 +1,5 @@
-//! How long a provider asks to wait.
+//! What the headers of a provider's answer say of its limits: how long it asks
+//! to wait, and what is left.
 
 use std::time::Duration;
 
@@ -7,10 +8,42 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 use crate::clock;
+use crate::model::limit::Dimension;
+use crate::model::receipt::Remains;
+
+/// Which header says what is left of which limit, in either dialect.
+const REMAINS: [(&str, Dimension); 6] = [
+    ("x-ratelimit-remaining-requests", Dimension::Requests),
+    ("x-ratelimit-remaining-tokens", Dimension::Tokens),
+    (
+        "anthropic-ratelimit-requests-remaining",
+        Dimension::Requests,
+    ),
+    ("anthropic-ratelimit-tokens-remaining", Dimension::Tokens),
+    (
+        "anthropic-ratelimit-input-tokens-remaining",
+        Dimension::InputTokens,
+    ),
+    (
+        "anthropic-ratelimit-output-tokens-remaining",
+        Dimension::OutputTokens,
+    ),
+];
+
+/// What is left of the limits that the headers name.
+pub(super) fn remains(headers: &HeaderMap) -> Vec<Remains> {
+    let left = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse().ok();
+    let all = REMAINS.into_iter();
+    let all = all.filter_map(|(name, dimension)| {
+        let left = left(name)?;
+        Some(Remains { dimension, left })
+    });
+    all.collect()
+}
 
 /// The wait that the headers of a refusal ask for: in milliseconds where they
 /// say so, in seconds, or until a date.
-pub(super) fn asked(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let number = |name: &str| {
         let number: f64 = text(name)?.trim().parse().ok()?;
@@ -40,7 +73,25 @@ mod tests {
             let value = HeaderValue::from_str(value).expect("value");
             headers.insert(HeaderName::from_static(name), value);
         }
-        asked(&headers)
+        wait(&headers)
+    }
+
+    #[test]
+    fn what_is_left_is_read_in_either_dialect() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-ratelimit-remaining-tokens", "39900"),
+            ("x-ratelimit-remaining-requests", "many"),
+            ("anthropic-ratelimit-output-tokens-remaining", "8000"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let expected = [
+            (Dimension::Tokens, 39_900),
+            (Dimension::OutputTokens, 8_000),
+        ]
+        .map(|(dimension, left)| Remains { dimension, left });
+        assert_eq!(remains(&headers), expected);
     }
 
     #[test]

@@ -1,0 +1,362 @@
+//! Calls of language models: whom a prompt asks, whether it may now, and what
+//! it costs.
+//!
+//! What a call may cost is taken of its account's limits in the transaction
+//! that starts its attempt, and put right in the one that ends it. The accounts
+//! are rows, so what is known of them outlives this process.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::attempt::AttemptKey;
+use crate::model::gauge::{Gauge, Settled, Shut};
+use crate::model::ledger::{Call, Over, Spent};
+use crate::model::limit::{Limits, Refund, Tokens};
+use crate::model::price::Price;
+use crate::model::prompt::Prompt;
+use crate::model::receipt::{End, Receipt};
+use crate::model::task::Task;
+use crate::model::time::Time;
+use crate::store::{self, Store};
+
+use super::Engine;
+use super::command::Error;
+use super::handle::Handle;
+use super::reader::Query;
+
+/// Prompts of one user in one queue that are passed over in a turn, because
+/// their models cannot be asked, before the rest has to wait for them.
+pub(super) const PASSED_MAX: u32 = 64;
+/// How long the ledger is kept.
+pub(super) const KEPT: Duration = Duration::from_secs(35 * 24 * 3600);
+
+/// One account with one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its limits.
+    pub limits: Limits,
+    /// What its provider gives back of what a call did not use, where the limits
+    /// do not say.
+    pub refund: Refund,
+    /// How it stands.
+    pub gauge: Gauge,
+    /// Calls of it that are made, as of the last start or end of one.
+    pub running: u32,
+}
+
+/// What a name of a model stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Who serves it.
+    pub provider: String,
+    /// What its provider calls it.
+    pub serves: String,
+    /// The account that pays.
+    pub account: String,
+    /// What its tokens cost, where that is known.
+    pub price: Option<Price>,
+    /// Most tokens of an answer where a prompt does not say.
+    pub max_tokens: u32,
+    /// Models that may answer instead, in order.
+    pub fallback: Vec<String>,
+    /// How long it is waited for before another one answers.
+    pub patience: Duration,
+}
+
+/// All models, and the accounts behind them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// Models by name.
+    pub routes: BTreeMap<String, Route>,
+    /// Accounts by name.
+    pub accounts: BTreeMap<String, Account>,
+    /// The model of prompts that name none.
+    pub first: String,
+    /// Calls at once, of all of them.
+    pub most: u32,
+}
+
+/// A call that can be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The model.
+    pub model: String,
+    /// The account that pays.
+    pub account: String,
+    /// What it may cost.
+    pub cost: Tokens,
+    /// What its tokens cost.
+    pub price: Option<Price>,
+}
+
+/// A call that cannot be made now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// The model.
+    pub model: String,
+    /// Why, and until when.
+    pub shut: Shut,
+}
+
+impl Wait {
+    /// Whether it is worth waiting so long.
+    fn is_within(&self, patience: Duration, now: Time) -> bool {
+        match self.shut.until {
+            Some(until) => until <= now.after(patience),
+            // The end of another call is near; a person is not.
+            None => !self.shut.cause.is_for_a_person(),
+        }
+    }
+
+    fn is_before(&self, other: &Self) -> bool {
+        match (self.shut.until, other.shut.until) {
+            (Some(one), Some(other)) => one < other,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+}
+
+/// What a prompt does now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// It asks.
+    Ask(Ask),
+    /// It waits.
+    Wait(Wait),
+    /// Its model is not there any more.
+    Nobody,
+}
+
+impl Accounts {
+    /// Calls that are made.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        self.accounts.values().map(|account| account.running).sum()
+    }
+
+    /// What a prompt does now: it asks its model, or waits for it as long as
+    /// that one's rule says, or asks the first of its fallbacks that can be.
+    #[must_use]
+    pub fn choose(&self, prompt: &Prompt, now: Time) -> Choice {
+        let wanted = match prompt.model.as_str() {
+            "" => &self.first,
+            _ => &prompt.model,
+        };
+        let Some(route) = self.routes.get(wanted) else {
+            return Choice::Nobody;
+        };
+        let mut least: Option<Wait> = None;
+        for name in [wanted].into_iter().chain(&route.fallback) {
+            let wait = match self.ask(name, prompt, now) {
+                None => continue,
+                Some(Ok(ask)) => return Choice::Ask(ask),
+                Some(Err(wait)) => wait,
+            };
+            if name == wanted && wait.is_within(route.patience, now) {
+                return Choice::Wait(wait);
+            }
+            if least.as_ref().is_none_or(|least| wait.is_before(least)) {
+                least = Some(wait);
+            }
+        }
+        least.map_or(Choice::Nobody, Choice::Wait)
+    }
+
+    fn ask(&self, model: &str, prompt: &Prompt, now: Time) -> Option<Result<Ask, Wait>> {
+        let route = self.routes.get(model)?;
+        let account = self.accounts.get(&route.account)?;
+        let mut gauge = account.gauge.clone();
+        gauge.refill(&account.limits, now);
+        let cost = Tokens {
+            input: gauge.estimate(prompt.weight),
+            output: prompt.max_tokens.unwrap_or(route.max_tokens).into(),
+        };
+        let model = model.to_owned();
+        let shut = gauge.shut(&account.limits, cost, account.running, now);
+        let full = self.running() >= self.most;
+        let shut = shut.or_else(|| full.then(|| Shut::crowded(self.most)));
+        Some(match shut {
+            Some(shut) => Err(Wait { model, shut }),
+            None => Ok(Ask {
+                model,
+                account: route.account.clone(),
+                cost,
+                price: route.price,
+            }),
+        })
+    }
+}
+
+/// What one look at the ready tasks has found of prompts.
+#[derive(Debug, Default)]
+pub(super) struct Pass {
+    /// There are models that might be asked.
+    models: bool,
+    /// Calls that were made at its beginning.
+    pub(super) calls: u32,
+    /// Free slots for whatever is no call.
+    pub(super) slots: u32,
+    /// Models that cannot be asked: who comes later does not overtake.
+    shut: HashSet<String>,
+    /// Prompts passed over, by queue and user.
+    passed: HashMap<(i64, u32), u32>,
+}
+
+impl Pass {
+    /// A look that begins with so many calls; none where there are no models.
+    pub(super) fn of(calls: Option<u32>) -> Self {
+        Self {
+            models: calls.is_some(),
+            calls: calls.unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing more can start.
+    pub(super) const fn is_over(&self) -> bool {
+        self.slots == 0 && !self.models
+    }
+
+    /// Notes that a prompt was passed over; whether to look at the next one.
+    pub(super) fn go_on(&mut self, queue: i64, owner: u32) -> bool {
+        let passed = self.passed.entry((queue, owner)).or_default();
+        *passed += 1;
+        *passed < PASSED_MAX
+    }
+}
+
+impl Handle {
+    /// What models were used for since a time, by model.
+    ///
+    /// # Errors
+    /// See [`Error`](super::command::Error).
+    pub async fn spent_since(&self, since: Time) -> Result<Vec<Spent>, Error> {
+        self.read(|reply| Query::Spent { since, reply }).await
+    }
+}
+
+impl<S: Store> Engine<S> {
+    /// Knows how the accounts stand, and that a person may have mended them.
+    pub(super) fn open_accounts(&mut self) -> Result<(), store::Error> {
+        let mut accounts = self.prompts.accounts();
+        for (name, gauge) in self.store.gauges()? {
+            if let Some(account) = accounts.accounts.get_mut(&name) {
+                account.gauge = gauge;
+                account.gauge.forgive();
+            }
+        }
+        self.snapshot.calls = Arc::new(accounts);
+        Ok(())
+    }
+
+    /// Lets a prompt's next attempt make its call: true when it may be started.
+    pub(super) fn book_call(
+        &mut self,
+        task: &Task,
+        prompt: &Prompt,
+        pass: &mut Pass,
+        now: Time,
+    ) -> Result<bool, store::Error> {
+        if pass.shut.contains(&prompt.model) {
+            return Ok(false);
+        }
+        let ask = match self.snapshot.calls.choose(prompt, now) {
+            // Its program says so.
+            Choice::Nobody => return Ok(true),
+            Choice::Wait(wait) => {
+                pass.shut.insert(prompt.model.clone());
+                self.start_again_at(wait.shut.until);
+                return Ok(false);
+            }
+            Choice::Ask(ask) => ask,
+        };
+        self.store.begin_call(&Call {
+            key: AttemptKey {
+                task: task.id,
+                number: task.attempt + 1,
+            },
+            owner: task.owner,
+            model: ask.model,
+            gauge: ask.account.clone(),
+            at: now,
+            taken: ask.cost,
+            estimate: ask.price.map(|price| price.of(ask.cost)),
+            over: None,
+        })?;
+        let calls = Arc::make_mut(&mut self.snapshot.calls);
+        if let Some(account) = calls.accounts.get_mut(&ask.account) {
+            account.running += 1;
+            account.gauge.refill(&account.limits, now);
+            account.gauge.take(ask.cost);
+            self.store.save_gauge(&ask.account, &account.gauge)?;
+        }
+        Ok(true)
+    }
+
+    /// Counts the calls that are made; none where there are no models.
+    pub(super) fn count_calls(&mut self) -> Result<Option<u32>, store::Error> {
+        if self.snapshot.calls.accounts.is_empty() {
+            return Ok(None);
+        }
+        let calls = Arc::make_mut(&mut self.snapshot.calls);
+        for (name, account) in &mut calls.accounts {
+            let running = self
+                .store
+                .running_calls(name, Time::from_micros(i64::MIN))?;
+            account.running = u32::try_from(running.calls).unwrap_or(u32::MAX);
+        }
+        Ok(Some(calls.running()))
+    }
+
+    /// A prompt's attempt is over, and its call with it.
+    pub(super) fn end_call(
+        &mut self,
+        key: AttemptKey,
+        prompt: &Prompt,
+        receipt: Option<&Receipt>,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        let Some(call) = self.store.call(key)?.filter(|call| call.over.is_none()) else {
+            return Ok(());
+        };
+        let used = receipt.and_then(Receipt::used);
+        let calls = Arc::make_mut(&mut self.snapshot.calls);
+        let price = calls.routes.get(&call.model).and_then(|route| route.price);
+        let cost = match (receipt.map(|receipt| receipt.end), used) {
+            (Some(End::Answered | End::Broken), Some(used)) => price.map(|price| price.of(used)),
+            // Nothing was done for it.
+            (Some(end), _) if end.is_turned_away() || end == End::Rejected => {
+                call.estimate.map(|_| Default::default())
+            }
+            // Nobody knows.
+            _ => call.estimate,
+        };
+        self.store.end_call(
+            key,
+            &Over {
+                at: now,
+                end: receipt.map(|receipt| receipt.end),
+                used,
+                cost,
+            },
+        )?;
+        let Some(account) = calls.accounts.get_mut(&call.gauge) else {
+            return Ok(());
+        };
+        let others = self.store.running_calls(&call.gauge, call.at)?;
+        let settled = Settled {
+            taken: call.taken,
+            weight: prompt.weight,
+            refund: account.refund,
+            others,
+            receipt,
+        };
+        account.running = account.running.saturating_sub(1);
+        account.gauge.refill(&account.limits, now);
+        let seed = key.task.0.cast_unsigned();
+        account.gauge.settle(&account.limits, settled, seed, now);
+        self.store.save_gauge(&call.gauge, &account.gauge)
+    }
+}

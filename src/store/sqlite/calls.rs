@@ -1,0 +1,204 @@
+//! [`Calls`] in SQLite.
+
+use rusqlite::{Row, params};
+
+use crate::model::attempt::AttemptKey;
+use crate::model::gauge::{Gauge, Others};
+use crate::model::id::TaskId;
+use crate::model::ledger::{Call, Over, Spent};
+use crate::model::limit::Tokens;
+use crate::model::price::Money;
+use crate::model::receipt::End;
+use crate::model::time::Time;
+use crate::store::Error;
+use crate::store::calls::Calls;
+use crate::store::rows::Columns;
+
+use super::{Sqlite, failed, json};
+
+/// Columns of a call, in the order in which [`read`] reads them.
+macro_rules! columns {
+    () => {
+        "task, number, owner, model, gauge, at, input_max, output_max, cost_max, ended, how, \
+         input, output, cost"
+    };
+}
+
+const BEGIN: &str = "INSERT INTO call (task, number, owner, model, gauge, at, input_max, \
+     output_max, cost_max) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const END: &str = "UPDATE call SET ended = ?3, how = ?4, input = ?5, output = ?6, cost = ?7 \
+     WHERE task = ?1 AND number = ?2 AND ended IS NULL";
+/// Of attempts that are live: a row without its attempt's end holds nothing up.
+const RUNNING: &str = "SELECT count(*), coalesce(sum(input_max), 0), coalesce(sum(output_max), 0) \
+     FROM call INDEXED BY call_open JOIN attempt USING (task, number) \
+     WHERE gauge = ?1 AND call.ended IS NULL AND at > ?2 AND attempt.outcome IS NULL";
+const SPENT: &str = "SELECT model, count(*), coalesce(sum(input), 0), coalesce(sum(output), 0), \
+     coalesce(sum(iif(ended IS NULL, cost_max, cost)), 0), \
+     count(*) FILTER (WHERE ended IS NOT NULL AND how IS NULL) \
+     FROM call INDEXED BY call_at WHERE at >= ?1 GROUP BY model ORDER BY model";
+const COST_OF_OWNER: &str = "SELECT coalesce(sum(iif(ended IS NULL, cost_max, cost)), 0) \
+     FROM call INDEXED BY call_at WHERE at >= ?2 AND owner = ?1";
+const DROP: &str = "DELETE FROM call WHERE (task, number) IN (\
+     SELECT task, number FROM call INDEXED BY call_at WHERE at < ?1 AND ended IS NOT NULL \
+     ORDER BY at LIMIT ?2)";
+
+fn read(row: &Row<'_>) -> Result<Call, Error> {
+    let mut from = Columns::new(row, "call of task")?;
+    let key = AttemptKey {
+        task: TaskId(from.id()),
+        number: from.get()?,
+    };
+    let (owner, model, gauge, at) = (from.get()?, from.get()?, from.get()?, from.time()?);
+    let taken = Tokens {
+        input: from.get()?,
+        output: from.get()?,
+    };
+    let money = |micros: Option<u64>| micros.map(Money::from_micros);
+    let estimate = money(from.get()?);
+    let ended = from.maybe_time()?;
+    let how: Option<String> = from.get()?;
+    let (input, output): (Option<u64>, Option<u64>) = (from.get()?, from.get()?);
+    let cost = money(from.get()?);
+    let used = input.zip(output);
+    Ok(Call {
+        key,
+        owner,
+        model,
+        gauge,
+        at,
+        taken,
+        estimate,
+        over: ended.map(|at| Over {
+            at,
+            end: how.and_then(|word| End::from_word(&word)),
+            used: used.map(|(input, output)| Tokens { input, output }),
+            cost,
+        }),
+    })
+}
+
+impl Calls for Sqlite {
+    fn gauges(&mut self) -> Result<Vec<(String, Gauge)>, Error> {
+        let rows: Vec<(String, String)> =
+            self.rows("SELECT name, state FROM gauge", [], |row| {
+                let pair = (row.get(0), row.get(1));
+                let (name, state) = pair;
+                Ok((
+                    name.map_err(failed("read a gauge"))?,
+                    state.map_err(failed("read a gauge"))?,
+                ))
+            })?;
+        let read = |(name, state): (String, String)| {
+            serde_json::from_str(&state).ok().map(|gauge| (name, gauge))
+        };
+        Ok(rows.into_iter().filter_map(read).collect())
+    }
+
+    fn save_gauge(&mut self, name: &str, gauge: &Gauge) -> Result<(), Error> {
+        self.statement(
+            "INSERT INTO gauge (name, state) VALUES (?1, ?2) \
+             ON CONFLICT (name) DO UPDATE SET state = excluded.state",
+        )?
+        .execute(params![name, json(gauge, false)])
+        .map_err(failed("save a gauge"))?;
+        Ok(())
+    }
+
+    fn begin_call(&mut self, call: &Call) -> Result<(), Error> {
+        self.statement(BEGIN)?
+            .execute(params![
+                call.key.task.0,
+                call.key.number,
+                call.owner,
+                call.model,
+                call.gauge,
+                call.at.micros(),
+                call.taken.input,
+                call.taken.output,
+                call.estimate.map(Money::micros),
+            ])
+            .map_err(failed("save a call"))?;
+        Ok(())
+    }
+
+    fn end_call(&mut self, key: AttemptKey, over: &Over) -> Result<(), Error> {
+        self.statement(END)?
+            .execute(params![
+                key.task.0,
+                key.number,
+                over.at.micros(),
+                over.end.map(End::word),
+                over.used.map(|used| used.input),
+                over.used.map(|used| used.output),
+                over.cost.map(Money::micros),
+            ])
+            .map_err(failed("end a call"))?;
+        Ok(())
+    }
+
+    fn call(&mut self, key: AttemptKey) -> Result<Option<Call>, Error> {
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM call WHERE task = ?1 AND number = ?2"
+        );
+        let found = self.rows(sql, params![key.task.0, key.number], read)?;
+        Ok(found.into_iter().next())
+    }
+
+    fn calls(&mut self, task: TaskId) -> Result<Vec<Call>, Error> {
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM call WHERE task = ?1 ORDER BY number"
+        );
+        self.rows(sql, [task.0], read)
+    }
+
+    fn running_calls(&mut self, gauge: &str, after: Time) -> Result<Others, Error> {
+        self.statement(RUNNING)?
+            .query_row(params![gauge, after.micros()], |row| {
+                Ok(Others {
+                    calls: row.get(0)?,
+                    tokens: Tokens {
+                        input: row.get(1)?,
+                        output: row.get(2)?,
+                    },
+                })
+            })
+            .map_err(failed("count calls"))
+    }
+
+    fn spent_since(&mut self, since: Time) -> Result<Vec<Spent>, Error> {
+        self.rows(SPENT, [since.micros()], |row| {
+            let spent = || {
+                Ok(Spent {
+                    model: row.get(0)?,
+                    calls: row.get(1)?,
+                    tokens: Tokens {
+                        input: row.get(2)?,
+                        output: row.get(3)?,
+                    },
+                    cost: Money::from_micros(row.get(4)?),
+                    unknown: row.get(5)?,
+                })
+            };
+            spent().map_err(failed("add up calls"))
+        })
+    }
+
+    fn cost_of_owner(&mut self, owner: u32, since: Time) -> Result<Money, Error> {
+        self.statement(COST_OF_OWNER)?
+            .query_row(params![owner, since.micros()], |row| row.get(0))
+            .map(Money::from_micros)
+            .map_err(failed("add up calls"))
+    }
+
+    fn drop_calls(&mut self, before: Time, limit: u32) -> Result<u32, Error> {
+        let dropped = self
+            .statement(DROP)?
+            .execute(params![before.micros(), limit])
+            .map_err(failed("remove calls"))?;
+        Ok(u32::try_from(dropped).unwrap_or(u32::MAX))
+    }
+}
