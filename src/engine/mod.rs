@@ -23,6 +23,7 @@ pub mod hooks;
 mod launch;
 mod news;
 pub mod options;
+mod overlap;
 pub mod picture;
 mod profile;
 pub mod prompts;
@@ -36,6 +37,7 @@ pub mod runner;
 pub mod schedules;
 pub mod signs;
 pub mod snapshot;
+mod storm;
 mod unique;
 mod wal;
 

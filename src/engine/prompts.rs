@@ -11,7 +11,7 @@ use crate::model::prompt::{Call, Dialect, Key, Prompt};
 use crate::model::setting::Kind::Live;
 use crate::model::setting::settings;
 use crate::model::spec::NewTask;
-
+use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
@@ -178,8 +178,13 @@ impl<S: Store> Engine<S> {
         options: EngineOptions,
         hooks: Hooks,
         prompts: Prompts,
+        now: Time,
     ) -> Result<(), store::Error> {
+        let other = self.options.schedule_rate != options.schedule_rate;
         self.options = options;
+        if other {
+            self.mend_starts(now);
+        }
         self.set_hooks(hooks);
         self.set_prompts(prompts);
         self.hungry = true;

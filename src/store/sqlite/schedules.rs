@@ -155,6 +155,14 @@ impl Schedules for Sqlite {
         self.rows(sql, [now.micros()], read)
     }
 
+    fn starts(&self) -> Time {
+        Time::from_micros(self.books.starts())
+    }
+
+    fn keep_starts(&mut self, until: Time) {
+        self.books.keep_starts(until.micros());
+    }
+
     fn has_tick(&mut self, tick: Tick) -> Result<bool, Error> {
         self.statement("SELECT 1 FROM task WHERE schedule = ?1 AND nominal = ?2")?
             .exists(params![tick.schedule.0, tick.nominal.micros()])
