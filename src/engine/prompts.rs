@@ -10,7 +10,7 @@ use crate::model::invalid::Invalid;
 use crate::model::prompt::{Call, Dialect, Key, Prompt};
 use crate::model::setting::Kind::Live;
 use crate::model::setting::settings;
-use crate::model::spec::NewTask;
+use crate::model::spec::{NewTask, Spec};
 use crate::model::time::Time;
 use crate::store::{self, Store};
 
@@ -96,7 +96,7 @@ impl Prompts {
     fn target(&self, name: &str) -> Option<&Target> {
         let mut all = self.targets.iter();
         if name.is_empty() {
-            // A schedule may have been made before there was one.
+            // A schedule says so of its tasks; it may be older than the models.
             return all.next();
         }
         all.find(|target| target.model.name == name)
@@ -125,6 +125,21 @@ impl Prompts {
             prompt.model.clone_from(&target.model.name);
         }
         Ok(())
+    }
+
+    /// Refuses what a schedule is to ask when nobody serves it. One that names
+    /// no model asks whichever is the first when its time has come.
+    pub(super) fn check_template(&self, spec: &Spec) -> Result<(), Error> {
+        match &spec.prompt {
+            Some(prompt) if self.target(&prompt.model).is_none() => Err(Error::Invalid {
+                index: None,
+                invalid: Invalid {
+                    field: "task.prompt.model",
+                    ..self.unknown()
+                },
+            }),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn unknown(&self) -> Invalid {

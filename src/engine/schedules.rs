@@ -286,6 +286,9 @@ impl<S: Store> Engine<S> {
         replace: bool,
         now: Time,
     ) -> Result<Result<Changed, Error>, store::Error> {
+        if let Err(error) = self.prompts.check_template(&new.task.spec) {
+            return Ok(Err(error));
+        }
         let schedule = match self.store.schedule_named(new.owner, &new.name)? {
             Some(before) if replace => {
                 let mut schedule = Schedule {
