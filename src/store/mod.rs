@@ -23,6 +23,7 @@ pub mod record;
 mod rows;
 pub mod schedules;
 pub mod sqlite;
+pub mod sound;
 mod sum;
 
 use std::path::PathBuf;

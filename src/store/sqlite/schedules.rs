@@ -20,7 +20,11 @@ macro_rules! columns {
     };
 }
 
-fn read(row: &Row<'_>) -> Result<Schedule, Error> {
+/// Every schedule.
+pub(in crate::store) const ALL: &str = concat!("SELECT ", columns!(), " FROM schedule");
+
+/// A schedule from a row of them.
+pub(in crate::store) fn read(row: &Row<'_>) -> Result<Schedule, Error> {
     let mut from = Columns::new(row, "schedule")?;
     Ok(Schedule {
         id: ScheduleId(from.id()),
