@@ -19,11 +19,12 @@ pub mod migrate;
 mod open;
 pub mod options;
 pub mod queues;
+mod quota;
 pub mod record;
 mod rows;
 pub mod schedules;
-pub mod sqlite;
 pub mod sound;
+pub mod sqlite;
 mod sum;
 
 use std::path::PathBuf;
