@@ -95,8 +95,11 @@ pub struct Supervisor {
 /// A short answer for monitors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Health {
-    /// `ok`; anything else is a problem.
+    /// `ok`, or `degraded` when it works and lacks something.
     pub status: String,
+    /// What it lacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// `GET /v1/status`.
@@ -187,10 +190,16 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     readiness(&shared.handle.snapshot())
 }
 
-/// `GET /health`: the engine made a turn just now.
+/// `GET /health`: the engine made a turn just now, and what the daemon lacks.
 pub(super) async fn healthy(State(shared): State<Arc<Shared>>) -> Response {
     match tokio::time::timeout(PULSE, shared.handle.ping()).await {
-        Ok(Ok(_)) => readiness(&shared.handle.snapshot()),
+        Ok(Ok(_)) => {
+            let snapshot = shared.handle.snapshot();
+            match *shared.lacks.borrow() {
+                Some(why) if snapshot.phase == Phase::Running => degraded(why),
+                Some(_) | None => readiness(&snapshot),
+            }
+        }
         Ok(Err(error)) => unwell(error.to_string()),
         Err(_) => unwell("the engine does not answer"),
     }
@@ -208,7 +217,14 @@ fn readiness(snapshot: &Snapshot) -> Response {
 
 fn ok() -> Response {
     let status = "ok".to_owned();
-    json::answer(StatusCode::OK, &Health { status })
+    json::answer(StatusCode::OK, &Health { status, why: None })
+}
+
+/// No failure: who ends a daemon for that would not mend it.
+fn degraded(why: &str) -> Response {
+    let status = "degraded".to_owned();
+    let why = Some(why.to_owned());
+    json::answer(StatusCode::OK, &Health { status, why })
 }
 
 fn unwell(detail: impl Into<String>) -> Response {

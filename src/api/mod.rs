@@ -77,6 +77,8 @@ pub struct State {
     pub supervisor: Option<admin::Supervisor>,
     /// What a run-as policy file surely denies.
     pub denied: Denied,
+    /// What the daemon has lacked for a while.
+    pub lacks: watch::Receiver<Option<&'static str>>,
 }
 
 /// Says of some users as whom a policy file lets a uid run no task now, if
@@ -92,6 +94,7 @@ struct Shared {
     version: &'static str,
     supervisor: Option<admin::Supervisor>,
     denied: Denied,
+    lacks: watch::Receiver<Option<&'static str>>,
     started: Time,
     settings: watch::Receiver<Arc<Settings>>,
     shutdown: watch::Receiver<bool>,
@@ -154,6 +157,7 @@ impl Server {
             version: state.version,
             supervisor: state.supervisor,
             denied: state.denied,
+            lacks: state.lacks,
             started,
             settings,
             shutdown,

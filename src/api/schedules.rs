@@ -182,8 +182,8 @@ pub(super) async fn add(
     let asked: AskedSchedule = json::parse(&bytes)?;
     let replace = asked.replace;
     let new = new_schedule(asked, caller.uid, clock::now())?;
-    let spec = std::iter::once(&new.task.spec);
-    run_as::check(&shared, &caller, spec, |_| "task.user".to_owned()).await?;
+    let wanted = std::iter::once(run_as::named(&new.task.spec));
+    run_as::check(&shared, &caller, wanted, |_| "task.user".to_owned()).await?;
     let changed = shared.handle.add_schedule(caller, new, replace).await?;
     Ok(json::answer(
         StatusCode::CREATED,

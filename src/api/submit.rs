@@ -56,10 +56,10 @@ pub(super) async fn submit(
             let mut task = new_task(asked, caller.uid, now)?;
             bytes.accepted();
             task.after = after.into_iter().next().unwrap_or_default();
-            let spec = std::iter::once(&task.spec);
-            run_as::check(&shared, &caller, spec, |_| "user".to_owned()).await?;
+            let tasks = vec![task];
+            run_as::check_new(&shared, &caller, &tasks, |_| "user".to_owned()).await?;
             failpoint!("api/submit/before");
-            let accepted = shared.handle.submit(caller, vec![task]).await?;
+            let accepted = shared.handle.submit(caller, tasks).await?;
             failpoint!("api/submit/after");
             let first = accepted.first().ok_or_else(Problem::stopping)?;
             let first = wire(first, refer);
@@ -73,11 +73,8 @@ pub(super) async fn submit(
             let refs: Vec<_> = list.iter().map(|asked| asked.refer.clone()).collect();
             let tasks = batch(list, key, caller.uid, now)?;
             bytes.accepted();
-            let specs = tasks.iter().map(|task| &task.spec);
-            run_as::check(&shared, &caller, specs, |place| {
-                format!("tasks[{place}].user")
-            })
-            .await?;
+            let field = |place| format!("tasks[{place}].user");
+            run_as::check_new(&shared, &caller, &tasks, field).await?;
             let accepted = shared.handle.submit(caller, tasks).await.map_err(in_list)?;
             let pairs = accepted.iter().zip(refs);
             let answer = AcceptedList {

@@ -25,6 +25,7 @@ mod demo;
 mod edit;
 mod graph;
 mod hand_in;
+mod health;
 mod hooks;
 mod interrupt;
 mod jobs;
@@ -160,8 +161,8 @@ enum Verb {
     Restart(Box<start::StartArgs>),
     /// Show what the daemon is doing
     Status(status::StatusArgs),
-    /// Ask whether the daemon is well
-    Health,
+    /// Ask whether the daemon is well, or check its database
+    Health(health::Args),
     /// Make the daemon read its configuration again
     Reload(status::StatusArgs),
     /// Make tokens for the API over TCP
@@ -356,7 +357,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Stop(args) => not_in_json(setting, "stop").and_then(|()| start::stop(&args)),
         Verb::Restart(args) => not_in_json(setting, "restart").and_then(|()| start::restart(*args)),
         Verb::Status(args) => status::status(&args, setting),
-        Verb::Health => online(status::health(setting)),
+        Verb::Health(args) => health::health(&args, setting),
         Verb::Reload(args) => status::reload(&args, setting),
         Verb::ServiceFile(args) => service::service_file(&args, setting),
         Verb::Completions(args) => completions::completions(&args, setting),

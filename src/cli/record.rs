@@ -12,9 +12,9 @@ use crate::api::events::{EventInfo, EventPage};
 use crate::api::number::{Pairs, Span};
 use crate::api::progress::ProgressInfo;
 use crate::client::events::{Gap, Heard};
-use crate::config::{self, Sources};
 use crate::store::backup as store_backup;
 
+use super::health::Place;
 use super::page::utc;
 use super::text::escape;
 use super::{Failure, Outcome, Setting, complain, graph, several, tasks};
@@ -309,25 +309,13 @@ fn agreed(action: &str, count: u64) -> io::Result<bool> {
 pub(super) struct BackupArgs {
     /// The file to be made
     file: PathBuf,
-    /// Where tasks are kept [default: as configured]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-    /// Configuration file
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// `backup`.
 pub(super) fn backup(args: &BackupArgs, setting: &Setting) -> Outcome {
-    let dir = match &args.state_dir {
-        Some(dir) => dir.clone(),
-        None => {
-            let sources = Sources::of_process(args.config.clone());
-            let loaded = config::load(&sources);
-            let loaded = loaded.map_err(|error| Failure::Config(error.to_string()))?;
-            loaded.config.state_dir
-        }
-    };
+    let dir = args.place.state_dir()?;
     let copied = store_backup::copy(&dir, &args.file).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
         let code = if error.is_permanent() { 4 } else { 1 };

@@ -1,4 +1,4 @@
-//! Verbs about the daemon itself: status, health, reload. With a pid file,
+//! Verbs about the daemon itself: status and reload. With a pid file,
 //! status and reload are what scripts of init systems expect.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use nix::sys::signal::Signal;
 
-use crate::api::admin::{Health, Status};
+use crate::api::admin::Status;
 use crate::api::number::Stamp;
 use crate::daemon::pidfile::{self, Found};
 use crate::daemon::record::{Phase, Record};
@@ -183,20 +183,6 @@ async fn ask(setting: &Setting) -> Outcome {
                 )?;
             }
         }
-    }
-    Ok(0)
-}
-
-/// `health`.
-pub(super) async fn health(setting: &Setting) -> Outcome {
-    let answer = setting.client()?.get("/health").await?;
-    let mut out = io::stdout().lock();
-    if setting.json {
-        out.write_all(&answer.body)?;
-        writeln!(out)?;
-    } else {
-        let health: Health = answer.read()?;
-        writeln!(out, "{}", escape(&health.status))?;
     }
     Ok(0)
 }

@@ -92,6 +92,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let sockets = sockets(parts.listeners)?;
     let (stop, stopping) = watch::channel(false);
     let (ask, asked) = mpsc::channel(RELOADS);
+    let (lack, lacks) = watch::channel(None);
     let state = State {
         handle: parts.handle.clone(),
         output_dir: parts.output,
@@ -99,6 +100,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         version: crate::VERSION,
         supervisor: supervisor(&parts.origin),
         denied: policy::denied,
+        lacks,
     };
     let server = Server::new(parts.settings.api.clone(), state, stopping)
         .map_err(|error| system("set up the API")(std::io::Error::other(error.to_string())))?;
@@ -119,7 +121,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let notify = lasting(notify, &parts.origin);
     let (options, current) = watch::channel(reloader.settings.daemon.clone());
     let fed = feed_watchdog(parts.handle.clone(), notify.clone(), interval);
-    let well = watch_wellbeing(parts.handle.watch(), current, parts.monitor.clone());
+    let well = watch_wellbeing(parts.handle.watch(), current, parts.monitor.clone(), lack);
     let background = [
         tokio::spawn(tell_status(parts.handle.watch(), notify.clone())),
         tokio::spawn(fed),

@@ -30,11 +30,12 @@ fn lack(snapshot: &Snapshot) -> Option<&'static str> {
     }
 }
 
-/// Tells that it is ready, and from then on each change.
+/// Tells that it is ready, and from then on each change; `lacks` has the last.
 pub(super) async fn watch_wellbeing(
     mut figures: watch::Receiver<Snapshot>,
     options: watch::Receiver<Options>,
     monitor: Monitor,
+    lacks: watch::Sender<Option<&'static str>>,
 ) {
     monitor.tell(&options.borrow(), Event::Ready);
     let mut told = None;
@@ -52,6 +53,7 @@ pub(super) async fn watch_wellbeing(
             let event = found.map_or(Event::Ready, |why| Event::Degraded(why.to_owned()));
             monitor.tell(&options.borrow(), event);
             told = found;
+            lacks.send_replace(told);
         }
         if figures.changed().await.is_err() {
             return;

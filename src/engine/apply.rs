@@ -56,7 +56,7 @@ impl<S: Store> Engine<S> {
                 options,
                 hooks,
                 prompts,
-            } => self.configure(options, hooks, prompts),
+            } => self.configure(options, hooks, prompts, now),
             Command::Record(ask) => self.ask_record(ask, now),
             Command::ClockLead { lead } => self.clock_lead(lead, now),
             Command::RunnerUp(runner) => self.runner_up(runner, now),

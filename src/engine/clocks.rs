@@ -21,7 +21,12 @@ impl<S: Store> Engine<S> {
     pub(super) fn clock_lead(&mut self, lead: i64, now: Time) -> Result<(), store::Error> {
         let boot = self.boot.clone();
         let before = self.store.lead()?;
-        if let Some((_, before)) = before.filter(|(kept, _)| *kept == boot) {
+        let before = before.filter(|(kept, _)| *kept == boot);
+        if before.is_none() {
+            // Nobody knows how this boot's clock stands to that of another.
+            self.mend_starts(now);
+        }
+        if let Some((_, before)) = before {
             let by = lead.saturating_sub(before);
             if by.abs() < STEP {
                 return Ok(());
@@ -33,6 +38,7 @@ impl<S: Store> Engine<S> {
             self.fall_back(now)?;
             // Rates are told by the clock.
             self.submits.forget();
+            self.move_starts(by);
             self.hungry = true;
         }
         self.store.keep_lead(&boot, lead)

@@ -24,6 +24,7 @@ pub mod hooks;
 mod launch;
 mod news;
 pub mod options;
+mod overlap;
 pub mod picture;
 mod profile;
 pub mod prompts;
@@ -37,6 +38,7 @@ pub mod runner;
 pub mod schedules;
 pub mod signs;
 pub mod snapshot;
+mod storm;
 mod unique;
 mod wal;
 

@@ -2,10 +2,11 @@
 //!
 //! Plain values; `config` reads and checks them, the engine obeys them.
 
-use crate::model::rate::Rate;
 use std::path::PathBuf;
 
+use crate::model::bound::Bound;
 use crate::model::hook::{Act, Ends, Hook};
+use crate::model::rate::Rate;
 use crate::model::setting::Kind::{Live, Restart};
 use crate::model::setting::settings;
 
@@ -28,6 +29,10 @@ settings! {
         user_submits: Option<Rate> = None, Live, "\"600/1m\"";
         /// Most schedules of one user.
         user_schedules: u64 = 10_000, Live;
+        /// Starts of tasks that schedules make, on the whole host, or "none" for no limit. What is
+        /// due beyond it starts later, in turn. Tasks that somebody hands in or triggers do not
+        /// count.
+        schedule_rate: Bound<Rate> = Bound::Most(Rate::SCHEDULES), Live;
         /// Most commands waiting for the engine; beyond it clients are told to try again.
         commands: u32 = 4096, Restart;
     }

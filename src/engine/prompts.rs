@@ -16,8 +16,8 @@ use crate::model::prompt::{Call, Dialect, Key, Prompt};
 use crate::model::quantity::duration;
 use crate::model::setting::Kind::Live;
 use crate::model::setting::settings;
-use crate::model::spec::NewTask;
-
+use crate::model::spec::{NewTask, Spec};
+use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
@@ -132,7 +132,7 @@ impl Prompts {
     fn target(&self, name: &str) -> Option<&Target> {
         let mut all = self.targets.iter();
         if name.is_empty() {
-            // A schedule may have been made before there was one.
+            // A schedule says so of its tasks; it may be older than the models.
             return all.next();
         }
         all.find(|target| target.model.name == name)
@@ -164,6 +164,21 @@ impl Prompts {
             prompt.weight = Weight::of(text).and(Weight::of(system.as_bytes()));
         }
         Ok(())
+    }
+
+    /// Refuses what a schedule is to ask when nobody serves it. One that names
+    /// no model asks whichever is the first when its time has come.
+    pub(super) fn check_template(&self, spec: &Spec) -> Result<(), Error> {
+        match &spec.prompt {
+            Some(prompt) if self.target(&prompt.model).is_none() => Err(Error::Invalid {
+                index: None,
+                invalid: Invalid {
+                    field: "task.prompt.model",
+                    ..self.unknown()
+                },
+            }),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn unknown(&self) -> Invalid {
@@ -252,8 +267,13 @@ impl<S: Store> Engine<S> {
         options: EngineOptions,
         hooks: Hooks,
         prompts: Prompts,
+        now: Time,
     ) -> Result<(), store::Error> {
+        let other = self.options.schedule_rate != options.schedule_rate;
         self.options = options;
+        if other {
+            self.mend_starts(now);
+        }
         self.set_hooks(hooks);
         self.set_prompts(prompts);
         self.open_accounts()?;

@@ -1,7 +1,7 @@
 //! Reads for the rooms above, on a thread and a read-only connection of their
 //! own, so that a long listing never holds up a commit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use tokio::sync::watch;
@@ -99,6 +99,15 @@ pub enum Query {
         /// By model.
         reply: Reply<Vec<Spent>>,
     },
+    /// Which idempotency keys of the caller have their task.
+    Keys {
+        /// Who asks.
+        caller: Caller,
+        /// The keys.
+        keys: Vec<String>,
+        /// Those that have.
+        reply: Reply<HashSet<String>>,
+    },
     /// A page of tasks.
     List {
         /// Which.
@@ -168,6 +177,11 @@ fn answer_all<S: Store>(mut reader: Reader<S>, inbox: &Receiver<Query>) {
             Query::Spent { since, reply } => {
                 drop(reply.send(reader.store.spent_since(since).map_err(storage)));
             }
+            Query::Keys {
+                caller,
+                keys,
+                reply,
+            } => drop(reply.send(reader.known(caller, keys))),
             Query::List { filter, reply } => drop(reply.send(reader.list(&filter))),
             Query::Events { wanted, reply } => {
                 drop(reply.send(reader.store.events(&wanted).map_err(storage)));
@@ -246,6 +260,21 @@ impl<S: Store> Reader<S> {
             .ok_or(Error::NoSchedule(called))?;
         let latest = self.store.latest_of(schedule.id, LATEST).map_err(storage)?;
         Ok(ScheduleView { schedule, latest })
+    }
+
+    fn known(&mut self, caller: Caller, keys: Vec<String>) -> Result<HashSet<String>, Error> {
+        let mut known = HashSet::new();
+        for key in keys {
+            if self
+                .store
+                .by_key(caller.uid, &key)
+                .map_err(storage)?
+                .is_some()
+            {
+                known.insert(key);
+            }
+        }
+        Ok(known)
     }
 
     fn list(&mut self, filter: &Filter) -> Result<Listed, Error> {

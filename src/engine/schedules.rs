@@ -7,12 +7,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::event::{Event as Row, Kind};
-use crate::model::id::{ScheduleId, TaskId, Tick};
-use crate::model::schedule::due::{Overlap, due};
+use crate::model::event::Kind;
+use crate::model::id::{ScheduleId, Tick};
+use crate::model::schedule::due::due;
 use crate::model::schedule::plan::{NewSchedule, Schedule};
-use crate::model::spec::{After, NewTask, Parent, Wants};
-use crate::model::task::{Event, State, Task};
+use crate::model::spec::NewTask;
+use crate::model::task::{State, Task};
 use crate::model::time::Time;
 use crate::store::{self, Store};
 
@@ -70,6 +70,15 @@ impl Change {
     }
 }
 
+/// Why a schedule makes a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Its time has come.
+    Time,
+    /// Somebody wants it now.
+    Hand,
+}
+
 /// What enters the engine about schedules.
 #[derive(Debug)]
 pub enum Ask {
@@ -120,7 +129,7 @@ impl<S: Store> Engine<S> {
             }
             made += look.fire.len();
             for nominal in look.fire {
-                self.fire(&schedule, nominal, now)?;
+                self.fire(&schedule, nominal, Cause::Time, now)?;
             }
             failpoint!("engine/tick/after");
             schedule.cursor = look.cursor;
@@ -167,6 +176,7 @@ impl<S: Store> Engine<S> {
         &mut self,
         schedule: &Schedule,
         nominal: Time,
+        cause: Cause,
         now: Time,
     ) -> Result<Option<Task>, store::Error> {
         let tick = Tick {
@@ -184,74 +194,21 @@ impl<S: Store> Engine<S> {
             });
             return Ok(None);
         }
-        let before = match schedule.rule.overlap {
-            Overlap::Allow => Vec::new(),
-            Overlap::Skip | Overlap::Queue | Overlap::Replace => {
-                self.store.unfinished_of(schedule.id)?
-            }
-        };
-        let waits_for = match schedule.rule.overlap {
-            Overlap::Allow => Vec::new(),
-            Overlap::Queue => before.last().map(|task| task.id).into_iter().collect(),
-            Overlap::Replace => self.replaced(before, now)?,
-            Overlap::Skip => match before.first() {
-                None => Vec::new(),
-                Some(task) => {
-                    self.left_out(schedule, nominal, task.id, now)?;
-                    return Ok(None);
-                }
-            },
+        let Some(ahead) = self.overlap(schedule, nominal, now)? else {
+            return Ok(None);
         };
         let mut new = schedule.task(nominal);
-        new.after = waits_for.into_iter().map(over).collect();
+        new.after = ahead.after;
+        if cause == Cause::Time {
+            // From now on: a time that was missed is long over.
+            let start = new.run_at.unwrap_or(now).max(now);
+            new.run_at = Some(match ahead.start {
+                Some(other) => start.max(other),
+                None => start.after(self.book_start(now)),
+            });
+        }
         failpoint!("engine/tick/before");
         self.make(&new, now).map(Some)
-    }
-
-    /// Cancels tasks; gives those that take their time to end.
-    fn replaced(&mut self, tasks: Vec<Task>, now: Time) -> Result<Vec<TaskId>, store::Error> {
-        let mut still = Vec::new();
-        for task in tasks {
-            let id = task.id;
-            // The end of one may have let another one go.
-            let Some(task) = self.store.task(id)? else {
-                continue;
-            };
-            if let Ok(task) = self.advance(task, Event::Cancel, None, now)?
-                && !task.state.is_terminal()
-            {
-                still.push(id);
-            }
-        }
-        Ok(still)
-    }
-
-    fn left_out(
-        &mut self,
-        schedule: &Schedule,
-        nominal: Time,
-        running: TaskId,
-        now: Time,
-    ) -> Result<(), store::Error> {
-        self.news.push(News::LeftOut {
-            schedule: schedule.name.clone(),
-            task: running,
-        });
-        let data = serde_json::json!({
-            "schedule": schedule.name,
-            "nominal": nominal.micros(),
-        });
-        self.store.record(&Row {
-            at: now,
-            task: running,
-            attempt: 0,
-            kind: Kind::TickLeftOut,
-            actor: None,
-            origin: self.origin,
-            owner: schedule.owner,
-            queue: schedule.task.queue.clone(),
-            data: Some(data.to_string()),
-        })
     }
 
     /// Accepts a task that nobody hands in.
@@ -329,6 +286,9 @@ impl<S: Store> Engine<S> {
         replace: bool,
         now: Time,
     ) -> Result<Result<Changed, Error>, store::Error> {
+        if let Err(error) = self.prompts.check_template(&new.task.spec) {
+            return Ok(Err(error));
+        }
         let schedule = match self.store.schedule_named(new.owner, &new.name)? {
             Some(before) if replace => {
                 let mut schedule = Schedule {
@@ -381,20 +341,12 @@ impl<S: Store> Engine<S> {
                 if let Err(error) = self.open_to(queue)? {
                     return Ok(Err(error));
                 }
-                task = self.fire(&schedule, now, now)?;
+                task = self.fire(&schedule, now, Cause::Hand, now)?;
                 if task.is_none() {
                     return Ok(Err(Error::StillRunning(schedule.name)));
                 }
             }
         }
         Ok(Ok(Changed { schedule, task }))
-    }
-}
-
-/// To wait for a task's end, however it ends.
-const fn over(task: TaskId) -> After {
-    After {
-        parent: Parent::Task(task),
-        wants: Wants::Any,
     }
 }

@@ -16,6 +16,8 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::command::{Caller, Error, Submitted};
+use super::handle::Handle;
+use super::reader::Query;
 
 /// What becomes of the tasks of a submit, by place.
 #[derive(Debug, Default)]
@@ -187,6 +189,25 @@ impl<S: Store> Engine<S> {
             behind.push(holder);
         }
         Ok(behind)
+    }
+}
+
+impl Handle {
+    /// Which of these idempotency keys of the caller have their task.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn known_keys(
+        &self,
+        caller: Caller,
+        keys: Vec<String>,
+    ) -> Result<HashSet<String>, Error> {
+        self.read(|reply| Query::Keys {
+            caller,
+            keys,
+            reply,
+        })
+        .await
     }
 }
 

@@ -25,6 +25,15 @@ pub struct Rate {
     period: Duration,
 }
 
+/// One that was taken ahead of its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Booked {
+    /// How long it has to wait until it is free.
+    pub wait: Duration,
+    /// When the bucket is full again.
+    pub until: Time,
+}
+
 /// Why a text is no rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRate {
@@ -37,6 +46,12 @@ pub enum BadRate {
 }
 
 impl Rate {
+    /// Of all schedules of a host, where nothing else is said: fifty a second.
+    pub const SCHEDULES: Self = Self {
+        count: 50,
+        period: Duration::from_secs(1),
+    };
+
     /// `count` in each `period`.
     #[must_use]
     pub fn new(count: u32, period: Duration) -> Option<Self> {
@@ -95,6 +110,21 @@ impl Rate {
     #[must_use]
     pub fn take(self, until: Time, now: Time) -> Time {
         Time::from_micros(self.full(until, now).saturating_add(self.gap()))
+    }
+
+    /// Takes one now or, when there is none, the first that becomes free and
+    /// that nobody has taken yet: so a bucket may owe any number of them.
+    /// What it owes is only known by a clock that nobody sets, see
+    /// [`Rate::mend`].
+    #[must_use]
+    pub fn book(self, until: Time, now: Time) -> Booked {
+        let full = until.max(now).micros();
+        let lead = self.depth().saturating_sub(self.gap());
+        let start = Time::from_micros(full.saturating_sub(lead));
+        Booked {
+            wait: start.since(now),
+            until: Time::from_micros(full.saturating_add(self.gap())),
+        }
     }
 
     /// When the next one may start; `now` or before it when one may now.
@@ -212,7 +242,58 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_booked_of_an_empty_bucket_becomes_free_one_after_the_other() {
+        let rate: Rate = "2/1s".parse().expect("a rate");
+        let now = at(5_000_000);
+        let mut until = Time::default();
+        for wait in [0, 0, 500, 1_000, 1_500, 2_000] {
+            let booked = rate.book(until, now);
+            assert_eq!(booked.wait, Duration::from_millis(wait));
+            until = booked.until;
+        }
+        // Two seconds later all of them are free, and the next is not yet.
+        let later = at(7_000_000);
+        assert_eq!(rate.book(until, later).wait, Duration::from_millis(500));
+        assert_eq!(rate.book(until, at(9_000_000)).wait, Duration::ZERO);
+        // After a mend it owes nothing, and has nothing.
+        let mended = rate.mend(until, now);
+        assert_eq!(rate.book(mended, now).wait, Duration::from_millis(500));
+        let end = rate.book(at(i64::MAX), now);
+        assert_eq!(end.until, at(i64::MAX));
+    }
+
     proptest! {
+        /// Whenever they are asked for: in any stretch of time start at most a
+        /// full bucket and what has become free meanwhile.
+        #[test]
+        fn what_is_booked_starts_no_faster_than_the_rate_allows(
+            count in 1_u32..50,
+            period in 1_u64..10_000,
+            steps in prop::collection::vec((0_i64..3_000_000, 1_usize..100), 1..20),
+        ) {
+            let rate = Rate::new(count, Duration::from_millis(period)).expect("a rate");
+            let (mut now, mut until) = (0, Time::default());
+            let mut starts = Vec::new();
+            for (step, many) in steps {
+                now += step;
+                for _ in 0..many {
+                    let free = rate.free(until, at(now)) > 0;
+                    let booked = rate.book(until, at(now));
+                    prop_assert_eq!(booked.wait == Duration::ZERO, free);
+                    until = booked.until;
+                    starts.push(at(now).after(booked.wait).micros());
+                }
+            }
+            prop_assert!(starts.is_sorted());
+            for (index, from) in starts.iter().enumerate() {
+                for (more, to) in starts[index..].iter().enumerate() {
+                    let freed = (to - from) * i64::from(count) / (i64::try_from(period).unwrap() * 1_000);
+                    prop_assert!(i64::try_from(more).unwrap() < i64::from(count) + freed + 1);
+                }
+            }
+        }
+
         /// In any stretch of time there are at most a full bucket and what has
         /// become free meanwhile.
         #[test]

@@ -1,5 +1,5 @@
-//! A copy of the database while it is in use: consistent, checked, and only
-//! then under its name.
+//! A copy of the database while it is in use: consistent, checked down to the
+//! checksums of its rows, and only then under its name.
 //!
 //! The copy is made on a reading connection of its own, in one transaction, so
 //! it is the database as of one commit and holds nobody up.
@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::migrate::{self, VERSION};
 use super::sqlite::{Sqlite, failed};
-use super::{Error, open};
+use super::{Error, open, sound};
 
 /// What a copy holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,10 @@ fn make(dir: &Path, to: &Path) -> Result<(), Error> {
 fn check(path: &Path) -> Result<Copied, Error> {
     let unsound = |why: String| Error::Unusable {
         path: path.with_extension(""),
-        why: format!("the copy is not sound ({why}), and so perhaps the database is not"),
+        why: format!(
+            "the copy is not sound ({why}), and so perhaps the database is not: \
+             `taskdaemon health --check-db` looks"
+        ),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let copy = Connection::open_with_flags(path, flags).map_err(failed("open the copy"))?;
@@ -134,6 +137,9 @@ fn check(path: &Path) -> Result<Copied, Error> {
     let booked = count("SELECT coalesce(sum(number), 0) FROM book WHERE what < 100")?;
     if tasks != booked {
         return Err(unsound(format!("{tasks} tasks, {booked} in its books")));
+    }
+    if let Some(fault) = sound::first_damaged(&copy) {
+        return Err(unsound(fault.to_string()));
     }
     Ok(Copied {
         bytes: fs::metadata(path)

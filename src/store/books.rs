@@ -27,6 +27,9 @@ const OUTPUT: i64 = 103;
 /// `what` of the row with the number of the last schedule.
 const LAST_SCHEDULE: i64 = 102;
 
+/// `what` of the row with the time at which the bucket of all schedules' starts is full again.
+const STARTS: i64 = 104;
+
 /// Names a row of the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Line {
@@ -161,6 +164,20 @@ impl Books {
     /// A number no schedule has had.
     pub(super) fn next_schedule(&mut self) -> i64 {
         self.add(Line::last(LAST_SCHEDULE), 1)
+    }
+
+    /// When the bucket of all schedules' starts is full again, in microseconds.
+    pub(super) fn starts(&self) -> i64 {
+        let line = Line::last(STARTS);
+        self.lines.get(&line).copied().unwrap_or_default()
+    }
+
+    /// The bucket of all schedules' starts is full again then.
+    pub(super) fn keep_starts(&mut self, until: i64) {
+        let line = Line::last(STARTS);
+        if self.lines.insert(line, until) != Some(until) {
+            self.changed.insert(line);
+        }
     }
 
     /// The number of the last event.

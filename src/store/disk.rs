@@ -1,5 +1,7 @@
 //! How much room the state directory has left, and what that allows.
 //!
+//! Where the daemon's user has a quota, the room is what that leaves.
+//!
 //! Two marks. Below the upper one new work is turned away while everything
 //! that was accepted goes on. Below the lower one nothing is written at all: a
 //! commit that fails half-way costs a restart, and the next one would fail
@@ -15,6 +17,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
 
 use super::open::FILE;
 use super::options::Options;
+use super::quota::{self, Space};
 use super::{Error, ballast};
 
 /// Room that one turn of the engine needs at most when nothing new comes in.
@@ -134,9 +137,14 @@ impl Disk {
             return Ok(Room::ReadOnly);
         }
         let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+        let space = Space {
+            free: bytes(disk.blocks_available()),
+            total: bytes(disk.blocks()),
+        };
+        let space = quota::within(space, &self.here);
         Ok(judge(
-            bytes(disk.blocks_available()),
-            bytes(disk.blocks()),
+            space.free,
+            space.total,
             self.low_water,
             // What it takes to make it again (`ballast::keep`).
             if self.given_up { 2 * self.ballast } else { 0 },

@@ -20,9 +20,11 @@ pub mod migrate;
 mod open;
 pub mod options;
 pub mod queues;
+mod quota;
 pub mod record;
 mod rows;
 pub mod schedules;
+pub mod sound;
 pub mod sqlite;
 mod sum;
 

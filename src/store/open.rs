@@ -78,11 +78,17 @@ impl Sqlite {
     /// The database refused.
     pub fn open_reader(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(FILE);
+        let connection = Self::connect_reader(&path)?;
+        Self::with(connection, path)
+    }
+
+    /// A connection to a database for reading only, whatever is in it.
+    pub(super) fn connect_reader(path: &Path) -> Result<Connection, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let connection =
-            Connection::open_with_flags(&path, flags).map_err(failed("open the file"))?;
+            Connection::open_with_flags(path, flags).map_err(failed("open the file"))?;
         connection
             .busy_timeout(Duration::from_secs(5))
             .map_err(failed("set up the connection"))?;
@@ -91,7 +97,7 @@ impl Sqlite {
             .map_err(failed("set up the connection"))?;
         connection.set_prepared_statement_cache_capacity(128);
         stable_plans(&connection).map_err(failed("set up the connection"))?;
-        Self::with(connection, path)
+        Ok(connection)
     }
 
     fn with(connection: Connection, path: PathBuf) -> Result<Self, Error> {

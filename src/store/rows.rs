@@ -30,7 +30,7 @@ pub(super) use task_columns;
 
 /// Where the texts of `sum.rs` stand among them, and the checksum.
 const TEXTS: [usize; 5] = [18, 19, 20, 21, 26];
-const SUM: usize = 27;
+pub(super) const SUM: usize = 27;
 
 /// Columns of an attempt, in the order in which [`attempt`] reads them.
 macro_rules! attempt_columns {

@@ -71,6 +71,14 @@ pub trait Schedules {
     /// The database refused, or a row is damaged.
     fn schedules_ahead(&mut self, now: Time) -> Result<Vec<Schedule>, Error>;
 
+    /// When the bucket out of which the starts of all schedules are taken is
+    /// full again.
+    fn starts(&self) -> Time;
+
+    /// Keeps when that bucket is full again, with the tasks of this
+    /// transaction.
+    fn keep_starts(&mut self, until: Time);
+
     /// Whether there is a task for a nominal time.
     ///
     /// # Errors

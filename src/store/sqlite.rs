@@ -7,7 +7,7 @@ mod edit;
 mod graph;
 mod hooks;
 mod queues;
-mod schedules;
+pub(super) mod schedules;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;

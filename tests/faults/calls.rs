@@ -102,6 +102,83 @@ fn fi_06_a_write_beyond_a_quota_is_an_unknown_outcome_and_an_end() {
     }
 }
 
+/// What the kernel would say of a quota, for a tracer to write: limit and use in MiB.
+fn quota(limit: u64, used: u64) -> String {
+    let numbers = [limit << 10, 0, used << 20, 0, 0, 0, 0, 0, 0x3f];
+    let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
+    let hex: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+    format!("quotactl_fd:retval=0:poke_exit=@arg4={hex}")
+}
+
+/// No kernel with quotas is at hand, so a tracer answers in its place.
+#[test]
+fn fi_06_a_quota_that_is_nearly_used_up_counts_as_a_full_disk() {
+    need_a_tracer!();
+    let host = Host::started();
+    host.runner();
+    let gate = host.path("gate");
+    let line = format!(
+        "{}; until test -e {}; do sleep 0.05; done",
+        mark(&host, "held"),
+        gate.display()
+    );
+    let held = host.submit(&json!({"key": "held", "command": ["sh", "-c", line]}));
+    acknowledged(&host, "held", held, Fate::Succeeds);
+    let refused = |host: &Host| {
+        host.post("/v1/tasks", &one(host, "refused"))
+            .expect("an answer")
+    };
+    // Of 100 MiB it takes new tasks as long as five are free.
+    let tracer = Tracer::attach(&host, host.pid(), &quota(100, 97));
+    let (status, problem) = refused(&host);
+    assert_eq!(
+        (status, &problem["code"]),
+        (507, &json!("disk_full")),
+        "{problem}"
+    );
+    fs::write(&gate, "").expect("open");
+    assert_eq!(
+        host.wait(held)["state"],
+        "succeeded",
+        "what was accepted goes on"
+    );
+    assert!(tracer.injected() > 0);
+    drop(tracer);
+    let tracer = Tracer::attach(&host, host.pid(), &quota(100, 50));
+    let id = host.submit(&one(&host, "after"));
+    acknowledged(&host, "after", id, Fate::Succeeds);
+    assert!(tracer.injected() > 0);
+    drop(tracer);
+    host.settle();
+    judge(&host).hold(1, "a quota");
+}
+
+#[test]
+fn fi_06_a_kernel_that_tells_no_quota_is_one_without() {
+    need_a_tracer!();
+    let host = Host::started();
+    host.runner();
+    for error in [
+        "ENOSYS",
+        "ESRCH",
+        "EOPNOTSUPP",
+        "EPERM",
+        "EACCES",
+        "EINVAL",
+        "ENOENT",
+        "ENODEV",
+        "EBADF",
+        "EIO",
+    ] {
+        let tracer = Tracer::attach(&host, host.pid(), &format!("quotactl_fd:error={error}"));
+        let id = host.submit(&one(&host, error));
+        acknowledged(&host, error, id, Fate::Succeeds);
+        assert_eq!(host.wait(id)["state"], "succeeded", "{error}");
+        assert!(tracer.injected() > 0, "{error}");
+    }
+    judge(&host).hold(1, "no quota");
+}
+
 #[test]
 fn fi_06_a_full_table_of_inodes_delays_tasks_and_loses_none() {
     let mut host = Host::new();

@@ -56,7 +56,7 @@ impl Tracer {
     /// Calls that were made to fail.
     pub(crate) fn injected(&self) -> usize {
         let text = fs::read_to_string(&self.trace).unwrap_or_default();
-        text.matches("(INJECTED)").count()
+        text.matches("(INJECTED").count()
     }
 }
 

@@ -189,7 +189,12 @@ impl Drop for Bed {
             drop(daemon.kill());
             drop(daemon.wait());
         }
-        if let Some(pid) = runner.and_then(|pid| i32::try_from(pid).ok()) {
+        // It may have outlived its daemon, or not have met it yet.
+        let socket = self.path("run/runner.sock");
+        let told = taskdaemon::run::own::end(&socket, Duration::ZERO);
+        if let (Ok(None) | Err(_), Some(pid)) =
+            (told, runner.and_then(|pid| i32::try_from(pid).ok()))
+        {
             // It ends its tasks and then itself; it may have done so already.
             let pid = nix::unistd::Pid::from_raw(pid);
             let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).is_err();
@@ -268,4 +273,36 @@ fn parse(answer: &[u8]) -> io::Result<(u16, Vec<u8>)> {
         body.extend_from_slice(chunk);
         rest = rest.get(line + 4 + size..).ok_or_else(broken)?;
     }
+}
+
+/// A daemon that had ended, or was ready a moment ago, left its runner behind when its test was over.
+#[test]
+fn a_bed_leaves_no_runner_behind() {
+    for ends in [false, true] {
+        let mut bed = Bed::start(&[]);
+        let id = bed.submit(&serde_json::json!({ "command": ["true"] }));
+        bed.wait(id);
+        let (_, status) = bed.get("/v1/status").expect("status");
+        let runner = status["runner"]["pid"].as_i64().expect("a runner");
+        let runner = nix::unistd::Pid::from_raw(i32::try_from(runner).expect("pid"));
+        bed.end(nix::sys::signal::Signal::SIGTERM);
+        if !ends {
+            // It answers before it has met the runner again.
+            bed.restart();
+        }
+        drop(bed);
+        let start = taskdaemon::clock::instant();
+        // Whoever reaps it is not this process, so its number is free when it has ended.
+        while nix::sys::signal::kill(runner, None).is_ok() && !is_over(runner) {
+            assert!(start.elapsed() < PATIENCE, "the runner {runner} lives on");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Whether all that is left of a process is its number.
+fn is_over(pid: nix::unistd::Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with('Z'))
 }

@@ -19,6 +19,7 @@ mod fuzz;
 mod graph;
 mod ground;
 mod handover;
+mod health;
 mod hooks;
 mod hooks_live;
 mod idle;

@@ -400,3 +400,40 @@ fn a_prompt_that_makes_no_sense_is_refused_and_changes_nothing() {
         "{problem}"
     );
 }
+
+/// It was taken in, and each of its tasks failed.
+#[test]
+fn a_schedule_whose_prompt_asks_a_model_that_is_not_there_is_refused() {
+    let (bed, _dir) = bed(1);
+    let schedule = |model: Option<&str>, replace: bool| {
+        let mut prompt = json!({"text": "?"});
+        if let Some(model) = model {
+            prompt["model"] = json!(model);
+        }
+        json!({"name": "ask", "when": "@yearly", "task": {"prompt": prompt}, "replace": replace})
+    };
+    let add = |body: &Value| bed.post("/v1/schedules", body).expect("answer");
+    let refused = |(status, problem): (u16, Value)| {
+        assert_eq!(status, 400, "{problem}");
+        assert_eq!(problem["field"], "task.prompt.model", "{problem}");
+        problem["detail"].as_str().expect("detail").to_owned()
+    };
+    let detail = refused(add(&schedule(Some("large"), false)));
+    assert!(detail.contains("chat, messages"), "{detail}");
+    let (_, schedules) = bed.get("/v1/schedules").expect("list");
+    assert_eq!(schedules["schedules"], json!([]), "nothing was made");
+    for model in [Some("messages"), None] {
+        let (status, answer) = add(&schedule(model, true));
+        assert_eq!(status, 201, "{answer}");
+    }
+    let (_, before) = bed.get("/v1/schedules/ask").expect("show");
+    refused(add(&schedule(Some("large"), true)));
+    let (_, after) = bed.get("/v1/schedules/ask").expect("show");
+    assert_eq!(before, after, "it is as it was");
+    let none = Bed::start(&[]);
+    let detail = refused(
+        none.post("/v1/schedules", &schedule(None, false))
+            .expect("answer"),
+    );
+    assert!(detail.contains("[llm]"), "{detail}");
+}

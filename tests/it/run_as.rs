@@ -146,3 +146,44 @@ fn sec_05_a_right_that_was_taken_away_holds_the_task_until_it_is_back() {
     assert_eq!(done["attempts"][1]["user"], "daemon", "{done}");
     assert!(mark("held").exists());
 }
+
+/// A repeated submit was refused with 403 once the right was gone, though its task had long been made.
+#[test]
+fn a_repetition_gets_the_earlier_answer_when_the_right_is_gone() {
+    if !root() {
+        return;
+    }
+    let bed = bed(RIGHTS);
+    let post = |body: &Value| bed.post("/v1/tasks", body).expect("an answer");
+    let of = |key: &str| json!({ "command": ["true"], "user": "daemon", "key": key });
+    let list = |keys: [&str; 2]| json!({ "tasks": keys.map(of) });
+    let (status, first) = post(&of("one"));
+    assert_eq!(status, 201, "{first}");
+    let (status, pair) = post(&list(["two", "three"]));
+    assert_eq!(status, 201, "{pair}");
+    fs::write(bed.path("run-as.toml"), NO_RIGHTS).expect("write");
+    let (status, again) = post(&of("one"));
+    assert_eq!((status, &again["id"]), (200, &first["id"]), "{again}");
+    assert_eq!(again["created"], false, "{again}");
+    let (status, again) = post(&list(["two", "three"]));
+    assert_eq!(status, 200, "{again}");
+    assert_eq!(again["tasks"][1]["id"], pair["tasks"][1]["id"], "{again}");
+    // What is new needs the right, beside what is not, too.
+    let why = "may not run tasks as daemon";
+    refused(post(&of("four")), "user", why);
+    refused(post(&list(["two", "four"])), "tasks[1].user", why);
+    refused(
+        post(&json!({ "command": ["true"], "user": "daemon" })),
+        "user",
+        why,
+    );
+    let other = json!({ "command": ["false"], "user": "daemon", "key": "one" });
+    let (status, problem) = post(&other);
+    assert_eq!(
+        (status, &problem["code"]),
+        (409, &json!("key_reused")),
+        "{problem}"
+    );
+    let (_, page) = bed.get("/v1/tasks").expect("list");
+    assert_eq!(page["tasks"].as_array().map(Vec::len), Some(3), "{page}");
+}

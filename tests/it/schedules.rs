@@ -7,17 +7,23 @@ use std::time::Duration;
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use taskdaemon::engine::command::{Caller, Command, Error};
+use taskdaemon::engine::hooks::Hooks;
 use taskdaemon::engine::options::Options;
+use taskdaemon::engine::prompts::Prompts;
+use taskdaemon::engine::reader::explain;
 use taskdaemon::engine::schedules::{Ask, Called, Change, Changed};
 use taskdaemon::engine::{Engine, Turned};
+use taskdaemon::model::bound::Bound;
 use taskdaemon::model::filter::Filter;
-use taskdaemon::model::schedule::due::{Missed, Overlap};
+use taskdaemon::model::rate::Rate;
+use taskdaemon::model::schedule::due::{Missed, Overlap, jitter};
 use taskdaemon::model::schedule::plan::{NewSchedule, Rule, Schedule, Template};
-use taskdaemon::model::spec::Spec;
+use taskdaemon::model::spec::{NewTask, Spec};
 use taskdaemon::model::task::{State, Task};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
 use taskdaemon::store::disk::{Room, Shortage};
+use taskdaemon::store::queues::Crowd;
 use taskdaemon::store::schedules::Schedules as _;
 use taskdaemon::store::sqlite::Sqlite;
 use tokio::sync::oneshot;
@@ -37,11 +43,12 @@ struct Bed {
     engine: Engine<Sqlite>,
     now: Time,
     lead: i64,
+    boot: &'static str,
 }
 
-fn open(dir: &Path, now: Time) -> Engine<Sqlite> {
+fn open(dir: &Path, boot: &str, now: Time) -> Engine<Sqlite> {
     let store = Sqlite::open(dir, &options()).expect("open");
-    let mut engine = Engine::new(store, Options::default(), "boot".to_owned());
+    let mut engine = Engine::new(store, Options::default(), boot.to_owned());
     engine.recover(now).expect("recover");
     engine
 }
@@ -52,12 +59,14 @@ impl Bed {
             .or_else(|_| tempfile::tempdir())
             .expect("directory");
         let now = Time::from_micros(START * 1_000_000);
-        let engine = open(dir.path(), now);
+        let boot = "boot";
+        let engine = open(dir.path(), boot, now);
         let mut bed = Self {
             dir,
             engine,
             now,
             lead: 7,
+            boot,
         };
         bed.turn(vec![]);
         bed
@@ -70,14 +79,16 @@ impl Bed {
             engine,
             now,
             lead,
+            boot,
         } = self;
         drop(engine);
-        let engine = open(dir.path(), now);
+        let engine = open(dir.path(), boot, now);
         let mut bed = Self {
             dir,
             engine,
             now,
             lead,
+            boot,
         };
         bed.turn(vec![]);
         bed
@@ -421,10 +432,14 @@ fn bi_45_ten_thousand_schedules_of_one_minute_fire_once_each_in_bounded_turns() 
     bed.now = bed.now.after(Duration::from_secs(60));
     let mut turns = 0;
     loop {
-        let before = bed.engine.snapshot().count(State::Queued);
+        let count = |bed: &Bed| {
+            let snapshot = bed.engine.snapshot();
+            snapshot.count(State::Queued) + snapshot.count(State::Scheduled)
+        };
+        let before = count(&bed);
         let turned = bed.engine.turn(vec![], bed.now).expect("turn");
         turns += 1;
-        let made = bed.engine.snapshot().count(State::Queued) - before;
+        let made = count(&bed) - before;
         assert!(made <= 500, "{made} tasks in one turn");
         if turned.next.is_some_and(|next| next > bed.now) {
             break;
@@ -437,8 +452,291 @@ fn bi_45_ten_thousand_schedules_of_one_minute_fire_once_each_in_bounded_turns() 
         .map(|task| task.tick.expect("a tick").schedule)
         .collect();
     assert_eq!((tasks.len(), schedules.len()), (count, count));
+    // Fifty at once, and fifty in each second after.
+    let last = tasks.iter().map(|task| task.due).max().expect("tasks");
+    assert_eq!(
+        last.since(bed.now),
+        Duration::from_millis((10_000 - 50) * 20)
+    );
     let over = bed.try_add(new("one-more", rule("@daily")), false);
     assert!(matches!(over, Err(Error::TooManySchedules(10_000))));
+}
+
+/// So many schedules of the next full minute, all alike.
+fn crowd(bed: &mut Bed, count: u32, each: &Rule) {
+    bed.engine.store().begin().expect("begin");
+    for number in 0..count {
+        let new = new(&format!("s{number}"), each.clone());
+        let now = bed.now;
+        bed.engine.store().add_schedule(&new, now).expect("add");
+    }
+    bed.engine.store().commit().expect("commit");
+    // Who looks at the next time is told when a schedule changes.
+    bed.add(new("last", rule("@yearly")));
+}
+
+/// When tasks start, in milliseconds from `from`, in order.
+fn starts(bed: &mut Bed, from: Time) -> Vec<u64> {
+    let tasks = bed.tasks();
+    let late = |task: &Task| u64::try_from(task.due.since(from).as_millis()).expect("soon");
+    let mut starts: Vec<u64> = tasks.iter().map(late).collect();
+    starts.sort_unstable();
+    starts
+}
+
+/// What a rested bucket of fifty a second gives to `count` at once.
+fn in_turn(count: u64) -> Vec<u64> {
+    let late = |number: u64| number.saturating_sub(49) * 20;
+    (0..count).map(late).collect()
+}
+
+fn configure(bed: &mut Bed, rate: Bound<Rate>) {
+    bed.turn(vec![Command::Configure {
+        options: Options {
+            schedule_rate: rate,
+            ..Options::default()
+        },
+        hooks: Hooks::default(),
+        prompts: Prompts::default(),
+    }]);
+}
+
+#[test]
+fn sec_36_schedules_of_one_moment_start_fifty_a_second_and_say_until_when_they_wait() {
+    let mut bed = Bed::new();
+    crowd(&mut bed, 300, &rule("* * * * *"));
+    bed.pass(40);
+    let now = bed.now;
+    assert_eq!(starts(&mut bed, now), in_turn(300));
+    for task in bed.tasks() {
+        assert_eq!(task.tick.expect("a tick").nominal, now);
+        if task.due == now {
+            assert_eq!(task.state, State::Queued);
+            continue;
+        }
+        assert_eq!(task.state, State::Scheduled);
+        let snapshot = bed.engine.snapshot();
+        let reason = explain(&task, &Crowd::default(), snapshot).expect("a reason");
+        assert_eq!(
+            (reason.code(), reason.until()),
+            ("start_time", Some(task.due))
+        );
+    }
+    // Of any second but the first.
+    for second in 1..5 {
+        let in_it = |at: &&u64| (second * 1_000..(second + 1) * 1_000).contains(*at);
+        let starts = starts(&mut bed, now);
+        assert!(starts.iter().filter(in_it).count() <= 50, "{second}");
+    }
+    bed.pass(10);
+    assert_eq!(bed.engine.snapshot().count(State::Queued), 300);
+    assert_eq!(bed.engine.snapshot().count(State::Scheduled), 0);
+}
+
+#[test]
+fn sec_36_a_crash_in_the_middle_of_a_storm_gives_no_start_twice() {
+    let mut bed = Bed::new();
+    crowd(&mut bed, 1_200, &rule("* * * * *"));
+    bed.now = bed.now.after(Duration::from_secs(40));
+    let now = bed.now;
+    bed.engine.turn(vec![], now).expect("turn");
+    let made = bed.tasks().len();
+    assert!(made > 0 && made < 1_200, "{made} in the first turn");
+    let mut bed = bed.reopen();
+    assert_eq!(starts(&mut bed, now), in_turn(1_200));
+}
+
+#[test]
+fn sec_36_what_somebody_hands_in_or_triggers_waits_for_no_storm() {
+    let mut bed = Bed::new();
+    crowd(&mut bed, 300, &rule("* * * * *"));
+    bed.pass(40);
+    bed.pass(1);
+    let changed = bed.change("s7", Change::Trigger).expect("triggered");
+    assert_eq!(changed.task.expect("a task").state, State::Queued);
+    let (reply, mut answer) = oneshot::channel();
+    let task = NewTask {
+        owner: CALLER.uid,
+        queue: "default".to_owned(),
+        ..NewTask::default()
+    };
+    bed.turn(vec![Command::Submit {
+        tasks: vec![task],
+        reply,
+    }]);
+    let submitted = answer.try_recv().expect("answered").expect("accepted");
+    assert_eq!(submitted[0].state, State::Queued);
+    // They have taken nothing: the last of the storm is one that it booked.
+    let from = bed.now.before(Duration::from_secs(1));
+    assert_eq!(starts(&mut bed, from).last(), in_turn(300).last());
+    bed.pass(59);
+    let now = bed.now;
+    let tasks = bed.tasks();
+    let second: Vec<&Task> = tasks
+        .iter()
+        .filter(|task| task.tick.is_some_and(|tick| tick.nominal == now))
+        .collect();
+    let at_once = second.iter().filter(|task| task.due == now).count();
+    assert_eq!((second.len(), at_once), (300, 50));
+}
+
+#[test]
+fn sec_36_a_clock_that_is_set_or_a_reboot_delays_no_schedule_beyond_what_is_owed() {
+    for (seconds, boot) in [(-7_200, "boot"), (7_200, "boot"), (-7_200, "next boot")] {
+        let mut bed = Bed::new();
+        crowd(&mut bed, 300, &rule("* * * * *"));
+        bed.pass(40);
+        if boot == "boot" {
+            bed.set(seconds);
+        } else {
+            bed.boot = boot;
+            bed.now = Time::from_micros(bed.now.micros() + seconds * 1_000_000);
+            bed = bed.reopen();
+        }
+        bed.add(new("later", rule("every 1s")));
+        bed.pass(1);
+        let tasks = bed.tasks();
+        let later: Vec<&Task> = tasks
+            .iter()
+            .filter(|task| task.name.as_deref() == Some("later"))
+            .collect();
+        let [task] = later[..] else {
+            panic!("one task, not {}", later.len());
+        };
+        // What the storm still owes are five seconds, and by a clock set
+        // forth there is another one.
+        let late = task.due.since(bed.now);
+        assert!(
+            late <= Duration::from_secs(11),
+            "{seconds} {boot}: {late:?}"
+        );
+    }
+}
+
+#[test]
+fn sec_36_the_rate_follows_a_reload_and_can_be_taken_off() {
+    let mut bed = Bed::new();
+    crowd(&mut bed, 300, &rule("* * * * *"));
+    bed.pass(40);
+    let last = |bed: &mut Bed| {
+        let from = bed.now;
+        *starts(bed, from).last().expect("tasks")
+    };
+    assert_eq!(last(&mut bed), 5_000);
+    configure(&mut bed, Bound::Most("1000/1s".parse().expect("a rate")));
+    bed.pass(60);
+    // It has filled since: none of them waits.
+    assert_eq!(last(&mut bed), 0);
+    configure(&mut bed, Bound::Most("1/1m".parse().expect("a rate")));
+    bed.pass(60);
+    assert_eq!(last(&mut bed), 299 * 60_000);
+    configure(&mut bed, Bound::Unbounded);
+    bed.pass(60);
+    let now = bed.now;
+    let mut tasks = bed.tasks();
+    tasks.retain(|task| task.created == now);
+    assert_eq!(tasks.len(), 300);
+    assert!(tasks.iter().all(|task| task.due == now));
+}
+
+#[test]
+fn sec_36_times_that_were_missed_are_made_up_for_in_turn() {
+    let mut bed = Bed::new();
+    let missed = Missed::All { most: 100 };
+    bed.add(new(
+        "m",
+        Rule {
+            missed,
+            ..rule("* * * * *")
+        },
+    ));
+    bed.now = bed.now.after(Duration::from_secs(6_000));
+    let mut bed = bed.reopen();
+    let now = bed.now;
+    assert_eq!(starts(&mut bed, now), in_turn(100));
+    let tasks = bed.tasks();
+    let mut pairs: Vec<_> = tasks
+        .iter()
+        .map(|task| (task.tick.expect("a tick").nominal, task.due))
+        .collect();
+    pairs.sort_unstable();
+    assert!(pairs.is_sorted_by_key(|(_, due)| *due), "in their order");
+}
+
+#[test]
+fn sec_36_waiting_for_the_turn_is_no_waiting_in_the_queue_and_jitter_comes_on_top() {
+    let mut bed = Bed::new();
+    configure(&mut bed, Bound::Most("1/10s".parse().expect("a rate")));
+    let mut short = new("a", rule("* * * * *"));
+    short.task.spec.queue_ttl_ms = Some(1_000);
+    bed.add(short.clone());
+    bed.add(NewSchedule {
+        name: "b".to_owned(),
+        ..short
+    });
+    let jitter_ms = 30_000;
+    bed.add(new(
+        "c",
+        Rule {
+            jitter_ms,
+            ..rule("* * * * *")
+        },
+    ));
+    bed.pass(40);
+    let now = bed.now;
+    let of = |bed: &mut Bed, name: &str| {
+        let mut tasks = bed.tasks();
+        tasks.retain(|task| task.name.as_deref() == Some(name));
+        tasks.remove(0)
+    };
+    let third = of(&mut bed, "c");
+    let own = jitter(
+        third.tick.expect("a tick").schedule.0,
+        now,
+        Duration::from_millis(jitter_ms),
+    );
+    assert_eq!(third.due, now.after(own + Duration::from_secs(20)));
+    bed.pass(5);
+    assert_eq!(of(&mut bed, "a").state, State::Expired, "by its queue time");
+    assert_eq!(
+        of(&mut bed, "b").state,
+        State::Scheduled,
+        "not its turn yet"
+    );
+    bed.pass(5);
+    assert_eq!(of(&mut bed, "b").state, State::Queued);
+}
+
+#[test]
+fn sec_36_more_schedules_than_the_rate_allows_replace_each_other_and_still_start() {
+    let mut bed = Bed::new();
+    configure(&mut bed, Bound::Most("1/1s".parse().expect("a rate")));
+    let overlap = Overlap::Replace;
+    let each = Rule {
+        overlap,
+        ..rule("* * * * *")
+    };
+    // A hundred a minute, where sixty can start.
+    crowd(&mut bed, 100, &each);
+    bed.pass(40);
+    let mut started = 0;
+    for _ in 0..300 {
+        bed.pass(1);
+        let ready = |task: &Task| task.state == State::Queued;
+        let ready: Vec<_> = bed.tasks().into_iter().filter(ready).collect();
+        for task in ready {
+            started += 1;
+            let (reply, _answer) = oneshot::channel();
+            let id = task.id;
+            bed.turn(vec![Command::Cancel {
+                caller: CALLER,
+                id,
+                reply,
+            }]);
+        }
+    }
+    // Of those that are ready at the full minute one is replaced before it is seen here.
+    assert!((290..=300).contains(&started), "{started} in five minutes");
 }
 
 #[test]

@@ -323,6 +323,7 @@ const RARE: [(&str, &[&str]); 2] = [
             "runner/child.rs",
             "runner/spawn.rs",
             "runner/sys.rs",
+            "store/quota.rs",
         ],
     ),
     ("Mutex", &["run/instances.rs"]),

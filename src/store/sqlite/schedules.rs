@@ -20,7 +20,11 @@ macro_rules! columns {
     };
 }
 
-fn read(row: &Row<'_>) -> Result<Schedule, Error> {
+/// Every schedule.
+pub(in crate::store) const ALL: &str = concat!("SELECT ", columns!(), " FROM schedule");
+
+/// A schedule from a row of them.
+pub(in crate::store) fn read(row: &Row<'_>) -> Result<Schedule, Error> {
     let mut from = Columns::new(row, "schedule")?;
     Ok(Schedule {
         id: ScheduleId(from.id()),
@@ -153,6 +157,14 @@ impl Schedules for Sqlite {
         // Without an index: asked only after the clock was set, and at the start.
         let sql = concat!("SELECT ", columns!(), " FROM schedule WHERE cursor > ?1");
         self.rows(sql, [now.micros()], read)
+    }
+
+    fn starts(&self) -> Time {
+        Time::from_micros(self.books.starts())
+    }
+
+    fn keep_starts(&mut self, until: Time) {
+        self.books.keep_starts(until.micros());
     }
 
     fn has_tick(&mut self, tick: Tick) -> Result<bool, Error> {

@@ -63,7 +63,7 @@ fn main() -> anyhow::Result<()> {
         .prefix("schedules-")
         .tempdir_in(&args.dir)
         .with_context(|| format!("cannot make a directory in {}", args.dir.display()))?;
-    let daemon = Daemon::start(base.path(), Runs::AtOnce(16))?;
+    let daemon = Daemon::start(base.path(), Runs::Storm(16))?;
     let mut client = daemon.client()?;
     // Time enough to make them all.
     let lead = Duration::from_secs(5) + Duration::from_millis(5) * args.schedules;

@@ -28,6 +28,8 @@ pub(crate) enum Runs {
     Nothing,
     /// The daemon starts a runner, and so many tasks run at once.
     AtOnce(u32),
+    /// The same, and nothing but these slots holds up what schedules make.
+    Storm(u32),
 }
 
 /// The program under test: this checkout's own build, or the one that the
@@ -191,13 +193,14 @@ struct Begun {
 
 impl Begun {
     fn begin(dir: &Path, runtime: &Path, runs: Runs) -> anyhow::Result<Self> {
-        let (start_runner, slots) = match runs {
-            Runs::Nothing => ("never", 1),
-            Runs::AtOnce(slots) => ("auto", slots),
+        let (start_runner, slots, more) = match runs {
+            Runs::Nothing => ("never", 1, ""),
+            Runs::AtOnce(slots) => ("auto", slots, ""),
+            Runs::Storm(slots) => ("auto", slots, "engine.schedule_rate = \"none\"\n"),
         };
         let config = format!(
             "state_dir = {:?}\nruntime_dir = {:?}\n\
-             engine.slots = {slots}\nrun.start_runner = {start_runner:?}\nrun.users = \"own\"\n",
+             engine.slots = {slots}\nrun.start_runner = {start_runner:?}\nrun.users = \"own\"\n{more}",
             dir.join("state").display().to_string(),
             runtime.display().to_string()
         );
