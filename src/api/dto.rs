@@ -212,7 +212,8 @@ impl From<&Link> for AfterInfo {
 pub struct RunInfo {
     /// Program and arguments; none where a model is asked.
     pub command: Vec<String>,
-    /// What a language model is asked, but for the text.
+    /// What a language model is asked, but for the text; its schema is not in
+    /// listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Prompt>,
     /// Variables.
@@ -342,11 +343,16 @@ impl TaskInfo {
     /// A task with all there is to say about it.
     #[must_use]
     pub fn of_view(view: &View) -> Self {
+        let listed = Self::in_list(view);
         Self {
+            run: RunInfo {
+                prompt: view.task.spec.prompt.clone(),
+                ..listed.run
+            },
             attempts: Some(view.attempts.iter().map(AttemptInfo::from).collect()),
             after: Some(view.after.iter().map(AfterInfo::from).collect()),
             dependants: Some(view.dependants),
-            ..Self::in_list(view)
+            ..listed
         }
     }
 }
@@ -367,7 +373,7 @@ impl RunInfo {
         let size = |bytes: Option<u64>| bytes.map(|bytes| ByteSize(bytes).to_string());
         Self {
             command: spec.argv.clone(),
-            prompt: spec.prompt.clone(),
+            prompt: spec.prompt.as_ref().map(Prompt::brief),
             env: Pairs(spec.env.clone()),
             cwd: spec.cwd.clone(),
             user: spec.user.clone(),

@@ -11,15 +11,19 @@ use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep_until};
 
-use crate::client::llm::{self, Failure as Gone, Usage};
+use crate::client::llm::{self, Failure as Gone, Piece, Usage};
 use crate::clock;
 use crate::model::check::STDIN_MAX;
 use crate::model::prompt::Call;
 use crate::model::quantity::format_duration;
 use crate::model::retry::TRY_AGAIN;
 
+use structured::Dialogue;
+
 use super::text::escape;
 use super::{Failure, Outcome, complain};
+
+mod structured;
 
 /// Most bytes of a call: every byte of the text may be six in JSON.
 const CALL_MAX: usize = STDIN_MAX * 8;
@@ -38,15 +42,16 @@ pub(super) async fn call() -> Outcome {
     let call: Call = serde_json::from_str(&text)
         .map_err(|error| Failure::Usage(format!("standard input is no call: {error}")))?;
     drop(text);
+    let failed = |why| Failure::Code(1, why);
+    let mut dialogue = Dialogue::of(&call).map_err(failed)?;
     let begun = clock::instant();
     let mut wait = WAITS.0;
     loop {
-        let asked = llm::ask(&call, |words| {
-            let mut out = io::stdout().lock();
-            out.write_all(words.as_bytes())?;
-            out.flush()
-        });
-        let failure = match asked.await {
+        let asked = match &mut dialogue {
+            Some(dialogue) => dialogue.ask(&call).await,
+            None => llm::ask(&call, None, print).await,
+        };
+        let failure = match asked {
             Ok(usage) => {
                 status(&told(usage, begun.elapsed()));
                 if usage.cut {
@@ -74,6 +79,15 @@ pub(super) async fn call() -> Outcome {
             }
         }
     }
+}
+
+/// Prints a piece of the answer; there is JSON beside the text only where a
+/// schema is.
+fn print(piece: &Piece) -> io::Result<()> {
+    let (Piece::Text(words) | Piece::Data(words)) = piece;
+    let mut out = io::stdout().lock();
+    out.write_all(words.as_bytes())?;
+    out.flush()
 }
 
 /// Says how it stands, where the task can.

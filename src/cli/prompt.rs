@@ -1,18 +1,21 @@
 //! `prompt`: a question to a language model, handed in exactly once.
 
 use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
+use serde_json::Value;
 
 use crate::api::asked::{PromptRule, Submit};
 use crate::api::number::Span;
 use crate::client;
 use crate::model::check::STDIN_MAX;
 use crate::model::quantity::ByteSize;
+use crate::model::schema::{SCHEMA_MAX, Schema};
 
 use super::hand_in::{Waiting, hand_in};
 use super::submit::pairs;
-use super::{Failure, Outcome, Setting};
+use super::{Failure, Outcome, Setting, file};
 
 /// What to ask, and whom.
 #[derive(Debug, ClapArgs)]
@@ -26,6 +29,12 @@ pub(super) struct Args {
     /// Most tokens of the answer [default: as the model is configured]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: Option<u32>,
+    /// File with a JSON schema: the answer is JSON that is valid by it, or the prompt fails
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// How often the model may mend an answer that is not valid [default: 2]
+    #[arg(long, value_name = "COUNT", requires = "schema")]
+    repairs: Option<u32>,
     /// Queue
     #[arg(short, long, value_name = "NAME", help = "Queue [default: prompt]")]
     queue: Option<String>,
@@ -78,6 +87,8 @@ fn order(args: &Args) -> Result<Submit, Failure> {
             model: args.model.clone(),
             system: args.system.clone(),
             max_tokens: args.max_tokens,
+            schema: args.schema.as_deref().map(schema).transpose()?,
+            repairs: args.repairs,
         }),
         queue: args.queue.clone(),
         name: args.name.clone(),
@@ -99,6 +110,16 @@ fn order(args: &Args) -> Result<Submit, Failure> {
         hooks: args.hooks.rules(),
         ..Submit::default()
     })
+}
+
+/// The schema in a file.
+fn schema(path: &Path) -> Result<Value, Failure> {
+    let name = path.display();
+    let text = file::text("--schema", path, SCHEMA_MAX)?;
+    let schema = serde_json::from_str(&text)
+        .map_err(|error| Failure::Usage(format!("--schema {name}: is not JSON: {error}")))?;
+    Schema::new(&schema).map_err(|why| Failure::Usage(format!("--schema {name}: {why}")))?;
+    Ok(schema)
 }
 
 fn text(given: &str) -> Result<String, Failure> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::invalid::Invalid;
 use crate::model::prompt::{Call, Dialect, Key, Prompt};
+use crate::model::schema::REPAIRS;
 use crate::model::setting::Kind::Live;
 use crate::model::setting::settings;
 use crate::model::spec::NewTask;
@@ -161,6 +162,8 @@ impl Prompts {
                 .or(target.model.max_tokens)
                 .unwrap_or(TOKENS),
             idle_ms: IDLE_MS,
+            schema: prompt.schema.clone(),
+            repairs: prompt.repairs.unwrap_or(REPAIRS),
         });
         (Some(program), call.map(|call| call.to_json()))
     }

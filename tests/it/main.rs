@@ -53,6 +53,7 @@ mod store_graph;
 mod store_hooks;
 mod store_queues;
 mod store_record;
+mod structured;
 mod supervisor;
 mod telemetry;
 mod terminal;

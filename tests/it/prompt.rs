@@ -15,7 +15,7 @@ use crate::bed::Bed;
 const KEY: &str = "canary-8f0e2c7d5b";
 
 /// What the provider does with one request.
-enum Says {
+pub(crate) enum Says {
     /// Sends this and closes.
     All(String),
     /// Sends the first part, then the second when it is told to.
@@ -23,13 +23,13 @@ enum Says {
 }
 
 /// A request as the provider has seen it.
-struct Seen {
-    head: String,
-    body: Value,
+pub(crate) struct Seen {
+    pub(crate) head: String,
+    pub(crate) body: Value,
 }
 
 /// Answers one request after the other.
-fn provider(says: Vec<Says>) -> (u16, Receiver<Seen>) {
+pub(crate) fn provider(says: Vec<Says>) -> (u16, Receiver<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let port = listener.local_addr().expect("address").port();
     let (tell, seen) = sync_channel(64);
@@ -73,18 +73,18 @@ fn serve(mut stream: TcpStream, says: Says, tell: &SyncSender<Seen>) {
     }
 }
 
-const BEGIN: &str =
+pub(crate) const BEGIN: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
-fn chat(words: &str) -> String {
+pub(crate) fn chat(words: &str) -> String {
     let chunk = json!({"choices": [{"delta": {"content": words}}]});
     format!("data: {chunk}\n\n")
 }
 
-const CHAT_END: &str = ": a comment\r\ndata: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\r\n\r\n\
+pub(crate) const CHAT_END: &str = ": a comment\r\ndata: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\r\n\r\n\
     data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
 
-fn refusal(status: &str, headers: &str, body: &str) -> String {
+pub(crate) fn refusal(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
@@ -92,7 +92,7 @@ fn refusal(status: &str, headers: &str, body: &str) -> String {
 }
 
 /// A daemon with a model `chat` and a model `messages`, both at this port.
-fn bed(port: u16) -> (Bed, tempfile::TempDir) {
+pub(crate) fn bed(port: u16) -> (Bed, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("directory");
     let key = dir.path().join("key");
     std::fs::write(&key, format!("{KEY}\n")).expect("key");
