@@ -1,6 +1,5 @@
 //! `prompt`: a question to a language model, handed in exactly once.
 
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
@@ -9,13 +8,14 @@ use serde_json::Value;
 use crate::api::asked::{PromptRule, Submit};
 use crate::api::number::Span;
 use crate::client;
-use crate::model::check::STDIN_MAX;
-use crate::model::quantity::ByteSize;
 use crate::model::schema::{SCHEMA_MAX, Schema};
 
 use super::hand_in::{Waiting, hand_in};
 use super::submit::pairs;
 use super::{Failure, Outcome, Setting, file};
+
+mod template;
+mod text;
 
 /// What to ask, and whom.
 #[derive(Debug, ClapArgs)]
@@ -67,8 +67,8 @@ pub(super) struct Args {
     /// Print the answer as it comes, and end with the exit code
     #[arg(short, long, conflicts_with = "wait")]
     follow: bool,
-    /// What to ask; `-` reads it from standard input, at most 1MiB
-    text: String,
+    #[command(flatten)]
+    text: text::Args,
 }
 
 /// `prompt`.
@@ -83,7 +83,7 @@ pub(super) async fn prompt(args: &Args, setting: &Setting) -> Outcome {
 fn order(args: &Args) -> Result<Submit, Failure> {
     Ok(Submit {
         prompt: Some(PromptRule {
-            text: text(&args.text)?,
+            text: args.text.compose()?,
             model: args.model.clone(),
             system: args.system.clone(),
             max_tokens: args.max_tokens,
@@ -120,21 +120,4 @@ fn schema(path: &Path) -> Result<Value, Failure> {
         .map_err(|error| Failure::Usage(format!("--schema {name}: is not JSON: {error}")))?;
     Schema::new(&schema).map_err(|why| Failure::Usage(format!("--schema {name}: {why}")))?;
     Ok(schema)
-}
-
-fn text(given: &str) -> Result<String, Failure> {
-    if given != "-" {
-        return Ok(given.to_owned());
-    }
-    let mut text = String::new();
-    let limit = u64::try_from(STDIN_MAX).unwrap_or(u64::MAX);
-    let mut input = io::stdin().lock().take(limit + 1);
-    input.read_to_string(&mut text).map_err(|error| {
-        Failure::Usage(format!("cannot read the text from standard input: {error}"))
-    })?;
-    if text.len() > STDIN_MAX {
-        let size = ByteSize(limit);
-        return Err(Failure::Usage(format!("the text is longer than {size}")));
-    }
-    Ok(text)
 }

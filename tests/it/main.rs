@@ -56,6 +56,7 @@ mod store_record;
 mod structured;
 mod supervisor;
 mod telemetry;
+mod templates;
 mod terminal;
 mod tidy;
 mod top;
