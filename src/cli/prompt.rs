@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use serde_json::Value;
 
 use crate::api::asked::{PromptRule, Submit};
-use crate::api::number::Span;
+use crate::api::number::{Span, Word};
 use crate::client;
 use crate::model::schema::{SCHEMA_MAX, Schema};
 
@@ -14,6 +14,10 @@ use super::hand_in::{Waiting, hand_in};
 use super::submit::pairs;
 use super::{Failure, Outcome, Setting, file};
 
+mod batch;
+mod progress;
+mod results;
+mod rows;
 mod template;
 mod text;
 
@@ -68,43 +72,54 @@ pub(super) struct Args {
     #[arg(short, long, conflicts_with = "wait")]
     follow: bool,
     #[command(flatten)]
+    batch: batch::Args,
+    #[command(flatten)]
     text: text::Args,
 }
 
 /// `prompt`.
 pub(super) async fn prompt(args: &Args, setting: &Setting) -> Outcome {
+    if let Some(path) = args.batch.file()? {
+        return batch::prompt(path, args, setting).await;
+    }
     let how = Waiting {
         wait: args.wait,
         follow: args.follow,
     };
-    hand_in(&order(args)?, how, setting).await
+    let prompt = PromptRule {
+        text: args.text.compose()?,
+        ..rule(args)?
+    };
+    let key = match &args.key {
+        Some(key) => key.clone(),
+        // Ours, so that a lost reply can be asked for again.
+        None => client::random_key()?,
+    };
+    hand_in(&order(args, prompt, key)?, how, setting).await
 }
 
-fn order(args: &Args) -> Result<Submit, Failure> {
+/// What is asked, but for the text.
+fn rule(args: &Args) -> Result<PromptRule, Failure> {
+    Ok(PromptRule {
+        text: String::new(),
+        model: args.model.clone(),
+        system: args.system.clone(),
+        max_tokens: args.max_tokens,
+        schema: args.schema.as_deref().map(schema).transpose()?,
+        repairs: args.repairs,
+    })
+}
+
+/// The request that asks it.
+fn order(args: &Args, prompt: PromptRule, key: String) -> Result<Submit, Failure> {
     Ok(Submit {
-        prompt: Some(PromptRule {
-            text: args.text.compose()?,
-            model: args.model.clone(),
-            system: args.system.clone(),
-            max_tokens: args.max_tokens,
-            schema: args.schema.as_deref().map(schema).transpose()?,
-            repairs: args.repairs,
-        }),
+        prompt: Some(prompt),
         queue: args.queue.clone(),
         name: args.name.clone(),
         priority: args.priority,
         labels: pairs(&args.label, "--label")?,
-        after: args
-            .after
-            .iter()
-            .cloned()
-            .map(crate::api::number::Word)
-            .collect(),
-        key: Some(match &args.key {
-            Some(key) => key.clone(),
-            // Ours, so that a lost reply can be asked for again.
-            None => client::random_key()?,
-        }),
+        after: args.after.iter().cloned().map(Word).collect(),
+        key: Some(key),
         timeout: args.timeout,
         queue_ttl: args.queue_ttl,
         hooks: args.hooks.rules(),

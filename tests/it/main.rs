@@ -3,6 +3,7 @@
 mod admission;
 mod api;
 mod bad_input;
+mod batches;
 mod bed;
 mod calendar;
 mod canary;
