@@ -23,6 +23,7 @@ use crate::api::dto::TaskInfo;
 use crate::api::problem::Wire;
 use crate::clock;
 
+mod answers;
 pub mod events;
 pub mod follow;
 pub mod https;

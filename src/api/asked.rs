@@ -3,6 +3,7 @@
 //! The same fields with the same names are in files of tasks.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::model::quantity::ByteSize;
 use crate::model::spec::{Conflict, OnInterrupt};
@@ -161,6 +162,13 @@ pub struct PromptRule {
     /// Most tokens of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
+    /// JSON schema of the answer; at most 64 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
+    /// How often the model is asked to mend an answer that is not as the schema
+    /// has it; 2 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repairs: Option<u32>,
 }
 
 /// What follows a failed attempt.

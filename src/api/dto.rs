@@ -12,6 +12,7 @@ use crate::engine::command::View;
 use crate::model::attempt::{Attempt, Outcome};
 use crate::model::depend::Link;
 use crate::model::ledger::Call;
+use crate::model::prompt::Prompt;
 use crate::model::task::Task;
 
 use super::models::CallInfo;
@@ -295,11 +296,16 @@ impl TaskInfo {
     pub fn of_view(view: &View) -> Self {
         let attempts = view.attempts.iter();
         let attempts = attempts.map(|one| AttemptInfo::with_call(one, &view.calls));
+        let listed = Self::in_list(view);
         Self {
+            run: RunInfo {
+                prompt: view.task.spec.prompt.clone().map(Prompt::as_asked),
+                ..listed.run
+            },
             attempts: Some(attempts.collect()),
             after: Some(view.after.iter().map(AfterInfo::from).collect()),
             dependants: Some(view.dependants),
-            ..Self::in_list(view)
+            ..listed
         }
     }
 }

@@ -1,13 +1,21 @@
 //! What a task reads: its standard input, or the text that a model is asked.
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use serde_json::Value;
 
 use crate::model::check::STDIN_MAX;
 use crate::model::prompt::Prompt;
+use crate::model::schema::Schema;
+use crate::model::spec::NewTask;
 
 use super::asked::{PromptRule, Submit};
 use super::problem::Problem;
+
+/// Most different schemas of one request.
+const SCHEMAS_MAX: usize = 100;
 
 /// What is asked of a model, if anything is, and the standard input.
 pub(super) fn input(asked: &mut Submit) -> Result<(Option<Prompt>, Option<Vec<u8>>), Problem> {
@@ -33,6 +41,32 @@ pub(super) fn input(asked: &mut Submit) -> Result<(Option<Prompt>, Option<Vec<u8
     }
 }
 
+/// Looks at the schemas of a request's tasks: each once, since reading one costs
+/// more than all else about a task, and not more of them than one request has
+/// a use for. What is wrong, and with which task.
+pub(super) fn schemas(tasks: &[NewTask]) -> Result<(), (usize, Problem)> {
+    let mut seen: HashSet<&Value> = HashSet::new();
+    for (place, task) in tasks.iter().enumerate() {
+        let prompt = task.spec.prompt.as_ref();
+        let Some(schema) = prompt.and_then(|prompt| prompt.schema.as_ref()) else {
+            continue;
+        };
+        if !seen.insert(schema) {
+            continue;
+        }
+        let refuse = |why: String| (place, Problem::invalid("prompt.schema", why));
+        if seen.len() > SCHEMAS_MAX {
+            let why = format!(
+                "is one of more than {SCHEMAS_MAX} different ones in this request: hand it in in \
+                 parts"
+            );
+            return Err(refuse(why));
+        }
+        Schema::new(schema).map_err(refuse)?;
+    }
+    Ok(())
+}
+
 /// What is asked of a model, and the text.
 fn prompt(rule: PromptRule) -> Result<(Prompt, Vec<u8>), Problem> {
     if rule.text.trim().is_empty() {
@@ -46,6 +80,8 @@ fn prompt(rule: PromptRule) -> Result<(Prompt, Vec<u8>), Problem> {
         model: rule.model.unwrap_or_default(),
         system: rule.system,
         max_tokens: rule.max_tokens,
+        schema: rule.schema,
+        repairs: rule.repairs,
         ..Prompt::default()
     };
     Ok((prompt, rule.text.into_bytes()))

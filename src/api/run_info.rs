@@ -17,7 +17,8 @@ use super::number::{Pairs, is_default};
 pub struct RunInfo {
     /// Program and arguments; none where a model is asked.
     pub command: Vec<String>,
-    /// What a language model is asked, but for the text.
+    /// What a language model is asked, but for the text; its schema is not in
+    /// listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Prompt>,
     /// Variables.
@@ -87,7 +88,7 @@ impl RunInfo {
         let size = |bytes: Option<u64>| bytes.map(|bytes| ByteSize(bytes).to_string());
         Self {
             command: spec.argv.clone(),
-            prompt: spec.prompt.clone().map(Prompt::as_asked),
+            prompt: spec.prompt.as_ref().map(Prompt::brief),
             env: Pairs(spec.env.clone()),
             cwd: spec.cwd.clone(),
             user: spec.user.clone(),

@@ -28,7 +28,7 @@ use super::json::object;
 use super::number::{Span, Stamp};
 use super::problem::{self, Problem};
 use super::query::{Pairs, Params};
-use super::{Shared, body, head, json, run_as, submit};
+use super::{Shared, body, head, json, prompts, run_as, submit};
 
 /// Schedules on a page when nobody says how many.
 const PAGE: u32 = 100;
@@ -362,6 +362,7 @@ fn host_zone() -> Zone {
 fn template(task: NewTask, now: Time) -> Result<Template, Problem> {
     task.check(now)
         .map_err(|invalid| in_task(problem::of_field(None, &invalid)))?;
+    prompts::schemas(std::slice::from_ref(&task)).map_err(|(_, problem)| in_task(problem))?;
     let once = [
         ("run_at", task.run_at.is_some()),
         ("deadline", task.deadline.is_some()),

@@ -54,6 +54,7 @@ pub(super) async fn submit(
             let refer = asked.refer.clone();
             let after = links(std::slice::from_ref(&asked))?;
             let mut task = new_task(asked, caller.uid, now)?;
+            prompts::schemas(std::slice::from_ref(&task)).map_err(|(_, problem)| problem)?;
             bytes.accepted();
             task.after = after.into_iter().next().unwrap_or_default();
             let tasks = vec![task];
@@ -216,6 +217,7 @@ fn batch(
         let task = new_task(asked, owner, now).map_err(|problem| problem.named(Some(index)))?;
         tasks.push(NewTask { after, ..task });
     }
+    prompts::schemas(&tasks).map_err(|(index, problem)| problem.named(Some(index)))?;
     Ok(tasks)
 }
 

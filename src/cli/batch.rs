@@ -159,7 +159,7 @@ fn placed(error: client::Error, jobs: &[Job], first: usize, path: &Path) -> Fail
 }
 
 /// One task a line: as JSON, or its number alone where nobody reads.
-fn print(tasks: &[Accepted], setting: &Setting) -> io::Result<()> {
+pub(super) fn print(tasks: &[Accepted], setting: &Setting) -> io::Result<()> {
     let out = io::stdout();
     let people = out.is_terminal();
     let mut out = io::BufWriter::new(out.lock());

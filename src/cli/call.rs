@@ -10,15 +10,19 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::client::llm::{self, Usage};
+use crate::client::llm::{self, Piece, Usage};
 use crate::clock;
 use crate::model::check::STDIN_MAX;
 use crate::model::prompt::Call;
-use crate::model::receipt::{End, Receipt};
+use crate::model::receipt::Receipt;
 use crate::model::retry::TRY_AGAIN;
+
+use structured::Dialogue;
 
 use super::text::escape;
 use super::{Failure, Outcome, complain};
+
+mod structured;
 
 /// Most bytes of a call: every byte of the text may be six in JSON.
 const CALL_MAX: usize = STDIN_MAX * 8;
@@ -36,13 +40,13 @@ pub(super) async fn call() -> Outcome {
         .map_err(|error| Failure::Usage(format!("standard input is no call: {error}")))?;
     drop(text);
     let begun = clock::instant();
-    let asked = llm::ask(&call, |words| {
-        let mut out = io::stdout().lock();
-        out.write_all(words.as_bytes())?;
-        out.flush()
-    });
+    let dialogue = Dialogue::of(&call).map_err(|why| Failure::Code(1, why))?;
+    let asked = match dialogue {
+        Some(dialogue) => dialogue.ask(&call).await,
+        None => llm::ask(&call, None, print).await,
+    };
     let clean = |why: &str| escape(&llm::without(why, call.key.as_ref()));
-    match asked.await {
+    match asked {
         Ok(answer) => {
             hand_over(&answer.receipt());
             status(&told(answer.usage, begun.elapsed()));
@@ -57,10 +61,19 @@ pub(super) async fn call() -> Outcome {
                 let why = why.clone();
                 hand_over(&Receipt { why, ..receipt });
             }
-            let again = failure.end != Some(End::Rejected);
-            Err(Failure::Code(if again { TRY_AGAIN } else { 1 }, why))
+            let code = if failure.may_pass() { TRY_AGAIN } else { 1 };
+            Err(Failure::Code(code, why))
         }
     }
+}
+
+/// Prints a piece of the answer; there is JSON beside the text only where a
+/// schema is.
+fn print(piece: &Piece) -> io::Result<()> {
+    let (Piece::Text(words) | Piece::Data(words)) = piece;
+    let mut out = io::stdout().lock();
+    out.write_all(words.as_bytes())?;
+    out.flush()
 }
 
 /// Tells the daemon what the call came to.

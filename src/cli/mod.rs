@@ -23,6 +23,7 @@ mod completions;
 mod deliver;
 mod demo;
 mod edit;
+mod file;
 mod graph;
 mod hand_in;
 mod health;

@@ -1,18 +1,25 @@
 //! `prompt`: a question to a language model, handed in exactly once.
 
-use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
+use serde_json::Value;
 
 use crate::api::asked::{PromptRule, Submit};
-use crate::api::number::Span;
+use crate::api::number::{Span, Word};
 use crate::client;
-use crate::model::check::STDIN_MAX;
-use crate::model::quantity::ByteSize;
+use crate::model::schema::{SCHEMA_MAX, Schema};
 
 use super::hand_in::{Waiting, hand_in};
 use super::submit::pairs;
-use super::{Failure, Outcome, Setting};
+use super::{Failure, Outcome, Setting, file};
+
+mod batch;
+mod progress;
+mod results;
+mod rows;
+mod template;
+mod text;
 
 /// What to ask, and whom.
 #[derive(Debug, ClapArgs)]
@@ -26,6 +33,12 @@ pub(super) struct Args {
     /// Most tokens of the answer [default: as the model is configured]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: Option<u32>,
+    /// File with a JSON schema: the answer is JSON that is valid by it, or the prompt fails
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// How often the model may mend an answer that is not valid [default: 2]
+    #[arg(long, value_name = "COUNT", requires = "schema")]
+    repairs: Option<u32>,
     /// Queue
     #[arg(short, long, value_name = "NAME", help = "Queue [default: prompt]")]
     queue: Option<String>,
@@ -58,42 +71,55 @@ pub(super) struct Args {
     /// Print the answer as it comes, and end with the exit code
     #[arg(short, long, conflicts_with = "wait")]
     follow: bool,
-    /// What to ask; `-` reads it from standard input, at most 1MiB
-    text: String,
+    #[command(flatten)]
+    batch: batch::Args,
+    #[command(flatten)]
+    text: text::Args,
 }
 
 /// `prompt`.
 pub(super) async fn prompt(args: &Args, setting: &Setting) -> Outcome {
+    if let Some(path) = args.batch.file()? {
+        return batch::prompt(path, args, setting).await;
+    }
     let how = Waiting {
         wait: args.wait,
         follow: args.follow,
     };
-    hand_in(&order(args)?, how, setting).await
+    let prompt = PromptRule {
+        text: args.text.compose()?,
+        ..rule(args)?
+    };
+    let key = match &args.key {
+        Some(key) => key.clone(),
+        // Ours, so that a lost reply can be asked for again.
+        None => client::random_key()?,
+    };
+    hand_in(&order(args, prompt, key)?, how, setting).await
 }
 
-fn order(args: &Args) -> Result<Submit, Failure> {
+/// What is asked, but for the text.
+fn rule(args: &Args) -> Result<PromptRule, Failure> {
+    Ok(PromptRule {
+        text: String::new(),
+        model: args.model.clone(),
+        system: args.system.clone(),
+        max_tokens: args.max_tokens,
+        schema: args.schema.as_deref().map(schema).transpose()?,
+        repairs: args.repairs,
+    })
+}
+
+/// The request that asks it.
+fn order(args: &Args, prompt: PromptRule, key: String) -> Result<Submit, Failure> {
     Ok(Submit {
-        prompt: Some(PromptRule {
-            text: text(&args.text)?,
-            model: args.model.clone(),
-            system: args.system.clone(),
-            max_tokens: args.max_tokens,
-        }),
+        prompt: Some(prompt),
         queue: args.queue.clone(),
         name: args.name.clone(),
         priority: args.priority,
         labels: pairs(&args.label, "--label")?,
-        after: args
-            .after
-            .iter()
-            .cloned()
-            .map(crate::api::number::Word)
-            .collect(),
-        key: Some(match &args.key {
-            Some(key) => key.clone(),
-            // Ours, so that a lost reply can be asked for again.
-            None => client::random_key()?,
-        }),
+        after: args.after.iter().cloned().map(Word).collect(),
+        key: Some(key),
         timeout: args.timeout,
         queue_ttl: args.queue_ttl,
         hooks: args.hooks.rules(),
@@ -101,19 +127,12 @@ fn order(args: &Args) -> Result<Submit, Failure> {
     })
 }
 
-fn text(given: &str) -> Result<String, Failure> {
-    if given != "-" {
-        return Ok(given.to_owned());
-    }
-    let mut text = String::new();
-    let limit = u64::try_from(STDIN_MAX).unwrap_or(u64::MAX);
-    let mut input = io::stdin().lock().take(limit + 1);
-    input.read_to_string(&mut text).map_err(|error| {
-        Failure::Usage(format!("cannot read the text from standard input: {error}"))
-    })?;
-    if text.len() > STDIN_MAX {
-        let size = ByteSize(limit);
-        return Err(Failure::Usage(format!("the text is longer than {size}")));
-    }
-    Ok(text)
+/// The schema in a file.
+fn schema(path: &Path) -> Result<Value, Failure> {
+    let name = path.display();
+    let text = file::text("--schema", path, SCHEMA_MAX)?;
+    let schema = serde_json::from_str(&text)
+        .map_err(|error| Failure::Usage(format!("--schema {name}: is not JSON: {error}")))?;
+    Schema::new(&schema).map_err(|why| Failure::Usage(format!("--schema {name}: {why}")))?;
+    Ok(schema)
 }

@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::api::dto::{AfterInfo, AttemptInfo, TaskInfo};
 use crate::model::quantity::format_duration;
+use crate::model::schema::REPAIRS;
 
 use super::page::{Users, utc};
 use super::text::{command, escape, table};
@@ -118,6 +119,7 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ),
         ("labels", (!labels.is_empty()).then(|| labels.join(" "))),
         ("owner", Some(owner(task.owner))),
+        ("schema", schema(task)),
         ("user", run.user.clone()),
         ("cwd", run.cwd.clone()),
         ("key", task.key.clone()),
@@ -148,6 +150,17 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
             Some(format!("{} of {} failed", run.tries, run.max_attempts)),
         ),
     ]
+}
+
+/// That its answer has to be as a schema has it.
+fn schema(task: &TaskInfo) -> Option<String> {
+    let prompt = task.run.prompt.as_ref()?;
+    let size = prompt.schema.as_ref()?.to_string().len();
+    let size = u64::try_from(size).unwrap_or(u64::MAX);
+    Some(format!(
+        "{size} bytes, up to {} repairs",
+        prompt.repairs.unwrap_or(REPAIRS)
+    ))
 }
 
 /// A user by name and number.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::attempt::AttemptKey;
+use crate::model::estimate::Weight;
 use crate::model::gauge::{Gauge, Settled, Shut};
 use crate::model::ledger::{Call, Over, Spent};
 use crate::model::limit::{Limits, Refund, Tokens};
@@ -324,20 +325,25 @@ impl<S: Store> Engine<S> {
         let used = receipt.and_then(Receipt::used);
         let calls = Arc::make_mut(&mut self.snapshot.calls);
         let price = calls.routes.get(&call.model).and_then(|route| route.price);
-        let cost = match (receipt.map(|receipt| receipt.end), used) {
-            (Some(End::Answered | End::Broken), Some(used)) => price.map(|price| price.of(used)),
+        let end = receipt.map(|receipt| receipt.end);
+        let known = match (end, used) {
+            (_, Some(used)) => Some(used),
             // Nothing was done for it.
-            (Some(end), _) if end.is_turned_away() || end == End::Rejected => {
-                call.estimate.map(|_| Default::default())
+            (Some(end), None) if end.is_turned_away() || end == End::Rejected => {
+                Some(Tokens::default())
             }
-            // Nobody knows.
-            _ => call.estimate,
+            (Some(_) | None, None) => None,
+        };
+        // What nobody knows counts as it was reckoned.
+        let cost = match known {
+            Some(known) => price.map(|price| price.of(known)),
+            None => call.estimate,
         };
         self.store.end_call(
             key,
             &Over {
                 at: now,
-                end: receipt.map(|receipt| receipt.end),
+                end,
                 used,
                 cost,
             },
@@ -348,7 +354,11 @@ impl<S: Store> Engine<S> {
         let others = self.store.running_calls(&call.gauge, call.at)?;
         let settled = Settled {
             taken: call.taken,
-            weight: prompt.weight,
+            // Of an answer that was mended, all turns are in the sum.
+            weight: match &prompt.schema {
+                None => prompt.weight,
+                Some(_) => Weight::default(),
+            },
             refund: account.refund,
             others,
             receipt,

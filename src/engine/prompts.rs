@@ -14,6 +14,7 @@ use crate::model::limit::Limits;
 use crate::model::price::Price;
 use crate::model::prompt::{Call, Dialect, Key, Prompt};
 use crate::model::quantity::duration;
+use crate::model::schema::REPAIRS;
 use crate::model::setting::Kind::Live;
 use crate::model::setting::settings;
 use crate::model::spec::{NewTask, Spec};
@@ -250,6 +251,8 @@ impl Prompts {
                 .or(target.model.max_tokens)
                 .unwrap_or(TOKENS),
             idle_ms: IDLE_MS,
+            schema: prompt.schema.clone(),
+            repairs: prompt.repairs.unwrap_or(REPAIRS),
         });
         (Some(program), call.map(|call| call.to_json()))
     }

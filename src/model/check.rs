@@ -150,7 +150,7 @@ impl Spec {
         if let Some((field, _)) = beside.into_iter().find(|(_, there)| *there) {
             return Err(Invalid::new(field, "cannot be combined with prompt"));
         }
-        let fault = |why| Err(Invalid::new("prompt.max_tokens", why));
+        let fault = |(field, why)| Err(Invalid::new(field, why));
         prompt.fault().map_or(Ok(()), fault)
     }
 }

@@ -180,16 +180,16 @@ impl Gauge {
             return;
         };
         let refund = limits.refund.unwrap_or(call.refund);
-        let nothing = Tokens::default();
         match (receipt.end, receipt.used()) {
             (End::Answered | End::Broken, Some(used)) => {
                 self.levels.settle(limits, call.taken, used, refund);
                 self.pace.learn(call.weight, used.input);
             }
             (End::Answered | End::Broken, None) => {}
-            // It was not worked on.
-            (End::Refused | End::Overloaded | End::Barred | End::Rejected, _) => {
-                self.levels.settle(limits, call.taken, nothing, Refund::All);
+            // It was not worked on; what came before it may have been.
+            (End::Refused | End::Overloaded | End::Barred | End::Rejected, used) => {
+                let used = used.unwrap_or_default();
+                self.levels.settle(limits, call.taken, used, Refund::All);
             }
         }
         for remains in &receipt.remains {

@@ -39,6 +39,7 @@ pub mod restart;
 pub mod retry;
 pub mod role;
 pub mod schedule;
+pub mod schema;
 pub mod setting;
 pub mod spec;
 pub mod step;

@@ -7,11 +7,13 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::attempt::Class;
 use super::estimate::Weight;
 use super::limit::Refund;
 use super::retry::{Failure, Retry, passing};
+use super::schema;
 
 /// Queue of a prompt that names none: `queue set prompt --concurrency 4 --rate
 /// 50/1m` is what a provider lets one account have.
@@ -53,6 +55,13 @@ pub struct Prompt {
     /// What counts of its texts, weighed when the task is accepted.
     #[serde(skip_serializing_if = "Weight::is_empty")]
     pub weight: Weight,
+    /// JSON schema of the answer, which is any text when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
+    /// How often the model is asked to mend an answer that is not as the schema
+    /// has it; [`schema::REPAIRS`] times when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repairs: Option<u32>,
 }
 
 impl Prompt {
@@ -71,11 +80,38 @@ impl Prompt {
         ["prompt", "--model", &self.model].map(str::to_owned).into()
     }
 
-    /// What is wrong with its number of tokens, if anything is.
-    pub(super) fn fault(&self) -> Option<String> {
-        let most = self.max_tokens?;
-        let fits = (1..=TOKENS_MAX).contains(&most);
-        (!fits).then(|| format!("must lie between 1 and {TOKENS_MAX}"))
+    /// The same without its schema, which is long.
+    #[must_use]
+    pub fn brief(&self) -> Self {
+        Self {
+            model: self.model.clone(),
+            system: self.system.clone(),
+            max_tokens: self.max_tokens,
+            repairs: self.repairs,
+            ..Self::default()
+        }
+    }
+
+    /// Which of its numbers is wrong, and what is wrong with it, if anything is.
+    /// Its schema is looked at where it comes in.
+    pub(super) fn fault(&self) -> Option<(&'static str, String)> {
+        if self
+            .max_tokens
+            .is_some_and(|most| !(1..=TOKENS_MAX).contains(&most))
+        {
+            let why = format!("must lie between 1 and {TOKENS_MAX}");
+            return Some(("prompt.max_tokens", why));
+        }
+        let most = schema::REPAIRS_MAX;
+        match self.repairs {
+            Some(_) if self.schema.is_none() => {
+                Some(("prompt.repairs", "goes with a schema only".to_owned()))
+            }
+            Some(repairs) if repairs > most => {
+                Some(("prompt.repairs", format!("must not be more than {most}")))
+            }
+            Some(_) | None => None,
+        }
     }
 }
 
@@ -148,6 +184,11 @@ pub struct Call {
     /// Longest silence of the provider, in milliseconds, also before the first
     /// word of its answer.
     pub idle_ms: u64,
+    /// JSON schema of the answer.
+    pub schema: Option<Value>,
+    /// How often the model is asked to mend an answer that is not as it has it.
+    #[serde(default)]
+    pub repairs: u32,
 }
 
 impl Call {
@@ -164,6 +205,8 @@ impl Call {
             "text": self.text,
             "max_tokens": self.max_tokens,
             "idle_ms": self.idle_ms,
+            "schema": self.schema,
+            "repairs": self.repairs,
         })
         .to_string()
         .into_bytes()
@@ -185,10 +228,18 @@ mod tests {
             text: "say \"hello\"\n".to_owned(),
             max_tokens: 64,
             idle_ms: 1000,
+            schema: serde_json::from_str("{\"type\":\"object\",\"b\":1,\"a\":2}").ok(),
+            repairs: 1,
         };
         let read: Call = serde_json::from_slice(&call.to_json()).expect("a call");
         assert_eq!(read, call);
         assert!(!format!("{call:?}").contains("canary"));
+        // Models write their answer in the order in which they are told of its parts.
+        let text = String::from_utf8(call.to_json()).expect("text");
+        assert!(
+            text.contains("{\"type\":\"object\",\"b\":1,\"a\":2}"),
+            "{text}"
+        );
     }
 
     #[test]

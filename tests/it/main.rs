@@ -3,6 +3,7 @@
 mod admission;
 mod api;
 mod bad_input;
+mod batches;
 mod bed;
 mod calendar;
 mod calls;
@@ -57,8 +58,10 @@ mod store_graph;
 mod store_hooks;
 mod store_queues;
 mod store_record;
+mod structured;
 mod supervisor;
 mod telemetry;
+mod templates;
 mod terminal;
 mod tidy;
 mod top;

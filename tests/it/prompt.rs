@@ -92,7 +92,7 @@ pub(crate) fn refusal(status: &str, headers: &str, body: &str) -> String {
 }
 
 /// A daemon with a model `chat` and a model `messages`, both at this port.
-fn bed(port: u16) -> (Bed, tempfile::TempDir) {
+pub(crate) fn bed(port: u16) -> (Bed, tempfile::TempDir) {
     bed_with(port, "")
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::headers;
 use super::stream::Event;
-use super::{Failure, Usage};
+use super::{Failure, Piece, Usage};
 use crate::model::prompt::Dialect;
 use crate::model::receipt::End;
 
@@ -19,7 +19,7 @@ pub(super) enum Heard {
     /// Nothing to us.
     Nothing,
     /// A piece of the answer.
-    Words(String),
+    Words(Piece),
     /// The answer is whole.
     End(Usage),
 }
@@ -91,6 +91,7 @@ impl Answer {
                 input: None,
                 output: None,
                 cut: false,
+                refused: false,
             },
             finished: false,
         }
@@ -148,8 +149,11 @@ impl Answer {
         if let Some(reason) = choice.get("finish_reason").and_then(Value::as_str) {
             self.finished = true;
             self.usage.cut = reason == "length";
+            self.usage.refused |= reason == "content_filter";
         }
-        words(choice.pointer("/delta/content"))
+        let refusal = choice.pointer("/delta/refusal").and_then(Value::as_str);
+        self.usage.refused |= refusal.is_some_and(|words| !words.is_empty());
+        words(choice.pointer("/delta/content"), Piece::Text)
     }
 
     fn message(&mut self, data: &Value) -> Heard {
@@ -159,12 +163,16 @@ impl Answer {
                 self.count(usage, "input_tokens", "output_tokens");
                 Heard::Nothing
             }
-            Some("content_block_delta") => words(data.pointer("/delta/text")),
+            Some("content_block_delta") => match data.pointer("/delta/partial_json") {
+                None => words(data.pointer("/delta/text"), Piece::Text),
+                piece => words(piece, Piece::Data),
+            },
             Some("message_delta") => {
                 self.count(data.get("usage"), "input_tokens", "output_tokens");
                 let reason = data.pointer("/delta/stop_reason").and_then(Value::as_str);
                 self.finished |= reason.is_some();
                 self.usage.cut |= reason == Some("max_tokens");
+                self.usage.refused |= reason == Some("refusal");
                 Heard::Nothing
             }
             Some("message_stop") => Heard::End(self.usage),
@@ -179,9 +187,9 @@ impl Answer {
     }
 }
 
-fn words(text: Option<&Value>) -> Heard {
+fn words(text: Option<&Value>, piece: fn(String) -> Piece) -> Heard {
     match text.and_then(Value::as_str) {
-        Some(text) if !text.is_empty() => Heard::Words(text.to_owned()),
+        Some(text) if !text.is_empty() => Heard::Words(piece(text.to_owned())),
         Some(_) | None => Heard::Nothing,
     }
 }
@@ -246,7 +254,10 @@ mod tests {
     fn chat_completions_are_whole_with_their_reason_and_count_their_tokens() {
         let mut answer = Answer::new(Dialect::OpenAi);
         let piece = r#"{"choices":[{"delta":{"content":"Hi"}}]}"#;
-        assert_eq!(hear(&mut answer, piece), Ok(Heard::Words("Hi".to_owned())));
+        assert_eq!(
+            hear(&mut answer, piece),
+            Ok(Heard::Words(Piece::Text("Hi".to_owned())))
+        );
         assert_eq!(answer.whole(), None);
         let end = r#"{"choices":[{"delta":{},"finish_reason":"length"}]}"#;
         assert_eq!(hear(&mut answer, end), Ok(Heard::Nothing));
@@ -256,6 +267,7 @@ mod tests {
             input: Some(7),
             output: Some(2),
             cut: true,
+            refused: false,
         };
         assert_eq!(hear(&mut answer, "[DONE]"), Ok(Heard::End(expected)));
         assert_eq!(answer.whole(), Some(expected));
@@ -272,7 +284,7 @@ mod tests {
             (r#"{"type":"ping"}"#, Heard::Nothing),
             (
                 r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Hi"}}"#,
-                Heard::Words("Hi".to_owned()),
+                Heard::Words(Piece::Text("Hi".to_owned())),
             ),
             (
                 r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}"#,
@@ -286,11 +298,38 @@ mod tests {
             input: Some(9),
             output: Some(5),
             cut: false,
+            refused: false,
         };
         assert_eq!(
             hear(&mut answer, r#"{"type":"message_stop"}"#),
             Ok(Heard::End(expected))
         );
+    }
+
+    #[test]
+    fn json_is_kept_apart_from_text_and_a_refusal_is_known() {
+        let mut answer = Answer::new(Dialect::Anthropic);
+        let piece = r#"{"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":"{\"a\""}}"#;
+        let data = Piece::Data("{\"a\"".to_owned());
+        assert_eq!(hear(&mut answer, piece), Ok(Heard::Words(data)));
+        for (dialect, data) in [
+            (
+                Dialect::Anthropic,
+                r#"{"type":"message_delta","delta":{"stop_reason":"refusal"}}"#,
+            ),
+            (
+                Dialect::OpenAi,
+                r#"{"choices":[{"delta":{"refusal":"I cannot"}}]}"#,
+            ),
+            (
+                Dialect::OpenAi,
+                r#"{"choices":[{"delta":{},"finish_reason":"content_filter"}]}"#,
+            ),
+        ] {
+            let mut answer = Answer::new(dialect);
+            assert_eq!(hear(&mut answer, data), Ok(Heard::Nothing), "{data}");
+            assert!(answer.usage.refused, "{data}");
+        }
     }
 
     #[test]

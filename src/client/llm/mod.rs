@@ -21,6 +21,7 @@ use crate::model::receipt::{End, Receipt, Remains};
 
 mod answer;
 mod headers;
+mod shape;
 mod stream;
 
 use answer::{Answer, Heard};
@@ -45,7 +46,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(end: End, why: String) -> Self {
+    /// One of which nothing more is known.
+    #[must_use]
+    pub fn new(end: End, why: String) -> Self {
         Self {
             end: Some(end),
             why,
@@ -53,6 +56,21 @@ impl Failure {
             remains: Vec::new(),
             usage: Usage::default(),
         }
+    }
+
+    /// It is not the provider's fault, and may pass.
+    #[must_use]
+    pub fn here(why: String) -> Self {
+        Self {
+            end: None,
+            ..Self::broken(why)
+        }
+    }
+
+    /// Whether asking again may help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        !matches!(self.end, Some(End::Rejected | End::Answered))
     }
 
     /// The provider failed.
@@ -89,6 +107,22 @@ pub struct Told {
     pub remains: Vec<Remains>,
 }
 
+impl Usage {
+    /// Both together; how the other ended counts.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        Self {
+            input: sum(self.input, other.input),
+            output: sum(self.output, other.output),
+            ..other
+        }
+    }
+}
+
 impl Told {
     /// What the daemon is told of it.
     #[must_use]
@@ -111,17 +145,39 @@ pub struct Usage {
     pub output: Option<u64>,
     /// The answer ends where it was as long as it might be.
     pub cut: bool,
+    /// The model, or who watches over it, would not answer.
+    pub refused: bool,
 }
 
-/// Asks, and gives the words of the answer as they come.
+/// A piece of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Of its text.
+    Text(String),
+    /// Of JSON, from a provider that keeps that apart from text.
+    Data(String),
+}
+
+/// A reply that was not what was asked for, and what is answered to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// What the model had said.
+    pub reply: String,
+    /// What it is told.
+    pub answer: String,
+}
+
+/// Asks, and gives the pieces of the answer as they come; behind a turn, what
+/// was asked, the turn's reply and what is answered to that are said again.
 ///
 /// # Errors
 /// There is no whole answer.
 pub async fn ask(
     call: &Call,
-    mut hear: impl FnMut(&str) -> std::io::Result<()>,
+    turn: Option<&Turn>,
+    mut hear: impl FnMut(&Piece) -> std::io::Result<()>,
 ) -> Result<Told, Failure> {
-    let (url, headers, body) = request(call)?;
+    let (url, headers, body) = request(call, turn)?;
     let idle = Duration::from_millis(call.idle_ms);
     let begun = timeout(idle, https::open(&url, headers, body.to_string())).await;
     let response = begun
@@ -153,7 +209,7 @@ async fn listen(
     url: &str,
     mut body: Incoming,
     idle: Duration,
-    hear: &mut impl FnMut(&str) -> std::io::Result<()>,
+    hear: &mut impl FnMut(&Piece) -> std::io::Result<()>,
 ) -> Result<Usage, Failure> {
     let mut stream = Stream::default();
     loop {
@@ -177,12 +233,9 @@ async fn listen(
         for event in events.map_err(strange)? {
             match answer.hear(&event).map_err(|fault| fault.at(url))? {
                 Heard::Nothing => {}
-                Heard::Words(words) => {
-                    let failed = |error| Failure {
-                        end: None,
-                        ..Failure::broken(format!("cannot write: {error}"))
-                    };
-                    hear(&words).map_err(failed)?;
+                Heard::Words(piece) => {
+                    let failed = |error| Failure::here(format!("cannot write: {error}"));
+                    hear(&piece).map_err(failed)?;
                 }
                 Heard::End(usage) => return Ok(usage),
             }
@@ -199,27 +252,27 @@ fn silent(url: &str, idle: Duration) -> String {
 }
 
 /// Where to send what.
-fn request(call: &Call) -> Result<(String, HeaderMap, Value), Failure> {
+fn request(call: &Call, turn: Option<&Turn>) -> Result<(String, HeaderMap, Value), Failure> {
     let base = &call.base_url;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    let mut messages = vec![json!({"role": "user", "content": call.text})];
+    if let Some(turn) = turn {
+        // Some refuse messages without content.
+        let reply = match turn.reply.trim() {
+            "" => "(nothing)",
+            reply => reply,
+        };
+        messages.push(json!({"role": "assistant", "content": reply}));
+        messages.push(json!({"role": "user", "content": turn.answer}));
+    }
     let (url, body) = match call.dialect {
         Dialect::OpenAi => {
             if let Some(key) = &call.key {
                 headers.insert(AUTHORIZATION, secret(&format!("Bearer {}", key.reveal()))?);
             }
-            let system = call.system.iter();
-            let system = system.map(|text| json!({"role": "system", "content": text}));
-            let text = json!({"role": "user", "content": call.text});
-            let body = json!({
-                "model": call.model,
-                "messages": system.chain([text]).collect::<Vec<_>>(),
-                "max_tokens": call.max_tokens,
-                "stream": true,
-                "stream_options": {"include_usage": true},
-            });
-            (format!("{base}/chat/completions"), body)
+            (format!("{base}/chat/completions"), chat(call, messages))
         }
         Dialect::Anthropic => {
             if let Some(key) = &call.key {
@@ -227,19 +280,50 @@ fn request(call: &Call) -> Result<(String, HeaderMap, Value), Failure> {
             }
             let version = HeaderValue::from_static("2023-06-01");
             headers.insert(HeaderName::from_static("anthropic-version"), version);
-            let mut body = json!({
-                "model": call.model,
-                "messages": [{"role": "user", "content": call.text}],
-                "max_tokens": call.max_tokens,
-                "stream": true,
-            });
-            if let (Some(system), Some(body)) = (&call.system, body.as_object_mut()) {
-                body.insert("system".to_owned(), json!(system));
-            }
-            (format!("{base}/v1/messages"), body)
+            (format!("{base}/v1/messages"), message(call, messages))
         }
     };
     Ok((url, headers, body))
+}
+
+/// A request in the words of chat completions.
+fn chat(call: &Call, mut messages: Vec<Value>) -> Value {
+    if let Some(text) = &call.system {
+        messages.insert(0, json!({"role": "system", "content": text}));
+    }
+    let mut body = json!({
+        "model": call.model,
+        "messages": messages,
+        "max_tokens": call.max_tokens,
+        "stream": true,
+        "stream_options": {"include_usage": true},
+    });
+    if let (Some(schema), Some(body)) = (&call.schema, body.as_object_mut()) {
+        let format = shape::response_format(schema);
+        body.insert("response_format".to_owned(), format);
+    }
+    body
+}
+
+/// A request in the words of messages.
+fn message(call: &Call, messages: Vec<Value>) -> Value {
+    let mut body = json!({
+        "model": call.model,
+        "messages": messages,
+        "max_tokens": call.max_tokens,
+        "stream": true,
+    });
+    let Some(fields) = body.as_object_mut() else {
+        return body;
+    };
+    if let Some(system) = &call.system {
+        fields.insert("system".to_owned(), json!(system));
+    }
+    if let Some((tools, choice)) = call.schema.as_ref().and_then(shape::tool) {
+        fields.insert("tools".to_owned(), tools);
+        fields.insert("tool_choice".to_owned(), choice);
+    }
+    body
 }
 
 fn secret(text: &str) -> Result<HeaderValue, Failure> {

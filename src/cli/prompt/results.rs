@@ -1,0 +1,197 @@
+//! The answers to a file of prompts, a line for each in the file's order.
+//!
+//! They are written beside the file that is to have them and put in its place
+//! as a whole: whoever reads it reads all of them, or those of another time.
+//! A few are fetched at once, and none is held longer than its turn takes.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::task::{JoinHandle, spawn_local};
+
+use crate::client::{Client, Error};
+
+use super::super::Failure;
+use super::batch::{End, Handed};
+
+/// Answers fetched at once.
+const AT_ONCE: usize = 16;
+/// Letters of an error that are kept.
+const WORDS_MAX: usize = 1000;
+
+/// A file of answers that is being written.
+#[derive(Debug)]
+pub(super) struct Results {
+    path: PathBuf,
+    beside: PathBuf,
+    file: Option<BufWriter<File>>,
+}
+
+/// A line of it.
+#[derive(Serialize)]
+struct Line<'a> {
+    line: u32,
+    id: Option<&'a str>,
+    task: i64,
+    state: &'a str,
+    answer: Option<Answer>,
+    error: Option<String>,
+}
+
+/// What a model has answered.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Text(String),
+    Json(Box<RawValue>),
+}
+
+impl Results {
+    /// Begins a file of answers to the prompts in `asked`, so that one that
+    /// cannot be written is known before anything is asked.
+    pub(super) fn begin(path: &Path, asked: &Path) -> Result<Self, Failure> {
+        let name = path.display();
+        let refuse = |why: String| Failure::Usage(format!("--out {name}: {why}"));
+        let same = fs::canonicalize(path)
+            .ok()
+            .zip(fs::canonicalize(asked).ok());
+        if same.is_some_and(|(path, asked)| path == asked) {
+            return Err(refuse("is the file with the prompts".to_owned()));
+        }
+        if path.is_dir() {
+            return Err(refuse("is a directory".to_owned()));
+        }
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}.part", std::process::id()));
+        let beside = PathBuf::from(beside);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&beside)
+            .map_err(|error| refuse(format!("cannot be written: {error}")))?;
+        Ok(Self {
+            path: path.to_owned(),
+            beside,
+            file: Some(BufWriter::new(file)),
+        })
+    }
+
+    /// Fetches all answers, which are JSON where a schema says how they look,
+    /// and puts the file in its place.
+    pub(super) async fn collect(
+        mut self,
+        client: &Client,
+        rows: &[Handed],
+        is_json: bool,
+    ) -> Result<(), Failure> {
+        let Some(mut file) = self.file.take() else {
+            return Ok(());
+        };
+        let mut ahead: VecDeque<JoinHandle<Result<Vec<u8>, Error>>> = VecDeque::new();
+        let mut next = rows.iter();
+        loop {
+            while ahead.len() < AT_ONCE
+                && let Some(row) = next.next()
+            {
+                let (client, line, task, end) = (client.clone(), row.line, row.task, row.ended);
+                let name = row.name.clone();
+                ahead.push_back(spawn_local(async move {
+                    let line = one(&client, line, name.as_deref(), (task, end), is_json).await?;
+                    Ok(line)
+                }));
+            }
+            let Some(first) = ahead.pop_front() else {
+                break;
+            };
+            let line = first.await.map_err(io::Error::other)??;
+            file.write_all(&line)
+                .map_err(|error| self.unwritten(&error))?;
+        }
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error);
+        let file = file.map_err(|error| self.unwritten(&error))?;
+        file.sync_all().map_err(|error| self.unwritten(&error))?;
+        fs::rename(&self.beside, &self.path).map_err(|error| self.unwritten(&error))
+    }
+
+    fn unwritten(&self, error: &io::Error) -> Failure {
+        let name = self.path.display();
+        let told =
+            format!("--out {name}: cannot be written: {error}; the answers are kept by the daemon");
+        Failure::Code(1, told)
+    }
+}
+
+impl Drop for Results {
+    fn drop(&mut self) {
+        // Not there any more when it was put in its place.
+        drop(fs::remove_file(&self.beside));
+    }
+}
+
+/// The line of one prompt.
+async fn one(
+    client: &Client,
+    line: u32,
+    id: Option<&str>,
+    (task, end): (i64, Option<End>),
+    is_json: bool,
+) -> Result<Vec<u8>, Error> {
+    let about = |state, answer, error| {
+        let line = Line {
+            line,
+            id,
+            task,
+            state,
+            answer,
+            error,
+        };
+        let mut bytes = serde_json::to_vec(&line).map_err(io::Error::from)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    };
+    let shown = match client.task(task).await {
+        Ok(shown) => shown,
+        Err(Error::Refused(wire, _)) if wire.status == 404 => {
+            let why = "the task is no longer kept".to_owned();
+            return about("gone", None, Some(why));
+        }
+        Err(error) => return Err(error),
+    };
+    let attempts = shown.attempts.as_deref().unwrap_or_default();
+    let dropped = attempts.last().map_or(0, |last| last.output_dropped_bytes);
+    if end != Some(End::Answered) {
+        let said = client.output(task, "stderr").await?;
+        let message = shown
+            .outcome
+            .as_ref()
+            .map(|outcome| outcome.message.clone());
+        return about(&shown.state, None, last_words(&said).or(message));
+    }
+    if dropped > 0 {
+        let why = format!("{dropped} bytes of its output are no longer kept, or never were");
+        return about(&shown.state, None, Some(why));
+    }
+    let bytes = client.output(task, "stdout").await?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let answer = if is_json {
+        match RawValue::from_string(text.trim().to_owned()) {
+            Ok(json) => Answer::Json(json),
+            Err(_) => Answer::Text(text),
+        }
+    } else {
+        Answer::Text(text)
+    };
+    about(&shown.state, Some(answer), None)
+}
+
+/// The last line of what a call said, which is why it failed.
+fn last_words(said: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(said);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
+    let line = line.strip_prefix("taskdaemon: ").unwrap_or(line);
+    Some(line.chars().take(WORDS_MAX).collect())
+}
