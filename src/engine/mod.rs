@@ -41,6 +41,7 @@ pub mod snapshot;
 mod storm;
 mod unique;
 mod wal;
+pub mod why;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

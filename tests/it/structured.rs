@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::cli::{at, text};
-use crate::prompt::{BEGIN, CHAT_END, Says, bed, chat, provider, refusal};
+use crate::prompt::{BEGIN, CHAT_END, Says, bed, chat, provider};
 
 /// In an order that is not the alphabet's: models answer in it.
 const SCHEMA: &str = r#"{"type":"object","properties":{"why":{"type":"string"},"age":{"type":"integer"}},"required":["why","age"],"additionalProperties":false}"#;
@@ -88,7 +88,6 @@ fn a_schema_goes_to_each_provider_in_its_own_words_and_in_its_own_order() {
 fn an_answer_that_is_not_as_the_schema_has_it_is_mended_within_the_attempt() {
     let (port, seen) = provider(vec![
         says("{\"why\":\"secret-one\",\"age\":\"three\"}"),
-        Says::All(refusal("429 Too Many Requests", "Retry-After: 0\r\n", "")),
         says("```json\n{\"why\":\"so\",\"age\":3}\n```"),
     ]);
     let (bed, dir) = bed(port);
