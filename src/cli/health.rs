@@ -145,13 +145,13 @@ fn in_a_line(dir: &Path, findings: &Findings) -> String {
              aside, for anything else restore a backup"
         );
     }
-    format!(
-        "ok: the database in {dir}, {}, schema version {}, {} tasks, {} checksums",
-        ByteSize(findings.bytes),
-        findings.version,
-        findings.tasks,
-        findings.sums
-    )
+    let (size, version) = (ByteSize(findings.bytes), findings.version);
+    let rows = if findings.has_rows {
+        format!("{} tasks, {} checksums", findings.tasks, findings.sums)
+    } else {
+        "its pages; rows can be checked when a start has brought it up to date".to_owned()
+    };
+    format!("ok: the database in {dir}, {size}, schema version {version}, {rows}")
 }
 
 fn in_json(dir: &Path, findings: &Findings) -> serde_json::Value {

@@ -31,22 +31,20 @@ impl<S: Store> Engine<S> {
         nominal: Time,
         now: Time,
     ) -> Result<Option<Ahead>, store::Error> {
-        if schedule.rule.overlap == Overlap::Allow {
-            return Ok(Some(Ahead::default()));
-        }
-        let before = self.store.unfinished_of(schedule.id)?;
         match schedule.rule.overlap {
             Overlap::Allow => Ok(Some(Ahead::default())),
-            Overlap::Queue => Ok(Some(Ahead {
-                after: before
-                    .last()
-                    .map(|task| over(task.id))
-                    .into_iter()
-                    .collect(),
-                start: None,
-            })),
-            Overlap::Replace => self.replaced(before, now).map(Some),
-            Overlap::Skip => match before.first() {
+            Overlap::Queue => {
+                let last = self.store.unfinished_of(schedule.id)?.pop();
+                Ok(Some(Ahead {
+                    after: last.map(|task| over(task.id)).into_iter().collect(),
+                    start: None,
+                }))
+            }
+            Overlap::Replace => {
+                let before = self.store.unfinished_of(schedule.id)?;
+                self.replaced(before, now).map(Some)
+            }
+            Overlap::Skip => match self.store.unfinished_of(schedule.id)?.first() {
                 None => Ok(Some(Ahead::default())),
                 Some(task) => {
                     self.left_out(schedule, nominal, task.id, now)?;

@@ -6,7 +6,7 @@
 //! the file system's room is what there is.
 #![expect(
     unsafe_code,
-    reason = "this kernel call has no wrapper; the one block says why it is sound"
+    reason = "this kernel call has no wrapper; each block says why it is sound"
 )]
 
 use std::os::fd::{AsFd, AsRawFd as _};

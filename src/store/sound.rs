@@ -63,6 +63,9 @@ pub struct Findings {
     pub version: usize,
     /// Size of the database's file, without its log.
     pub bytes: u64,
+    /// Whether rows were read: those of an older version are when a start has
+    /// brought it up to date.
+    pub has_rows: bool,
     /// Tasks that were read.
     pub tasks: u64,
     /// Rows that were compared with their checksum.
@@ -135,9 +138,8 @@ pub fn check(dir: &Path, mut progress: impl FnMut(Stage)) -> Result<Findings, Er
     }
     progress(Stage::Pages(bytes));
     pages(&connection, &mut findings);
-    // An older one is brought up to date at the next start, and has not all
-    // columns before.
-    if version == VERSION {
+    findings.has_rows = version == VERSION;
+    if findings.has_rows {
         books(&connection, &mut findings);
         rows(&connection, &mut findings, progress);
     }

@@ -17,6 +17,7 @@ use taskdaemon::store::{Store as _, backup, sound};
 
 use crate::bed::Bed;
 use crate::cli::{at, text};
+use crate::migrate::version_1;
 use crate::store::{new_task, options};
 
 /// What a command says that is to be found in the file.
@@ -170,6 +171,19 @@ fn every_damaged_row_is_named_and_the_counts_are_compared() {
             ("schedule", Some(4)),
         ]
     );
+}
+
+#[test]
+fn an_older_database_is_checked_and_not_brought_up_to_date() {
+    let dir = tempfile::tempdir().expect("directory");
+    version_1(dir.path());
+    let path = dir.path().join("taskdaemon.db");
+    let before = fs::read(&path).expect("read");
+    let output = check(dir.path(), &[]);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("schema version 1, its pages"), "{said}");
+    assert_eq!(fs::read(&path).expect("read"), before);
 }
 
 /// Makes a database what it should not be.

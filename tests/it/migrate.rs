@@ -16,7 +16,7 @@ use taskdaemon::store::sqlite::Sqlite;
 use crate::store::{new_task, options};
 
 /// A file as version 1 wrote it: a queued, a backed-off, a running and a finished task.
-fn version_1(dir: &Path) {
+pub(crate) fn version_1(dir: &Path) {
     let path = dir.join("taskdaemon.db");
     let file = Connection::open(&path).expect("make");
     let mode = std::fs::Permissions::from_mode(0o600);
