@@ -253,6 +253,9 @@ pub struct RunInfo {
     /// Sandbox profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// The task whose output it reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin_from: Option<i64>,
     /// What happens when it is over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookRule>,
@@ -343,17 +346,12 @@ impl TaskInfo {
     /// A task with all there is to say about it.
     #[must_use]
     pub fn of_view(view: &View) -> Self {
-        let listed = Self::in_list(view);
-        Self {
-            run: RunInfo {
-                prompt: view.task.spec.prompt.clone(),
-                ..listed.run
-            },
-            attempts: Some(view.attempts.iter().map(AttemptInfo::from).collect()),
-            after: Some(view.after.iter().map(AfterInfo::from).collect()),
-            dependants: Some(view.dependants),
-            ..listed
-        }
+        let mut info = Self::in_list(view);
+        info.run.prompt.clone_from(&view.task.spec.prompt);
+        info.attempts = Some(view.attempts.iter().map(AttemptInfo::from).collect());
+        info.after = Some(view.after.iter().map(AfterInfo::from).collect());
+        info.dependants = Some(view.dependants);
+        info
     }
 }
 
@@ -387,6 +385,7 @@ impl RunInfo {
             pids: spec.limits.pids,
             output_cap: size(spec.output_cap),
             profile: spec.profile.clone(),
+            stdin_from: spec.stdin_from.map(|id| id.0),
             hooks: spec.hooks.iter().map(HookRule::from).collect(),
             hook_of: spec.hook_of.map(|id| id.0),
             on_interrupt: spec.on_interrupt,

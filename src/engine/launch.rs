@@ -20,10 +20,14 @@ impl<S: Store> Engine<S> {
             }
             stdin => stdin?,
         };
-        let (ours, stdin) = match &task.spec.prompt {
-            None => (None, stdin),
-            Some(prompt) => self.prompts.order(prompt, stdin.unwrap_or_default()),
+        let (ours, call, stdin) = match &task.spec.prompt {
+            None => (None, None, stdin),
+            Some(prompt) => {
+                let (ours, call) = self.prompts.order(prompt, stdin.unwrap_or_default());
+                (Some(ours), call.map(Box::new), None)
+            }
         };
+        let feed = self.feed(task, now)?;
         Ok(Effect::Launch(Box::new(Order {
             ours,
             key: task.attempt_key(),
@@ -31,6 +35,8 @@ impl<S: Store> Engine<S> {
             task_key: task.key.clone(),
             spec: Arc::clone(&task.spec),
             stdin,
+            call,
+            feed,
         })))
     }
 }

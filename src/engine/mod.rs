@@ -17,6 +17,7 @@ pub mod command;
 mod damage;
 pub mod edit;
 pub mod effect;
+mod feed;
 pub mod graph;
 pub mod handle;
 pub mod hooks;

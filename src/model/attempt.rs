@@ -112,6 +112,11 @@ pub enum Exit {
         #[serde(default)]
         denied: bool,
     },
+    /// It never ran: what it was to read of another task is not whole.
+    Unfed {
+        /// What is missing, and why.
+        error: String,
+    },
     /// Nobody saw how it ended: its runner died, or the host restarted.
     Lost,
 }
@@ -155,6 +160,16 @@ impl Ended {
             interrupted: false,
             at,
             usage: Usage::default(),
+        }
+    }
+
+    /// The end of an attempt of which nothing ran, since what it was to read of
+    /// another task is not whole: why.
+    #[must_use]
+    pub fn unfed(error: String, at: Time) -> Self {
+        Self {
+            exit: Exit::Unfed { error },
+            ..Self::lost(at)
         }
     }
 
