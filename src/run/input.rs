@@ -126,9 +126,11 @@ fn copy(dir: &Path, key: AttemptKey, out: &mut impl Write) -> Result<(), Missing
         .read(true)
         .custom_flags(libc::O_NOFOLLOW)
         .open(dir.join(file_name(key)))
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => lost("is no longer kept"),
-            _ => Missing::Scarce(error),
+        .map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                return lost("is no longer kept");
+            }
+            Missing::Scarce(error)
         })?;
     let mut decoder = Decoder::new();
     let mut chunk = vec![0; CHUNK];
@@ -148,11 +150,11 @@ fn copy(dir: &Path, key: AttemptKey, out: &mut impl Write) -> Result<(), Missing
                     stream: Stream::Out,
                     bytes,
                     ..
-                } => out.write_all(bytes).map_err(|error| match error.kind() {
-                    io::ErrorKind::FileTooLarge => {
-                        lost("is too long for a prompt, which has 1MiB at most")
+                } => out.write_all(bytes).map_err(|error| {
+                    if error.kind() == io::ErrorKind::FileTooLarge {
+                        return lost("is too long for a prompt, which has 1MiB at most");
                     }
-                    _ => Missing::Scarce(error),
+                    Missing::Scarce(error)
                 })?,
                 Record::Data { .. } => {}
                 Record::Gap { dropped, .. } => {

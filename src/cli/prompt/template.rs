@@ -88,19 +88,17 @@ impl Template {
         let place = error
             .line()
             .map_or_else(|| name.clone(), |line| format!("{name}:{line}"));
-        let what = match error.kind() {
-            ErrorKind::WriteFailure => {
-                let most = u64::try_from(STDIN_MAX).unwrap_or(u64::MAX);
-                format!("the text grows longer than {}", ByteSize(most))
-            }
-            ErrorKind::UndefinedError => {
-                let detail = error.detail().unwrap_or("a variable is undefined");
-                format!("{detail}; --var NAME=VALUE gives a variable")
-            }
-            kind => match error.detail() {
-                Some(detail) => format!("{kind}: {detail}"),
-                None => kind.to_string(),
-            },
+        let kind = error.kind();
+        let what = if kind == ErrorKind::WriteFailure {
+            let most = u64::try_from(STDIN_MAX).unwrap_or(u64::MAX);
+            format!("the text grows longer than {}", ByteSize(most))
+        } else if kind == ErrorKind::UndefinedError {
+            let detail = error.detail().unwrap_or("a variable is undefined");
+            format!("{detail}; --var NAME=VALUE gives a variable")
+        } else if let Some(detail) = error.detail() {
+            format!("{kind}: {detail}")
+        } else {
+            kind.to_string()
         };
         Failure::Usage(format!("{place}: {what}"))
     }
