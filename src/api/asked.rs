@@ -39,6 +39,11 @@ pub struct Submit {
     /// Standard input, as bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin_base64: Option<String>,
+    /// The task whose standard output is the standard input, or goes behind the
+    /// text of a prompt: by its number, or by the `ref` of one that stands before
+    /// it in this request. It waits for it, as if that were in `after`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin_from: Option<Word>,
     /// Queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
@@ -127,6 +132,7 @@ impl Submit {
         let fields = [
             ("after", !self.after.is_empty()),
             ("ref", self.refer.is_some()),
+            ("stdin_from", self.stdin_from.is_some()),
         ];
         fields
             .into_iter()
@@ -151,7 +157,8 @@ pub struct UniqueRule {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromptRule {
-    /// The text; at most 1 MiB.
+    /// The text; at most 1 MiB. It may be empty where `stdin_from` says what is
+    /// asked.
     pub text: String,
     /// The model, by its name in section `[llm]`; the first one when absent.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -32,12 +32,19 @@ pub(super) fn input(asked: &mut Submit) -> Result<(Option<Prompt>, Option<Vec<u8
         ),
         (None, None) => None,
     };
+    let reads = asked.stdin_from.is_some();
+    if reads && stdin.is_some() {
+        return Err(Problem::invalid(
+            "stdin_from",
+            "cannot be combined with stdin",
+        ));
+    }
     match asked.prompt.take() {
         None => Ok((None, stdin)),
         Some(_) if stdin.is_some() => {
             Err(Problem::invalid("stdin", "cannot be combined with prompt"))
         }
-        Some(rule) => prompt(rule).map(|(prompt, text)| (Some(prompt), Some(text))),
+        Some(rule) => prompt(rule, reads).map(|(prompt, text)| (Some(prompt), Some(text))),
     }
 }
 
@@ -68,8 +75,8 @@ pub(super) fn schemas(tasks: &[NewTask]) -> Result<(), (usize, Problem)> {
 }
 
 /// What is asked of a model, and the text.
-fn prompt(rule: PromptRule) -> Result<(Prompt, Vec<u8>), Problem> {
-    if rule.text.trim().is_empty() {
+fn prompt(rule: PromptRule, reads: bool) -> Result<(Prompt, Vec<u8>), Problem> {
+    if rule.text.trim().is_empty() && !reads {
         return Err(Problem::invalid("prompt.text", "is empty"));
     }
     if rule.text.len() > STDIN_MAX {

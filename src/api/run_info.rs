@@ -58,6 +58,9 @@ pub struct RunInfo {
     /// Sandbox profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// The task whose output it reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin_from: Option<i64>,
     /// What happens when it is over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookRule>,
@@ -102,6 +105,7 @@ impl RunInfo {
             pids: spec.limits.pids,
             output_cap: size(spec.output_cap),
             profile: spec.profile.clone(),
+            stdin_from: spec.stdin_from.map(|id| id.0),
             hooks: spec.hooks.iter().map(HookRule::from).collect(),
             hook_of: spec.hook_of.map(|id| id.0),
             on_interrupt: spec.on_interrupt,

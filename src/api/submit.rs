@@ -15,12 +15,12 @@ use sha2::{Digest, Sha256};
 use crate::clock;
 use crate::engine::command::{Caller, Error, Submitted};
 use crate::model::attempt::Limits;
-use crate::model::depend::{self, Named};
+use crate::model::depend::{self, Links, Named};
 use crate::model::prompt::{self, patience};
 use crate::model::quantity::ByteSize;
 use crate::model::retry::{Failure, Retry};
 use crate::model::role::Role;
-use crate::model::spec::{After, Conflict, DEFAULT_QUEUE, NewTask, Spec, Unique};
+use crate::model::spec::{Conflict, DEFAULT_QUEUE, NewTask, Spec, Unique};
 use crate::model::time::Time;
 
 use super::asked::{Accepted, RetryRule, Submit};
@@ -52,11 +52,12 @@ pub(super) async fn submit(
         None => {
             take_key(&mut asked, key.as_deref(), None)?;
             let refer = asked.refer.clone();
-            let after = links(std::slice::from_ref(&asked))?;
+            let links = links(std::slice::from_ref(&asked))?;
             let mut task = new_task(asked, caller.uid, now)?;
             prompts::schemas(std::slice::from_ref(&task)).map_err(|(_, problem)| problem)?;
             bytes.accepted();
-            task.after = after.into_iter().next().unwrap_or_default();
+            let links = links.into_iter().next().unwrap_or_default();
+            (task.after, task.stdin_from) = (links.after, links.stdin_from);
             let tasks = vec![task];
             run_as::check_new(&shared, &caller, &tasks, |_| "user".to_owned()).await?;
             failpoint!("api/submit/before");
@@ -203,29 +204,35 @@ fn batch(
         let detail = format!("has {} entries; 1 to {BATCH_MAX} are allowed", list.len());
         return Err(Problem::invalid("tasks", detail));
     }
-    let after = links(&list).map_err(|problem| match problem.field.as_deref() {
+    let links = links(&list).map_err(|problem| match problem.field.as_deref() {
         // A list of one.
-        Some("ref" | "after") => problem.named(Some(0)),
+        Some("ref" | "after" | "stdin_from") => problem.named(Some(0)),
         _ => problem,
     })?;
     let mut tasks = Vec::with_capacity(list.len());
-    for ((index, mut asked), after) in list.into_iter().enumerate().zip(after) {
+    for ((index, mut asked), links) in list.into_iter().enumerate().zip(links) {
         if asked.tasks.is_some() {
             return Err(Problem::invalid("tasks", "lists cannot be nested").named(Some(index)));
         }
         take_key(&mut asked, key.as_deref(), Some(index))?;
         let task = new_task(asked, owner, now).map_err(|problem| problem.named(Some(index)))?;
-        tasks.push(NewTask { after, ..task });
+        let Links { after, stdin_from } = links;
+        tasks.push(NewTask {
+            after,
+            stdin_from,
+            ..task
+        });
     }
     prompts::schemas(&tasks).map_err(|(index, problem)| problem.named(Some(index)))?;
     Ok(tasks)
 }
 
 /// What each task of a request waits for.
-fn links(list: &[Submit]) -> Result<Vec<Vec<After>>, Problem> {
+fn links(list: &[Submit]) -> Result<Vec<Links>, Problem> {
     let named = list.iter().map(|asked| Named {
         name: asked.refer.as_deref(),
         after: asked.after.iter().map(|word| word.0.as_str()).collect(),
+        stdin_from: asked.stdin_from.as_ref().map(|word| word.0.as_str()),
     });
     depend::resolve(&named.collect::<Vec<_>>()).map_err(|(index, invalid)| {
         let index = (list.len() > 1).then_some(index);
@@ -271,6 +278,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
             on_conflict: rule.on_conflict,
         }),
         after: Vec::new(),
+        stdin_from: None,
         tick: None,
         body_hash,
         stdin,
@@ -291,6 +299,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
             queue_ttl_ms: asked.queue_ttl.map(Span::millis),
             heartbeat_ms: asked.heartbeat.map(Span::millis),
             output_cap: asked.output_cap.map(ByteSize::bytes),
+            stdin_from: None,
             retry,
             on_interrupt: asked.on_interrupt.unwrap_or_default(),
             hooks,

@@ -51,6 +51,9 @@ pub(super) struct Args {
     /// Start when this task has succeeded, or is just over: 12, 12:any; several with commas
     #[arg(long, value_name = "ID[:ok|:any]", value_delimiter = ',')]
     after: Vec<String>,
+    /// Put the standard output of this task behind the text, once it has succeeded
+    #[arg(long, value_name = "ID")]
+    stdin_from: Option<String>,
     /// Idempotency key: the same key never makes a second task
     #[arg(long)]
     key: Option<String>,
@@ -119,6 +122,7 @@ fn order(args: &Args, prompt: PromptRule, key: String) -> Result<Submit, Failure
         priority: args.priority,
         labels: pairs(&args.label, "--label")?,
         after: args.after.iter().cloned().map(Word).collect(),
+        stdin_from: args.stdin_from.clone().map(Word),
         key: Some(key),
         timeout: args.timeout,
         queue_ttl: args.queue_ttl,

@@ -31,7 +31,7 @@ use super::{Failure, Outcome, Setting, batch, hooks};
 #[command(group = ArgGroup::new("one").multiple(true).args([
     "queue", "name", "priority", "at", "delay", "deadline", "group", "after", "unique", "user",
     "cwd", "env", "label", "timeout", "grace", "queue_ttl", "heartbeat", "memory", "cpu", "pids",
-    "output_cap", "retries", "on_interrupt", "profile", "stdin", "command",
+    "output_cap", "retries", "on_interrupt", "profile", "stdin", "stdin_from", "command",
 ]))]
 pub(super) struct Args {
     /// Queue to wait in [default: default]
@@ -131,6 +131,9 @@ pub(super) struct Args {
     /// Pass standard input on to the command, at most 1MiB
     #[arg(long)]
     stdin: bool,
+    /// Pass the standard output of this task on to the command, once it has succeeded
+    #[arg(long, value_name = "ID", conflicts_with = "stdin")]
+    stdin_from: Option<String>,
     #[arg(
         long,
         value_name = "FILE",
@@ -220,6 +223,7 @@ pub(super) fn order(args: &Args) -> Result<Submit, Failure> {
         umask: None,
         stdin,
         stdin_base64,
+        stdin_from: args.stdin_from.clone().map(Word),
         queue: args.queue.clone(),
         name: args.name.clone(),
         priority: args.priority,

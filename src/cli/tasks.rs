@@ -126,6 +126,10 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("unique", task.unique.clone()),
         ("after", after(task)),
         ("behind", behind(task)),
+        (
+            "stdin",
+            run.stdin_from.map(|id| format!("output of task {id}")),
+        ),
         ("group", task.group.clone()),
         ("schedule", task.schedule.map(|id| id.to_string())),
         ("nominal", task.nominal_at.map(utc)),

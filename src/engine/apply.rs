@@ -17,6 +17,7 @@ use super::answer::Answer;
 use super::closed::Word;
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
 use super::effect::Effect;
+use super::feed::numbered;
 use super::graph::Tie;
 use super::runner::RunnerUp;
 use super::snapshot::Phase;
@@ -252,7 +253,7 @@ impl<S: Store> Engine<S> {
             if blocked {
                 ties.push(Tie { index, behind });
             }
-            let task = self.store.insert(new, blocked, now)?;
+            let task = self.store.insert(&numbered(new, &all), blocked, now)?;
             self.record(&task, Kind::Submitted, Some(new.owner), now)?;
             self.hungry |= task.state == State::Queued;
             all.push(Submitted {

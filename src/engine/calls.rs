@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::attempt::AttemptKey;
+use crate::model::attempt::{AttemptKey, Ended, Exit};
 use crate::model::estimate::Weight;
 use crate::model::gauge::{Gauge, Settled, Shut};
 use crate::model::ledger::{Call, Over, Spent};
@@ -263,6 +263,14 @@ impl<S: Store> Engine<S> {
         if pass.shut.contains(&prompt.model) {
             return Ok(false);
         }
+        let fed;
+        let prompt = match self.fed(task)? {
+            None => prompt,
+            Some(bytes) => {
+                fed = prompt.clone().heavier_by(bytes);
+                &fed
+            }
+        };
         let ask = match self.snapshot.calls.choose(prompt, now) {
             // Its program says so.
             Choice::Nobody => return Ok(true),
@@ -296,6 +304,15 @@ impl<S: Store> Engine<S> {
         Ok(true)
     }
 
+    /// Bytes that a prompt reads of another task, if it reads one.
+    fn fed(&mut self, task: &Task) -> Result<Option<u64>, store::Error> {
+        let Some(parent) = task.spec.stdin_from else {
+            return Ok(None);
+        };
+        let attempts = self.store.attempts(parent)?;
+        Ok(attempts.last().map(|attempt| attempt.usage.output_kept))
+    }
+
     /// Counts the calls that are made; none where there are no models.
     pub(super) fn count_calls(&mut self) -> Result<Option<u32>, store::Error> {
         if self.snapshot.calls.accounts.is_empty() {
@@ -316,9 +333,14 @@ impl<S: Store> Engine<S> {
         &mut self,
         key: AttemptKey,
         prompt: &Prompt,
-        receipt: Option<&Receipt>,
+        ended: &Ended,
         now: Time,
     ) -> Result<(), store::Error> {
+        let unsent = Receipt::of(End::Rejected);
+        let receipt = match &ended.exit {
+            Exit::Spawn { .. } | Exit::Unfed { .. } => Some(&unsent),
+            Exit::Code { .. } | Exit::Signal { .. } | Exit::Lost => ended.receipt.as_deref(),
+        };
         let Some(call) = self.store.call(key)?.filter(|call| call.over.is_none()) else {
             return Ok(());
         };

@@ -37,7 +37,7 @@ impl Word {
             } => Self::Undecided(error.clone()),
             Exit::Spawn { .. } if ended.interrupted => Self::Nothing,
             Exit::Spawn { .. } | Exit::Code { .. } | Exit::Signal { .. } => Self::Decided,
-            Exit::Lost => Self::Nothing,
+            Exit::Lost | Exit::Unfed { .. } => Self::Nothing,
         }
     }
 }

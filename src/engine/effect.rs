@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::attempt::AttemptKey;
+use crate::model::prompt::Call;
 use crate::model::spec::Spec;
 
 /// An attempt to be started.
@@ -21,6 +22,19 @@ pub struct Order {
     pub ours: Option<Vec<String>>,
     /// Its standard input.
     pub stdin: Option<Vec<u8>>,
+    /// The call that our own program reads instead.
+    pub call: Option<Box<Call>>,
+    /// What it reads of another task.
+    pub feed: Option<Feed>,
+}
+
+/// What an attempt reads of another task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Feed {
+    /// The standard output of this attempt.
+    Output(AttemptKey),
+    /// Nothing, so it cannot be started: why.
+    Missing(String),
 }
 
 /// What becomes of a runner that came to the report socket.

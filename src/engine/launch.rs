@@ -20,15 +20,17 @@ impl<S: Store> Engine<S> {
             }
             stdin => stdin?,
         };
-        let (ours, stdin) = match &task.spec.prompt {
-            None => (None, stdin),
+        let (ours, call, stdin) = match &task.spec.prompt {
+            None => (None, None, stdin),
             Some(prompt) => {
                 let call = self.store.call(task.attempt_key())?;
                 let model = call.map_or_else(|| prompt.model.clone(), |call| call.model);
-                self.prompts
-                    .order(&model, prompt, stdin.unwrap_or_default())
+                let text = stdin.unwrap_or_default();
+                let (ours, call) = self.prompts.order(&model, prompt, text);
+                (Some(ours), call.map(Box::new), None)
             }
         };
+        let feed = self.feed(task, now)?;
         Ok(Effect::Launch(Box::new(Order {
             ours,
             key: task.attempt_key(),
@@ -36,6 +38,8 @@ impl<S: Store> Engine<S> {
             task_key: task.key.clone(),
             spec: Arc::clone(&task.spec),
             stdin,
+            call,
+            feed,
         })))
     }
 }

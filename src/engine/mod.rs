@@ -18,6 +18,7 @@ pub mod command;
 mod damage;
 pub mod edit;
 pub mod effect;
+mod feed;
 pub mod graph;
 pub mod handle;
 pub mod hooks;
@@ -325,7 +326,7 @@ impl<S: Store> Engine<S> {
             self.store
                 .end_attempt(key, started.as_ref(), ended.at, verdict, &ended.usage)?;
             if let Some(prompt) = &step.task.spec.prompt {
-                self.end_call(key, prompt, ended.receipt.as_deref(), now)?;
+                self.end_call(key, prompt, &ended, now)?;
             }
         }
         let task = step.task;

@@ -235,7 +235,7 @@ impl Prompts {
         model: &str,
         prompt: &Prompt,
         text: Vec<u8>,
-    ) -> (Option<Vec<String>>, Option<Vec<u8>>) {
+    ) -> (Vec<String>, Option<Call>) {
         let program = vec![self.program.clone(), CALL.to_owned()];
         // One that was taken out of the configuration since the task was
         // accepted: nothing is read, and the program says so.
@@ -254,7 +254,7 @@ impl Prompts {
             schema: prompt.schema.clone(),
             repairs: prompt.repairs.unwrap_or(REPAIRS),
         });
-        (Some(program), call.map(|call| call.to_json()))
+        (program, call)
     }
 }
 

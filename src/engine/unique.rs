@@ -145,8 +145,9 @@ impl<S: Store> Engine<S> {
                 continue;
             }
             let caller = as_owner(task.owner);
-            for link in &task.after {
-                let Parent::Task(id) = link.parent else {
+            let after = task.after.iter().map(|link| link.parent);
+            for parent in after.chain(task.stdin_from) {
+                let Parent::Task(id) = parent else {
                     continue;
                 };
                 if seen.insert((task.owner, id)) && self.find(caller, id, now)?.is_err() {

@@ -113,6 +113,11 @@ pub enum Exit {
         #[serde(default)]
         denied: bool,
     },
+    /// It never ran: what it was to read of another task is not whole.
+    Unfed {
+        /// What is missing, and why.
+        error: String,
+    },
     /// Nobody saw how it ended: its runner died, or the host restarted.
     Lost,
 }
@@ -169,6 +174,16 @@ impl Ended {
     pub fn turned_away(&self) -> Option<&Receipt> {
         let receipt = self.receipt.as_deref();
         receipt.filter(|receipt| receipt.end.is_turned_away())
+    }
+
+    /// The end of an attempt of which nothing ran, since what it was to read of
+    /// another task is not whole: why.
+    #[must_use]
+    pub fn unfed(error: String, at: Time) -> Self {
+        Self {
+            exit: Exit::Unfed { error },
+            ..Self::lost(at)
+        }
     }
 
     /// The end of an attempt of which nothing ran: why, and whether the host

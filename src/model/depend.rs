@@ -30,6 +30,17 @@ pub struct Named<'a> {
     pub name: Option<&'a str>,
     /// What it waits for: `12`, `build`, `12:any`, `build:ok`.
     pub after: Vec<&'a str>,
+    /// The task whose output it reads.
+    pub stdin_from: Option<&'a str>,
+}
+
+/// What a task of a request has to do with others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Links {
+    /// What it waits for.
+    pub after: Vec<After>,
+    /// Whose output it reads, which is among those.
+    pub stdin_from: Option<Parent>,
 }
 
 /// A task of a request that cannot be accepted, from 0, and why.
@@ -91,7 +102,7 @@ fn shown(text: &str) -> String {
 ///
 /// # Errors
 /// The first task with a name or word that makes no sense.
-pub fn resolve(tasks: &[Named<'_>]) -> Result<Vec<Vec<After>>, Misfit> {
+pub fn resolve(tasks: &[Named<'_>]) -> Result<Vec<Links>, Misfit> {
     let mut places = HashMap::new();
     for (index, task) in tasks.iter().enumerate() {
         let Some(name) = task.name else { continue };
@@ -111,9 +122,45 @@ pub fn resolve(tasks: &[Named<'_>]) -> Result<Vec<Vec<After>>, Misfit> {
     }
     let links = |(index, task): (usize, &Named<'_>)| {
         let link = |word: &&str| one(word, &places).map_err(|reason| after(index, reason));
-        task.after.iter().map(link).collect()
+        let after: Result<Vec<After>, Misfit> = task.after.iter().map(link).collect();
+        let mut after = after?;
+        let feed = task.stdin_from.map(|word| feed(word, index, &places));
+        let feed = feed.transpose().map_err(|reason| {
+            let field = "stdin_from";
+            (index, Invalid { field, reason })
+        })?;
+        if let Some(parent) = feed {
+            // Nobody reads what is not written to its end.
+            match after.iter_mut().find(|link| link.parent == parent) {
+                Some(link) => link.wants = Wants::Ok,
+                None => after.push(After {
+                    parent,
+                    wants: Wants::Ok,
+                }),
+            }
+        }
+        let stdin_from = feed;
+        Ok(Links { after, stdin_from })
     };
     tasks.iter().enumerate().map(links).collect()
+}
+
+/// The task whose output another one reads.
+fn feed(word: &str, index: usize, places: &HashMap<&str, usize>) -> Result<Parent, String> {
+    if word.contains(':') {
+        let shown = shown(word);
+        return Err(format!(
+            "`{shown}`: write the task alone; it has to succeed"
+        ));
+    }
+    let parent = one(word, places)?.parent;
+    match parent {
+        // Its number is written down with the one that reads.
+        Parent::Member(place) if place >= index => Err(format!(
+            "names tasks[{place}], which has to stand before it in the request"
+        )),
+        Parent::Member(_) | Parent::Task(_) => Ok(parent),
+    }
 }
 
 fn is_ref(name: &str) -> bool {
@@ -326,6 +373,7 @@ mod tests {
         Named {
             name,
             after: after.to_vec(),
+            stdin_from: None,
         }
     }
 
@@ -345,6 +393,42 @@ mod tests {
     }
 
     #[test]
+    fn whose_output_is_read_has_to_succeed_and_stands_before() {
+        let reading = |after: &[&'static str], stdin_from| Named {
+            name: None,
+            after: after.to_vec(),
+            stdin_from: Some(stdin_from),
+        };
+        let build = || named(Some("build"), &[]);
+        let tasks = [
+            build(),
+            reading(&["build:any", "7"], "build"),
+            reading(&[], "12"),
+        ];
+        let links = resolve(&tasks).unwrap();
+        let ok = |parent| After {
+            parent,
+            wants: Wants::Ok,
+        };
+        let task = |id| Parent::Task(TaskId(id));
+        assert_eq!(links[0], Links::default());
+        assert_eq!(links[1].stdin_from, Some(Parent::Member(0)));
+        assert_eq!(links[1].after, [member(0), ok(task(7))]);
+        assert_eq!(links[2].stdin_from, Some(task(12)));
+        assert_eq!(links[2].after, [ok(task(12))]);
+        for (word, words) in [
+            ("12:any", "write the task alone"),
+            ("nobody", "nobody"),
+            ("last", "tasks[1], which has to stand before"),
+        ] {
+            let tasks = [reading(&[], word), named(Some("last"), &[])];
+            let (place, invalid) = resolve(&tasks).expect_err(word);
+            assert_eq!((place, invalid.field), (0, "stdin_from"));
+            assert!(invalid.reason.contains(words), "{invalid:?}");
+        }
+    }
+
+    #[test]
     fn words_name_tasks_and_members() {
         let tasks = [
             named(Some("build"), &["12", "13:any", "14:ok"]),
@@ -354,7 +438,7 @@ mod tests {
         let links = resolve(&tasks).unwrap();
         let read = |parent, wants| After { parent, wants };
         assert_eq!(
-            links[0],
+            links[0].after,
             [
                 read(Parent::Task(TaskId(12)), Wants::Ok),
                 read(Parent::Task(TaskId(13)), Wants::Any),
@@ -362,13 +446,13 @@ mod tests {
             ]
         );
         assert_eq!(
-            links[1],
+            links[1].after,
             [
                 read(Parent::Member(0), Wants::Any),
                 read(Parent::Member(2), Wants::Ok)
             ]
         );
-        assert!(links[2].is_empty());
+        assert!(links[2].after.is_empty());
     }
 
     #[test]

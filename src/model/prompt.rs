@@ -65,6 +65,19 @@ pub struct Prompt {
 }
 
 impl Prompt {
+    /// The same with so many more bytes of text.
+    #[must_use]
+    pub fn heavier_by(self, bytes: u64) -> Self {
+        let more = Weight {
+            plain: bytes,
+            dense: 0,
+        };
+        Self {
+            weight: self.weight.and(more),
+            ..self
+        }
+    }
+
     /// As whoever asked knows it: without what was weighed of it.
     #[must_use]
     pub fn as_asked(self) -> Self {

@@ -70,6 +70,10 @@ pub struct Spec {
     /// Bytes of output kept; the daemon's setting when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_cap: Option<u64>,
+    /// The task whose output is the standard input, or goes behind the text of a
+    /// prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin_from: Option<TaskId>,
     /// What follows a failed attempt.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: Retry,
@@ -166,6 +170,8 @@ pub struct NewTask {
     pub unique: Option<Unique>,
     /// Tasks it waits for.
     pub after: Vec<After>,
+    /// The task whose output it reads, which is one of those.
+    pub stdin_from: Option<Parent>,
     /// The firing of a schedule that it stands for.
     pub tick: Option<Tick>,
     /// SHA-256 of the request, to tell a repeated submit from a reused key.

@@ -23,6 +23,8 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>, limited: bool) -> Ou
             (Class::Interrupted, error.clone())
         }
         (None, Exit::Spawn { error, .. }) => (Class::Spawn, error.clone()),
+        // A class that no rule tries again: the input does not become whole.
+        (None, Exit::Unfed { error }) => (Class::Skipped, error.clone()),
         (None, Exit::Lost) => (Class::Lost, "its runner ended before it did".to_owned()),
         // What is left when the kernel took only a part of it, and ends well,
         // has coped. A task with a limit is taken whole.
@@ -47,7 +49,7 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>, limited: bool) -> Ou
     let (exit_code, signal) = match ended.exit {
         Exit::Code { code } => (Some(code), None),
         Exit::Signal { signal } => (None, Some(signal)),
-        Exit::Spawn { .. } | Exit::Lost => (None, None),
+        Exit::Spawn { .. } | Exit::Unfed { .. } | Exit::Lost => (None, None),
     };
     Outcome {
         class,

@@ -1,13 +1,11 @@
 //! Effects to messages: opens the files of an attempt and hands them over.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::clock;
 use crate::engine::command::Command;
@@ -17,6 +15,7 @@ use crate::model::capture;
 use crate::runner::client::Sender;
 use crate::runner::protocol::ToRunner;
 
+use super::input::{self, Missing};
 use super::instances::Instances;
 use super::options::Options;
 use super::profile::{Job, report};
@@ -140,7 +139,7 @@ impl Launcher {
         if self.runner.is_none() {
             return;
         }
-        match files(&mut self.stock, order) {
+        match files(&mut self.stock, &self.output, order) {
             Ok(files) => {
                 let launch = ToRunner::Launch(message(order, self.output_cap));
                 if self.runner.as_ref().is_some_and(|to| !to.can_say(&launch)) {
@@ -155,9 +154,12 @@ impl Launcher {
                 failpoint!("run/launch/after");
             }
             // An attempt whose files cannot be made never reaches a runner.
-            Err(error) => {
-                let error = format!("could not make the output file: {error}");
-                let ended = Ended::not_started(error, true, clock::now());
+            Err(unmade) => {
+                let now = clock::now();
+                let ended = match unmade {
+                    Unmade::Scarce(why) => Ended::not_started(why, true, now),
+                    Unmade::Unfed(why) => Ended::unfed(why, now),
+                };
                 report(&self.commands, order.key, None, ended);
             }
         }
@@ -197,21 +199,33 @@ pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
         umask: spec.umask.unwrap_or(UMASK),
         limits: spec.limits.clone(),
         output_cap: spec.output_cap.unwrap_or(output_cap),
-        stdin: order.stdin.is_some(),
+        stdin: input::is_there(order),
         own: order.ours.is_some(),
     }
 }
 
-/// The capture file, and standard input where there is one.
-pub(super) fn files(stock: &mut Stock, order: &Order) -> io::Result<Vec<File>> {
-    let mut files = vec![stock.file(&capture::file_name(order.key))?];
-    if let Some(data) = &order.stdin {
-        let mut input = File::from(memfd_create("stdin", MFdFlags::MFD_CLOEXEC)?);
-        input.write_all(data)?;
-        io::Seek::rewind(&mut input)?;
-        files.push(input);
-    }
-    Ok(files)
+/// Why the files that an attempt takes could not be made.
+pub(super) enum Unmade {
+    /// The host was short of something.
+    Scarce(String),
+    /// What it was to read of another task is not whole.
+    Unfed(String),
+}
+
+/// The capture file, and standard input where there is one; `dir` has the
+/// capture files of all.
+pub(super) fn files(stock: &mut Stock, dir: &Path, order: &Order) -> Result<Vec<File>, Unmade> {
+    let scarce = |what: &str, error: &io::Error| {
+        Unmade::Scarce(format!("could not make the {what}: {error}"))
+    };
+    // First, so that nothing is left of an attempt that has none.
+    let input = input::input(dir, order).map_err(|missing| match missing {
+        Missing::Scarce(error) => scarce("standard input", &error),
+        Missing::Lost(why) => Unmade::Unfed(why),
+    })?;
+    let file = stock.file(&capture::file_name(order.key));
+    let file = file.map_err(|error| scarce("output file", &error))?;
+    Ok([file].into_iter().chain(input).collect())
 }
 
 #[cfg(test)]

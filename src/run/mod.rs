@@ -8,6 +8,7 @@
 //! of what is not kept any more. None of them decides anything:
 //! what a lost connection means is for the engine to say.
 
+mod input;
 mod instances;
 mod launch;
 mod link;

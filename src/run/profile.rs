@@ -20,7 +20,7 @@ use crate::runner::client::{Connection, Receiver};
 use crate::runner::protocol::{FromRunner, Hello, ToRunner};
 
 use super::instances::{Instance, Instances};
-use super::launch;
+use super::launch::{self, Unmade};
 use super::stock::Stock;
 
 /// First and longest wait before another try to get a runner.
@@ -54,6 +54,7 @@ pub(super) struct Job {
 enum Refused {
     Full(String),
     Never(String),
+    Unfed(String),
 }
 
 impl Job {
@@ -80,6 +81,7 @@ impl Job {
             Ok(receiver) => listen(key, receiver, &self.commands),
             Err(Refused::Full(why)) => Some((None, not_begun(why, true))),
             Err(Refused::Never(why)) => Some((None, not_begun(why, false))),
+            Err(Refused::Unfed(why)) => Some((None, Ended::unfed(why, clock::now()))),
         };
         if let Some((started, ended)) = ended {
             report(&self.commands, key, started, ended);
@@ -97,8 +99,8 @@ impl Job {
         loop {
             let why = match self.hand_over(&path, &launch, instance) {
                 Ok(receiver) => return Ok(receiver),
-                Err(Refused::Never(why)) => return Err(Refused::Never(why)),
                 Err(Refused::Full(why)) => why,
+                Err(refused) => return Err(refused),
             };
             instance.pause(wait);
             wait = (wait * 2).min(RETRY.1);
@@ -117,8 +119,15 @@ impl Job {
         let profile = &self.profile;
         let connection =
             Connection::connect(path).map_err(|error| no_way(profile, path, &error))?;
-        let files = launch::files(&mut Stock::new(self.output.clone()), &self.order)
-            .map_err(|error| Refused::Never(format!("could not make the output file: {error}")))?;
+        let files = launch::files(
+            &mut Stock::new(self.output.clone()),
+            &self.output,
+            &self.order,
+        )
+        .map_err(|unmade| match unmade {
+            Unmade::Scarce(why) => Refused::Never(why),
+            Unmade::Unfed(why) => Refused::Unfed(why),
+        })?;
         let turned_away = |error: Option<io::Error>| {
             let error = error.map(|error| format!(" ({error})")).unwrap_or_default();
             Refused::Full(format!(

@@ -18,7 +18,7 @@ use crate::prompt::{BEGIN, CHAT_END, bed, chat, refusal};
 
 /// A provider that says what it was asked, and refuses what begins with "bad" as long as it is strict.
 #[derive(Default)]
-struct Echo {
+pub(crate) struct Echo {
     asked: AtomicUsize,
     strict: AtomicBool,
     /// It answers nobody.
@@ -26,7 +26,7 @@ struct Echo {
 }
 
 impl Echo {
-    fn start() -> (u16, Arc<Self>) {
+    pub(crate) fn start() -> (u16, Arc<Self>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = listener.local_addr().expect("address").port();
         let echo = Arc::new(Self::default());
@@ -81,7 +81,7 @@ impl Echo {
         drop(stream.write_all(answer.as_bytes()));
     }
 
-    fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
 }

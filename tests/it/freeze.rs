@@ -325,6 +325,8 @@ fn the_engines_word_freezes_and_thaws_and_what_a_task_says_comes_back() {
         task_key: None,
         spec: Arc::new(spec.unwrap()),
         stdin: None,
+        call: None,
+        feed: None,
     })));
     let group = room.hear(|command| match command {
         Command::Started { key: of, started } if of == key => started.cgroup,

@@ -599,6 +599,14 @@ fn tasks_of_others_are_not_there_to_wait_for_to_hold_a_key_or_to_change() {
     let other = refused(hand_in(&mut engine, of(1000, Some(theirs))));
     let nobody = refused(hand_in(&mut engine, of(1000, Some(TaskId(99)))));
     assert_eq!(other.replace(&theirs.to_string(), "99"), nobody);
+    // Nor for their output to be read.
+    let reading = |owner, id| NewTask {
+        stdin_from: Some(Parent::Task(id)),
+        ..of(owner, None)
+    };
+    let other = refused(hand_in(&mut engine, reading(1000, theirs)));
+    let nobody = refused(hand_in(&mut engine, reading(1000, TaskId(99))));
+    assert_eq!(other.replace(&theirs.to_string(), "99"), nobody);
     let mine = hand_in(&mut engine, of(1000, None)).expect("accepted")[0].id;
     hand_in(&mut engine, of(0, Some(theirs))).expect("root may wait for anyone's");
     let caller = Caller {

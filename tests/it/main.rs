@@ -33,6 +33,7 @@ mod mtls;
 mod notify;
 mod notify_socket;
 mod packaging;
+mod pipelines;
 mod pitfalls;
 mod profile;
 mod prompt;

@@ -88,14 +88,14 @@ impl Template {
         let place = error
             .line()
             .map_or_else(|| name.clone(), |line| format!("{name}:{line}"));
-        let (kind, detail) = (error.kind(), error.detail());
+        let kind = error.kind();
         let what = if kind == ErrorKind::WriteFailure {
             let most = u64::try_from(STDIN_MAX).unwrap_or(u64::MAX);
             format!("the text grows longer than {}", ByteSize(most))
         } else if kind == ErrorKind::UndefinedError {
-            let detail = detail.unwrap_or("a variable is undefined");
+            let detail = error.detail().unwrap_or("a variable is undefined");
             format!("{detail}; --var NAME=VALUE gives a variable")
-        } else if let Some(detail) = detail {
+        } else if let Some(detail) = error.detail() {
             format!("{kind}: {detail}")
         } else {
             kind.to_string()

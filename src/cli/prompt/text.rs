@@ -31,7 +31,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME=FILE")]
     var_file: Vec<String>,
     /// What to ask; `-` reads it from standard input, at most 1MiB
-    #[arg(required_unless_present_any = ["template", "file", "batch"])]
+    #[arg(required_unless_present_any = ["template", "file", "batch", "stdin_from"])]
     text: Option<String>,
 }
 
