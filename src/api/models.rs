@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::engine::calls::{Accounts, Route};
+use crate::engine::accounts::{Accounts, Route};
 use crate::engine::command::Error;
 use crate::model::ledger::{Call, Over, Spent};
 use crate::model::limit::{Left, Tokens};

@@ -14,6 +14,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::answer::Answer;
+use super::calls;
 use super::closed::Word;
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
 use super::effect::Effect;
@@ -334,10 +335,7 @@ impl<S: Store> Engine<S> {
     fn view(&mut self, task: Task, now: Time) -> Result<View, store::Error> {
         Ok(View {
             attempts: self.sound(now, |store| store.attempts(task.id))?,
-            calls: match &task.spec.prompt {
-                Some(_) => self.store.calls(task.id)?,
-                None => Vec::new(),
-            },
+            calls: calls::of_task(&mut self.store, &task)?,
             after: self.store.parents(task.id)?,
             dependants: self.store.count_children(task.id)?,
             reason: None,

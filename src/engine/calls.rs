@@ -5,16 +5,15 @@
 //! that starts its attempt, and put right in the one that ends it. The accounts
 //! are rows, so what is known of them outlives this process.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::attempt::{AttemptKey, Ended, Exit};
 use crate::model::estimate::Weight;
-use crate::model::gauge::{Gauge, Settled, Shut};
+use crate::model::gauge::Settled;
 use crate::model::ledger::{Call, Over, Spent};
-use crate::model::limit::{Limits, Refund, Tokens};
-use crate::model::price::Price;
+use crate::model::limit::Tokens;
 use crate::model::prompt::Prompt;
 use crate::model::receipt::{End, Receipt};
 use crate::model::task::Task;
@@ -22,6 +21,7 @@ use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
+use super::accounts::Choice;
 use super::command::Error;
 use super::handle::Handle;
 use super::reader::Query;
@@ -32,161 +32,11 @@ pub(super) const PASSED_MAX: u32 = 64;
 /// How long the ledger is kept.
 pub(super) const KEPT: Duration = Duration::from_secs(35 * 24 * 3600);
 
-/// One account with one model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    /// Its limits.
-    pub limits: Limits,
-    /// What its provider gives back of what a call did not use, where the limits
-    /// do not say.
-    pub refund: Refund,
-    /// How it stands.
-    pub gauge: Gauge,
-    /// Calls of it that are made, as of the last start or end of one.
-    pub running: u32,
-}
-
-/// What a name of a model stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Who serves it.
-    pub provider: String,
-    /// What its provider calls it.
-    pub serves: String,
-    /// The account that pays.
-    pub account: String,
-    /// What its tokens cost, where that is known.
-    pub price: Option<Price>,
-    /// Most tokens of an answer where a prompt does not say.
-    pub max_tokens: u32,
-    /// Models that may answer instead, in order.
-    pub fallback: Vec<String>,
-    /// How long it is waited for before another one answers.
-    pub patience: Duration,
-}
-
-/// All models, and the accounts behind them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Accounts {
-    /// Models by name.
-    pub routes: BTreeMap<String, Route>,
-    /// Accounts by name.
-    pub accounts: BTreeMap<String, Account>,
-    /// The model of prompts that name none.
-    pub first: String,
-    /// Calls at once, of all of them.
-    pub most: u32,
-}
-
-/// A call that can be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
-    /// The model.
-    pub model: String,
-    /// The account that pays.
-    pub account: String,
-    /// What it may cost.
-    pub cost: Tokens,
-    /// What its tokens cost.
-    pub price: Option<Price>,
-}
-
-/// A call that cannot be made now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wait {
-    /// The model.
-    pub model: String,
-    /// Why, and until when.
-    pub shut: Shut,
-}
-
-impl Wait {
-    /// Whether it is worth waiting so long.
-    fn is_within(&self, patience: Duration, now: Time) -> bool {
-        match self.shut.until {
-            Some(until) => until <= now.after(patience),
-            // The end of another call is near; a person is not.
-            None => !self.shut.cause.is_for_a_person(),
-        }
-    }
-
-    fn is_before(&self, other: &Self) -> bool {
-        match (self.shut.until, other.shut.until) {
-            (Some(one), Some(other)) => one < other,
-            (Some(_), None) => true,
-            (None, _) => false,
-        }
-    }
-}
-
-/// What a prompt does now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
-    /// It asks.
-    Ask(Ask),
-    /// It waits.
-    Wait(Wait),
-    /// Its model is not there any more.
-    Nobody,
-}
-
-impl Accounts {
-    /// Calls that are made.
-    #[must_use]
-    pub fn running(&self) -> u32 {
-        self.accounts.values().map(|account| account.running).sum()
-    }
-
-    /// What a prompt does now: it asks its model, or waits for it as long as
-    /// that one's rule says, or asks the first of its fallbacks that can be.
-    #[must_use]
-    pub fn choose(&self, prompt: &Prompt, now: Time) -> Choice {
-        let wanted = match prompt.model.as_str() {
-            "" => &self.first,
-            _ => &prompt.model,
-        };
-        let Some(route) = self.routes.get(wanted) else {
-            return Choice::Nobody;
-        };
-        let mut least: Option<Wait> = None;
-        for name in [wanted].into_iter().chain(&route.fallback) {
-            let wait = match self.ask(name, prompt, now) {
-                None => continue,
-                Some(Ok(ask)) => return Choice::Ask(ask),
-                Some(Err(wait)) => wait,
-            };
-            if name == wanted && wait.is_within(route.patience, now) {
-                return Choice::Wait(wait);
-            }
-            if least.as_ref().is_none_or(|least| wait.is_before(least)) {
-                least = Some(wait);
-            }
-        }
-        least.map_or(Choice::Nobody, Choice::Wait)
-    }
-
-    fn ask(&self, model: &str, prompt: &Prompt, now: Time) -> Option<Result<Ask, Wait>> {
-        let route = self.routes.get(model)?;
-        let account = self.accounts.get(&route.account)?;
-        let mut gauge = account.gauge.clone();
-        gauge.refill(&account.limits, now);
-        let cost = Tokens {
-            input: gauge.estimate(prompt.weight),
-            output: prompt.max_tokens.unwrap_or(route.max_tokens).into(),
-        };
-        let model = model.to_owned();
-        let shut = gauge.shut(&account.limits, cost, account.running, now);
-        let full = self.running() >= self.most;
-        let shut = shut.or_else(|| full.then(|| Shut::crowded(self.most)));
-        Some(match shut {
-            Some(shut) => Err(Wait { model, shut }),
-            None => Ok(Ask {
-                model,
-                account: route.account.clone(),
-                cost,
-                price: route.price,
-            }),
-        })
+/// The calls of a task; only prompts have any.
+pub(super) fn of_task(store: &mut impl Store, task: &Task) -> Result<Vec<Call>, store::Error> {
+    match &task.spec.prompt {
+        Some(_) => store.calls(task.id),
+        None => Ok(Vec::new()),
     }
 }
 

@@ -6,6 +6,7 @@
 //! There is no lock and no await in it; [`actor`] is the thread that turns it,
 //! and tests turn it by hand with an invented clock.
 
+pub mod accounts;
 pub mod actor;
 mod admit;
 mod answer;

@@ -22,7 +22,7 @@ use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
-use super::calls::{Account, Accounts, Route};
+use super::accounts::{Account, Accounts, Route};
 use super::command::{Error, Submitted};
 use super::hooks::Hooks;
 use super::options::Options as EngineOptions;

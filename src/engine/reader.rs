@@ -19,6 +19,7 @@ use crate::model::time::Time;
 use crate::store::queues::Crowd;
 use crate::store::{self, Store};
 
+use super::calls;
 use super::command::{Caller, Error, Reply, View};
 use super::picture::{self, Picture};
 use super::schedules::Called;
@@ -211,10 +212,7 @@ impl<S: Store> Reader<S> {
             .filter(|task| caller.may_touch(task.owner))
             .ok_or(Error::NotFound(id))?;
         let attempts = self.store.attempts(id).map_err(storage)?;
-        let calls = match &task.spec.prompt {
-            Some(_) => self.store.calls(id).map_err(storage)?,
-            None => Vec::new(),
-        };
+        let calls = calls::of_task(&mut self.store, &task).map_err(storage)?;
         let after = self.store.parents(id).map_err(storage)?;
         let dependants = self.store.count_children(id).map_err(storage)?;
         let crowd = self.store.crowd(std::slice::from_ref(&task));

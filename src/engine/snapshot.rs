@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::store::disk::Shortage;
 
 use super::Engine;
-use super::calls::Accounts;
+use super::accounts::Accounts;
 use super::closed::Closed;
 use super::runner::RunnerUp;
 use super::signs::Signs;

@@ -6,7 +6,7 @@ use crate::model::reason::Reason;
 use crate::model::task::{Delay, State, Task};
 use crate::store::queues::Crowd;
 
-use super::calls::Choice;
+use super::accounts::Choice;
 use super::snapshot::{Phase, Snapshot};
 
 /// Why a task is not over: every state but the last ones has a reason.

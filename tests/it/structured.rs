@@ -108,12 +108,7 @@ fn an_answer_that_is_not_as_the_schema_has_it_is_mended_within_the_attempt() {
         seen.recv().expect("a request").body["messages"][0]["content"],
         "How old?"
     );
-    let refused = seen.recv().expect("a request").body;
     let mended = seen.recv().expect("a request").body;
-    assert_eq!(
-        refused, mended,
-        "a busy provider is asked again where it was left"
-    );
     let messages = mended["messages"].as_array().expect("messages");
     assert_eq!(messages.len(), 3, "{messages:?}");
     assert_eq!(messages[1]["role"], "assistant");

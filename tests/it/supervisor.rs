@@ -48,6 +48,10 @@ fn a_daemon_that_dies_or_falls_silent_is_started_again_and_tasks_do_not_notice()
 
     signal(first, Signal::SIGKILL);
     ground.until("another daemon answers", || restarts(&ground) == Some(1));
+    // It answers before it says so: until then the supervisor gives it the time that a start may take.
+    ground.until("the second daemon is ready", || {
+        ground.log().matches(" is ready: ").count() == 2
+    });
     let second = ground.daemon();
     // It lives, and does nothing more.
     signal(second, Signal::SIGSTOP);
