@@ -112,6 +112,10 @@ pub struct Submit {
     /// Sandbox profile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// Whether it may ask models through the daemon: its programs find that by
+    /// `OPENAI_BASE_URL` and `ANTHROPIC_BASE_URL`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub llm: bool,
     /// What follows an interruption.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_interrupt: Option<OnInterrupt>,

@@ -76,9 +76,12 @@ pub struct AttemptInfo {
     pub pid: Option<u32>,
     /// Its cgroup.
     pub cgroup: Option<String>,
-    /// The call of a model that it made.
+    /// The call of a model that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<CallInfo>,
+    /// Calls of models that were made for it, of the latest ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relayed: Vec<CallInfo>,
 }
 
 impl From<&Attempt> for AttemptInfo {
@@ -105,16 +108,18 @@ impl From<&Attempt> for AttemptInfo {
             pid: started.map(|started| started.pid),
             cgroup: started.and_then(|started| started.cgroup.clone()),
             call: None,
+            relayed: Vec::new(),
         }
     }
 }
 
 impl AttemptInfo {
-    fn with_call(attempt: &Attempt, calls: &[Call]) -> Self {
-        let mut calls = calls.iter();
-        let call = calls.find(|call| call.key == attempt.key);
+    fn with_calls(attempt: &Attempt, calls: &[Call]) -> Self {
+        let mine = || calls.iter().filter(|call| call.key == attempt.key);
+        let relayed = mine().filter(|call| call.relayed);
         Self {
-            call: call.map(CallInfo::from),
+            call: mine().find(|call| !call.relayed).map(CallInfo::from),
+            relayed: relayed.map(CallInfo::from).collect(),
             ..Self::from(attempt)
         }
     }
@@ -295,7 +300,7 @@ impl TaskInfo {
     #[must_use]
     pub fn of_view(view: &View) -> Self {
         let attempts = view.attempts.iter();
-        let attempts = attempts.map(|one| AttemptInfo::with_call(one, &view.calls));
+        let attempts = attempts.map(|one| AttemptInfo::with_calls(one, &view.calls));
         let listed = Self::in_list(view);
         Self {
             run: RunInfo {

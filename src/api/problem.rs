@@ -198,6 +198,7 @@ impl From<Error> for Problem {
             Error::TooManySchedules(_) => (StatusCode::CONFLICT, "too_many_schedules", None),
             Error::StillRunning(_) => (StatusCode::CONFLICT, "still_running", None),
             Error::NoQueue(_) => (StatusCode::NOT_FOUND, "queue_not_found", None),
+            Error::OtherDialect(_) => (StatusCode::BAD_REQUEST, "other_dialect", None),
             Error::NoModel(_) => (StatusCode::NOT_FOUND, "model_not_found", None),
             Error::Draining(_) => (StatusCode::CONFLICT, "queue_draining", None),
             Error::QueueInUse { .. } => (StatusCode::CONFLICT, "queue_in_use", None),

@@ -58,6 +58,9 @@ pub struct RunInfo {
     /// Sandbox profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// Whether it may ask models through the daemon.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub llm: bool,
     /// The task whose output it reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin_from: Option<i64>,
@@ -105,6 +108,7 @@ impl RunInfo {
             pids: spec.limits.pids,
             output_cap: size(spec.output_cap),
             profile: spec.profile.clone(),
+            llm: spec.llm,
             stdin_from: spec.stdin_from.map(|id| id.0),
             hooks: spec.hooks.iter().map(HookRule::from).collect(),
             hook_of: spec.hook_of.map(|id| id.0),

@@ -300,6 +300,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
             heartbeat_ms: asked.heartbeat.map(Span::millis),
             output_cap: asked.output_cap.map(ByteSize::bytes),
             stdin_from: None,
+            llm: asked.llm,
             retry,
             on_interrupt: asked.on_interrupt.unwrap_or_default(),
             hooks,

@@ -31,7 +31,7 @@ use super::{Failure, Outcome, Setting, batch, hooks};
 #[command(group = ArgGroup::new("one").multiple(true).args([
     "queue", "name", "priority", "at", "delay", "deadline", "group", "after", "unique", "user",
     "cwd", "env", "label", "timeout", "grace", "queue_ttl", "heartbeat", "memory", "cpu", "pids",
-    "output_cap", "retries", "on_interrupt", "profile", "stdin", "stdin_from", "command",
+    "output_cap", "retries", "on_interrupt", "profile", "llm", "stdin", "stdin_from", "command",
 ]))]
 pub(super) struct Args {
     /// Queue to wait in [default: default]
@@ -103,6 +103,11 @@ pub(super) struct Args {
     /// Output kept of each attempt
     #[arg(long, value_name = "SIZE")]
     output_cap: Option<ByteSize>,
+    #[arg(
+        long,
+        help = "Let its programs ask models, by OPENAI_BASE_URL or ANTHROPIC_BASE_URL"
+    )]
+    llm: bool,
     /// Attempts after the first, when it fails
     #[arg(
         long,
@@ -251,6 +256,7 @@ pub(super) fn order(args: &Args) -> Result<Submit, Failure> {
         cpu: args.cpu,
         pids: args.pids,
         output_cap: args.output_cap,
+        llm: args.llm,
         profile: args.profile.clone(),
         on_interrupt: args.on_interrupt,
         retry,

@@ -247,20 +247,25 @@ fn attempt_table(attempts: &[AttemptInfo]) -> String {
 
 /// What the attempts asked of models, and what that cost.
 fn calls(attempts: &[AttemptInfo]) -> String {
-    let calls = attempts.iter().filter_map(|attempt| {
-        let call = attempt.call.as_ref()?;
+    let each = |attempt: &AttemptInfo| {
+        let all = attempt.call.iter().chain(&attempt.relayed);
+        let number = attempt.number;
+        all.map(move |call| (number, call.clone()))
+            .collect::<Vec<_>>()
+    };
+    let calls = attempts.iter().flat_map(each).map(|(number, call)| {
         let count = |used: Option<u64>, most: u64| {
             used.map_or_else(|| format!("at most {most}"), |used| used.to_string())
         };
-        Some(vec![
-            attempt.number.to_string(),
+        vec![
+            number.to_string(),
             escape(&call.model),
             call.end.clone().unwrap_or_else(|| "live".to_owned()),
             count(call.input_tokens, call.input_tokens_reserved),
             count(call.output_tokens, call.output_tokens_reserved),
             call.cost
                 .map_or_else(|| "-".to_owned(), |cost| format!("{cost:.6}")),
-        ])
+        ]
     });
     let mut rows = vec![
         ["#", "MODEL", "CALL", "TOKENS IN", "TOKENS OUT", "COST"]

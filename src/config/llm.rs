@@ -1,6 +1,7 @@
 //! Section `[llm]`: providers and models that make sense together.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use crate::engine::prompts::{Options, Provider};
 use crate::model::hook::check_url;
@@ -14,6 +15,14 @@ const MODELS: &str = "llm.models";
 pub(super) fn check(options: &Options) -> Result<(), Found> {
     if options.calls == 0 {
         return found("llm.calls", "must be at least 1".to_owned());
+    }
+    let here = |at: &str| {
+        at.parse::<SocketAddr>()
+            .is_ok_and(|at| at.ip().is_loopback())
+    };
+    if options.listen.as_deref().is_some_and(|at| !here(at)) {
+        let why = "must be an address of this host alone, such as 127.0.0.1:4180";
+        return found("llm.listen", why.to_owned());
     }
     let mut names = HashSet::new();
     for provider in &options.providers {

@@ -20,6 +20,7 @@ use crate::config::daemon::Options;
 use crate::config::{Config, Sources};
 use crate::engine::command::{Caller, Command, Error as EngineError};
 use crate::engine::handle::Handle;
+use crate::engine::prompts::Door;
 use crate::engine::snapshot::Snapshot;
 use crate::model::task;
 use crate::runner::policy;
@@ -29,6 +30,7 @@ use super::monitor::{Event, Monitor};
 use super::notify::Notify;
 use super::passed::Listener;
 use super::process::Output;
+use super::relay;
 use super::reload::Reloader;
 use super::service::Systemd;
 use super::signals::{Signal, Signals};
@@ -56,6 +58,10 @@ pub struct Parts<'a> {
     pub monitor: Monitor,
     /// The sockets to serve.
     pub listeners: Vec<Listener>,
+    /// Where tasks ask models, and what their badges are made with.
+    pub relay: Option<std::net::TcpListener>,
+    /// The same for the engine.
+    pub door: Option<Door>,
     /// The log.
     pub log: &'a telemetry::Guard,
     /// Signals, caught since before there was anything to lose.
@@ -110,10 +116,12 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         settings: parts.settings,
         handle: parts.handle.clone(),
         program: parts.program,
+        door: parts.door.clone(),
         tuner: server.tuner(),
         log: parts.log,
     };
     let serving = tokio::spawn(server.serve(sockets));
+    let relaying = begin_relay(parts.relay.zip(parts.door), &parts.handle)?;
     tell_clock(&parts.handle).map_err(system("watch the clock"))?;
     let text = status(&parts.handle.snapshot());
     failpoint!("daemon/ready/before");
@@ -122,11 +130,9 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let (options, current) = watch::channel(reloader.settings.daemon.clone());
     let fed = feed_watchdog(parts.handle.clone(), notify.clone(), interval);
     let well = watch_wellbeing(parts.handle.watch(), current, parts.monitor.clone(), lack);
-    let background = [
-        tokio::spawn(tell_status(parts.handle.watch(), notify.clone())),
-        tokio::spawn(fed),
-        tokio::spawn(well),
-    ];
+    let told = tell_status(parts.handle.watch(), notify.clone());
+    let background = [tokio::spawn(told), tokio::spawn(fed), tokio::spawn(well)];
+    let background = background.into_iter().chain(relaying);
     let version = crate::VERSION;
     tracing::info!(
         message_id = telemetry::id::READY,
@@ -153,6 +159,20 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     stop.send_replace(true);
     see_out(serving, drain, &mut signals).await;
     Ok(())
+}
+
+/// Answers tasks that ask models, where there is a door for them.
+fn begin_relay(
+    door: Option<(std::net::TcpListener, Door)>,
+    handle: &Handle,
+) -> Result<Option<JoinHandle<()>>, Error> {
+    let Some((listener, door)) = door else {
+        return Ok(None);
+    };
+    let listener = tokio::net::TcpListener::from_std(listener);
+    let listener = listener.map_err(system("wait for tasks that ask models"))?;
+    let serving = relay::serve(listener, handle.clone(), door.stamp);
+    Ok(Some(tokio::spawn(serving)))
 }
 
 /// A caller that only waited for READY hears no more.

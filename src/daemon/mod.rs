@@ -9,6 +9,7 @@
 //! `pidfile` says who the daemon is, and `supervisor` starts it again.
 
 pub mod child;
+mod door;
 mod hooks;
 pub mod identity;
 pub mod keeper;
@@ -21,6 +22,7 @@ pub mod pidfile;
 pub mod process;
 mod prompts;
 pub mod record;
+mod relay;
 pub mod reload;
 mod secrets;
 pub mod service;
@@ -43,6 +45,7 @@ use crate::api;
 use crate::api::options::BadOptions;
 use crate::config::{self, Sources};
 use crate::engine::actor;
+use crate::engine::prompts::Door;
 use crate::store::{self, ballast, disk::Disk, lock::Lock, sqlite::Sqlite};
 use crate::{clock, run as work, telemetry};
 
@@ -201,14 +204,9 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
     // must not take the runner, and end the tasks, of one that has them.
     let passed = std::mem::take(&mut systemd.listeners);
     let listeners = listen::listeners(passed, &settings.api)?;
+    let (relay, door) = door::open(&settings.llm, &settings.state_dir)?.unzip();
     let program = hooks::program().map_err(system("find our own program"))?;
-    let begin = actor::Settings {
-        engine: settings.engine.clone(),
-        hooks: hooks::resolve(&settings.hooks, &program)?,
-        prompts: prompts::resolve(&settings.llm, &program)?,
-        retention: settings.retention.clone(),
-        disk: Disk::open(&settings.state_dir, &settings.store)?,
-    };
+    let begin = beginning(&settings, &program, door.clone())?;
     let engine = actor::start(store, reader, begin, boot()?)?;
     failpoint!("daemon/boot/recovered");
     work::start(
@@ -225,6 +223,8 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
         origin,
         monitor: monitor::Monitor::start().map_err(system("start a thread"))?,
         listeners,
+        relay,
+        door,
         log: &log,
         signals,
         handle: engine.handle,
@@ -239,6 +239,21 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
     let panicked = || io::Error::other("its thread panicked; see the log");
     let ended = ended.map_err(|_| system("keep the engine running")(panicked()))?;
     Ok(ended.inspect_err(|error| give_way(error, UNKNOWN, &settings.state_dir))?)
+}
+
+/// What the engine begins with.
+fn beginning(
+    settings: &config::Config,
+    program: &str,
+    door: Option<Door>,
+) -> Result<actor::Settings, Error> {
+    Ok(actor::Settings {
+        engine: settings.engine.clone(),
+        hooks: hooks::resolve(&settings.hooks, program)?,
+        prompts: prompts::resolve(&settings.llm, program, door)?,
+        retention: settings.retention.clone(),
+        disk: Disk::open(&settings.state_dir, &settings.store)?,
+    })
 }
 
 /// Logs what was odd and survived, now that there is a log.

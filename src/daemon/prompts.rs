@@ -2,7 +2,7 @@
 //! with the keys of those who serve them.
 
 use crate::config::error::{Error, Place};
-use crate::engine::prompts::{Options, Prompts, Provider, Target};
+use crate::engine::prompts::{Door, Options, Prompts, Provider, Target};
 use crate::model::prompt::Key;
 
 use super::secrets::{self, Hidden};
@@ -11,7 +11,11 @@ use super::secrets::{self, Hidden};
 const SETTING: &str = "llm.providers";
 
 /// Reads the keys, and puts everything together.
-pub(super) fn resolve(options: &Options, program: &str) -> Result<Prompts, Error> {
+pub(super) fn resolve(
+    options: &Options,
+    program: &str,
+    door: Option<Door>,
+) -> Result<Prompts, Error> {
     let mut targets = Vec::with_capacity(options.models.len());
     for model in &options.models {
         // The configuration was checked: there is one.
@@ -31,6 +35,7 @@ pub(super) fn resolve(options: &Options, program: &str) -> Result<Prompts, Error
         targets,
         program: program.to_owned(),
         calls: options.calls,
+        door,
     })
 }
 

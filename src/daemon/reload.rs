@@ -9,6 +9,7 @@ use crate::config::print::changes;
 use crate::config::{self, Config, Sources};
 use crate::engine::command::{Caller, Command};
 use crate::engine::handle::Handle;
+use crate::engine::prompts::Door;
 use crate::engine::record::{Ask, Note};
 use crate::model::event::Kind;
 use crate::model::origin::Origin;
@@ -27,6 +28,8 @@ pub(super) struct Reloader<'a> {
     pub(super) handle: Handle,
     /// Our own program's file.
     pub(super) program: String,
+    /// Where tasks ask models.
+    pub(super) door: Option<Door>,
     pub(super) tuner: Tuner,
     pub(super) log: &'a telemetry::Guard,
 }
@@ -82,8 +85,8 @@ impl Reloader<'_> {
         api::check(new.api.clone()).map_err(|error| format!("api: {error}"))?;
         telemetry::check(&new.log).map_err(|error| format!("log: {error}"))?;
         let hooks = hooks::resolve(&new.hooks, &self.program).map_err(|error| error.to_string())?;
-        let prompts =
-            prompts::resolve(&new.llm, &self.program).map_err(|error| error.to_string())?;
+        let prompts = prompts::resolve(&new.llm, &self.program, self.door.clone())
+            .map_err(|error| error.to_string())?;
         failpoint!("daemon/reload/checked");
         let options = new.engine.clone();
         self.handle

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::model::gauge::{Gauge, Shut};
 use crate::model::limit::{Limits, Refund, Tokens};
 use crate::model::price::Price;
-use crate::model::prompt::Prompt;
+use crate::model::prompt::{Dialect, Prompt};
 use crate::model::time::Time;
 
 /// One account with one model.
@@ -28,6 +28,8 @@ pub struct Account {
 pub struct Route {
     /// Who serves it.
     pub provider: String,
+    /// How that one speaks.
+    pub dialect: Dialect,
     /// What its provider calls it.
     pub serves: String,
     /// The account that pays.
@@ -53,6 +55,8 @@ pub struct Accounts {
     pub first: String,
     /// Calls at once, of all of them.
     pub most: u32,
+    /// Attempts that are calls, as of the last start or end of one.
+    pub own: u32,
 }
 
 /// A call that can be made.
@@ -114,10 +118,10 @@ impl Accounts {
         self.accounts.values().map(|account| account.running).sum()
     }
 
-    /// What a prompt does now: it asks its model, or waits for it as long as
+    /// What a prompt that speaks any dialect, or this one, does now: it asks its model, or waits for it as long as
     /// that one's rule says, or asks the first of its fallbacks that can be.
     #[must_use]
-    pub fn choose(&self, prompt: &Prompt, now: Time) -> Choice {
+    pub fn choose(&self, prompt: &Prompt, dialect: Option<Dialect>, now: Time) -> Choice {
         let wanted = match prompt.model.as_str() {
             "" => &self.first,
             _ => &prompt.model,
@@ -127,6 +131,10 @@ impl Accounts {
         };
         let mut least: Option<Wait> = None;
         for name in [wanted].into_iter().chain(&route.fallback) {
+            let other = |route: &Route| dialect.is_some_and(|dialect| dialect != route.dialect);
+            if self.routes.get(name).is_some_and(other) {
+                continue;
+            }
             let wait = match self.ask(name, prompt, now) {
                 None => continue,
                 Some(Ok(ask)) => return Choice::Ask(ask),

@@ -44,15 +44,21 @@ enum Claimed {
 type Lanes = BTreeMap<i64, Lane>;
 
 impl<S: Store> Engine<S> {
-    /// Starts what may start, and learns when a rate allows more.
-    pub(super) fn admit(&mut self, now: Time) -> Result<(), store::Error> {
+    /// Starts what may start, and learns when more may.
+    pub(super) fn start(&mut self, now: Time) -> Result<(), store::Error> {
         self.next_start = None;
+        self.hungry = false;
+        let mut pass = Pass::of(self.count_calls()?);
+        self.grant(&mut pass, now)?;
+        self.admit(pass, now)
+    }
+
+    fn admit(&mut self, mut pass: Pass, now: Time) -> Result<(), store::Error> {
         self.regroup(now)?;
         let Some(runner) = self.runner.clone() else {
             return Ok(());
         };
         let mut shares: Shares = self.store.live_by_owner()?.into_iter().collect();
-        let mut pass = Pass::of(self.count_calls()?);
         let commands = shares.all().saturating_sub(pass.calls);
         let Some(slots) = self.open_slots(commands, now) else {
             return Ok(());

@@ -9,6 +9,7 @@ use crate::model::time::Time;
 use super::bulk::Count;
 use super::command::{Error, Reply, Submitted, View};
 use super::graph::Affected;
+use super::relay::Grant;
 use super::schedules::Changed;
 
 /// A reply with what it will say.
@@ -32,6 +33,8 @@ pub(super) enum Answer {
     WithOutput(Reply<Vec<(TaskId, u32)>>, Vec<(TaskId, u32)>),
     /// To whoever changed a queue.
     Queue(Reply<Lane>, Result<Box<Lane>, Error>),
+    /// To whoever wants a call of a model.
+    Grant(Reply<Grant>, Result<Box<Grant>, Error>),
     /// To a ping.
     Pong(Reply<Time>, Time),
     /// To a shutdown.
@@ -51,6 +54,7 @@ impl Answer {
             Self::Hooks(reply, hooks) => drop(reply.send(Ok(hooks))),
             Self::WithOutput(reply, kept) => drop(reply.send(Ok(kept))),
             Self::Queue(reply, result) => drop(reply.send(result.map(|lane| *lane))),
+            Self::Grant(reply, result) => drop(reply.send(result.map(|grant| *grant))),
             Self::Pong(reply, at) => drop(reply.send(Ok(at))),
             Self::Done(reply) => drop(reply.send(Ok(()))),
         }
@@ -69,6 +73,7 @@ impl Answer {
             Self::Hooks(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::WithOutput(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Queue(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Grant(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Pong(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Done(reply) => drop(reply.send(Err(Error::Unknown))),
         }

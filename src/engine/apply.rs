@@ -50,6 +50,7 @@ impl<S: Store> Engine<S> {
             Command::Hook(ask) => self.about_hooks(ask, now),
             Command::Schedule(ask) => self.about_schedule(ask, now),
             Command::Queue(ask) => self.about_queue(ask, now),
+            Command::Relay(ask) => self.about_calls(ask, now),
             Command::Ping { reply } => {
                 self.answers.push(Answer::Pong(reply, now));
                 Ok(())

@@ -21,7 +21,7 @@ use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
-use super::accounts::Choice;
+use super::accounts::{Ask, Choice};
 use super::command::Error;
 use super::handle::Handle;
 use super::reader::Query;
@@ -29,15 +29,17 @@ use super::reader::Query;
 /// Prompts of one user in one queue that are passed over in a turn, because
 /// their models cannot be asked, before the rest has to wait for them.
 pub(super) const PASSED_MAX: u32 = 64;
+/// Calls that are shown with a task.
+const SHOWN: u32 = 100;
 /// How long the ledger is kept.
 pub(super) const KEPT: Duration = Duration::from_secs(35 * 24 * 3600);
 
-/// The calls of a task; only prompts have any.
+/// The latest calls of a task: those of prompts, and those that are relayed.
 pub(super) fn of_task(store: &mut impl Store, task: &Task) -> Result<Vec<Call>, store::Error> {
-    match &task.spec.prompt {
-        Some(_) => store.calls(task.id),
-        None => Ok(Vec::new()),
+    if task.spec.prompt.is_none() && !task.spec.llm {
+        return Ok(Vec::new());
     }
+    store.calls(task.id, SHOWN)
 }
 
 /// What one look at the ready tasks has found of prompts.
@@ -45,12 +47,12 @@ pub(super) fn of_task(store: &mut impl Store, task: &Task) -> Result<Vec<Call>, 
 pub(super) struct Pass {
     /// There are models that might be asked.
     models: bool,
-    /// Calls that were made at its beginning.
+    /// Attempts that were calls at its beginning.
     pub(super) calls: u32,
     /// Free slots for whatever is no call.
     pub(super) slots: u32,
     /// Models that cannot be asked: who comes later does not overtake.
-    shut: HashSet<String>,
+    pub(super) shut: HashSet<String>,
     /// Prompts passed over, by queue and user.
     passed: HashMap<(i64, u32), u32>,
 }
@@ -121,7 +123,7 @@ impl<S: Store> Engine<S> {
                 &fed
             }
         };
-        let ask = match self.snapshot.calls.choose(prompt, now) {
+        let ask = match self.snapshot.calls.choose(prompt, None, now) {
             // Its program says so.
             Choice::Nobody => return Ok(true),
             Choice::Wait(wait) => {
@@ -131,12 +133,28 @@ impl<S: Store> Engine<S> {
             }
             Choice::Ask(ask) => ask,
         };
-        self.store.begin_call(&Call {
-            key: AttemptKey {
-                task: task.id,
-                number: task.attempt + 1,
-            },
-            owner: task.owner,
+        let key = AttemptKey {
+            task: task.id,
+            number: task.attempt + 1,
+        };
+        self.take_call(ask, key, task.owner, false, now)?;
+        Ok(true)
+    }
+
+    /// Writes down a call that is let go, and takes what it may cost; its number.
+    pub(super) fn take_call(
+        &mut self,
+        ask: Ask,
+        key: AttemptKey,
+        owner: u32,
+        relayed: bool,
+        now: Time,
+    ) -> Result<i64, store::Error> {
+        let id = self.store.begin_call(&Call {
+            id: 0,
+            key,
+            relayed,
+            owner,
             model: ask.model,
             gauge: ask.account.clone(),
             at: now,
@@ -145,13 +163,14 @@ impl<S: Store> Engine<S> {
             over: None,
         })?;
         let calls = Arc::make_mut(&mut self.snapshot.calls);
+        calls.own += u32::from(!relayed);
         if let Some(account) = calls.accounts.get_mut(&ask.account) {
             account.running += 1;
             account.gauge.refill(&account.limits, now);
             account.gauge.take(ask.cost);
             self.store.save_gauge(&ask.account, &account.gauge)?;
         }
-        Ok(true)
+        Ok(id)
     }
 
     /// Bytes that a prompt reads of another task, if it reads one.
@@ -175,7 +194,8 @@ impl<S: Store> Engine<S> {
                 .running_calls(name, Time::from_micros(i64::MIN))?;
             account.running = u32::try_from(running.calls).unwrap_or(u32::MAX);
         }
-        Ok(Some(calls.running()))
+        calls.own = self.store.own_calls()?;
+        Ok(Some(calls.own))
     }
 
     /// A prompt's attempt is over, and its call with it.
@@ -191,11 +211,31 @@ impl<S: Store> Engine<S> {
             Exit::Spawn { .. } | Exit::Unfed { .. } => Some(&unsent),
             Exit::Code { .. } | Exit::Signal { .. } | Exit::Lost => ended.receipt.as_deref(),
         };
-        let Some(call) = self.store.call(key)?.filter(|call| call.over.is_none()) else {
+        let Some(call) = self.store.call(key)? else {
             return Ok(());
         };
+        // Of an answer that was mended, all turns are in the sum.
+        let weight = match &prompt.schema {
+            None => prompt.weight,
+            Some(_) => Weight::default(),
+        };
+        self.settle_call(&call, weight, receipt, now)
+    }
+
+    /// Puts right what was taken for a call that is over, once.
+    pub(super) fn settle_call(
+        &mut self,
+        call: &Call,
+        weight: Weight,
+        receipt: Option<&Receipt>,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        if call.over.is_some() {
+            return Ok(());
+        }
         let used = receipt.and_then(Receipt::used);
         let calls = Arc::make_mut(&mut self.snapshot.calls);
+        calls.own = calls.own.saturating_sub(u32::from(!call.relayed));
         let price = calls.routes.get(&call.model).and_then(|route| route.price);
         let end = receipt.map(|receipt| receipt.end);
         let known = match (end, used) {
@@ -212,7 +252,7 @@ impl<S: Store> Engine<S> {
             None => call.estimate,
         };
         self.store.end_call(
-            key,
+            call.id,
             &Over {
                 at: now,
                 end,
@@ -226,18 +266,14 @@ impl<S: Store> Engine<S> {
         let others = self.store.running_calls(&call.gauge, call.at)?;
         let settled = Settled {
             taken: call.taken,
-            // Of an answer that was mended, all turns are in the sum.
-            weight: match &prompt.schema {
-                None => prompt.weight,
-                Some(_) => Weight::default(),
-            },
+            weight,
             refund: account.refund,
             others,
             receipt,
         };
         account.running = account.running.saturating_sub(1);
         account.gauge.refill(&account.limits, now);
-        let seed = key.task.0.cast_unsigned();
+        let seed = call.key.task.0.cast_unsigned();
         account.gauge.settle(&account.limits, settled, seed, now);
         self.store.save_gauge(&call.gauge, &account.gauge)
     }

@@ -28,7 +28,7 @@ use super::prompts::Prompts;
 use super::refuse::Room;
 use super::runner::RunnerUp;
 use super::signs::Sign;
-use super::{queues, record, schedules};
+use super::{queues, record, relay, schedules};
 
 /// Where the answer to a command goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -87,6 +87,12 @@ pub enum Error {
     /// No such model.
     #[error("there is no model `{0}`; `taskdaemon provider list` shows those there are")]
     NoModel(String),
+    /// The model is spoken to in other words.
+    #[error(
+        "model `{0}` speaks another dialect: those of dialect `openai` are asked at \
+         OPENAI_BASE_URL, those of `anthropic` at ANTHROPIC_BASE_URL"
+    )]
+    OtherDialect(String),
     /// The queue takes no new tasks.
     #[error("queue `{0}` is draining and takes no new tasks; an admin can `resume` it")]
     Draining(String),
@@ -320,6 +326,8 @@ pub enum Command {
     Schedule(schedules::Ask),
     /// Change a queue.
     Queue(queues::Ask),
+    /// Ask a model for a task, or say what came of it.
+    Relay(relay::Ask),
     /// Answer at the end of this turn: shows that the engine makes progress.
     Ping {
         /// When the engine's turn began.

@@ -20,6 +20,8 @@ pub struct Order {
     /// Our own program and its arguments, which run as the daemon's user, where
     /// those stand for what the task asks.
     pub ours: Option<Vec<String>>,
+    /// Variables that it gets where it does not name them itself.
+    pub variables: Vec<(String, String)>,
     /// Its standard input.
     pub stdin: Option<Vec<u8>>,
     /// The call that our own program reads instead.

@@ -35,6 +35,7 @@ mod quota;
 pub mod reader;
 pub mod record;
 pub mod refuse;
+pub mod relay;
 pub mod retention;
 pub mod runner;
 pub mod schedules;
@@ -100,6 +101,7 @@ pub struct Engine<S> {
     /// has let go of them: it would take a launch for one it has carried out.
     strangers: HashSet<AttemptKey>,
     waiters: HashMap<TaskId, Vec<Reply<View>>>,
+    line: relay::Line,
     /// What asked for the change that is being made.
     origin: Origin,
     answers: Vec<Answer>,
@@ -139,6 +141,7 @@ impl<S: Store> Engine<S> {
             runner: None,
             strangers: HashSet::new(),
             waiters: HashMap::new(),
+            line: relay::Line::new(),
             origin: Origin::NONE,
             answers: Vec::new(),
             over: Vec::new(),
@@ -167,6 +170,7 @@ impl<S: Store> Engine<S> {
     pub fn recover(&mut self, now: Time) -> Result<(), store::Error> {
         self.store.begin()?;
         self.open_accounts()?;
+        self.store.lose_relayed_calls(now)?;
         for attempt in self.sound(now, S::live)? {
             if attempt.boot != self.boot {
                 self.lose(attempt.key, now)?;
@@ -248,8 +252,7 @@ impl<S: Store> Engine<S> {
         }
         let is_due = self.next_start.is_some_and(|at| at <= now);
         if (self.hungry || is_due) && !self.turned.over {
-            self.admit(now)?;
-            self.hungry = false;
+            self.start(now)?;
         }
         self.tell_waiters(now)?;
         let wake = self.store.next_wake()?;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::attempt::AttemptKey;
+use crate::model::badge::Stamp;
 use crate::model::estimate::Weight;
 use crate::model::gauge::Gauge;
 use crate::model::invalid::Invalid;
@@ -15,7 +17,7 @@ use crate::model::price::Price;
 use crate::model::prompt::{Call, Dialect, Key, Prompt};
 use crate::model::quantity::duration;
 use crate::model::schema::REPAIRS;
-use crate::model::setting::Kind::Live;
+use crate::model::setting::Kind::{Live, Restart};
 use crate::model::setting::settings;
 use crate::model::spec::{NewTask, Spec};
 use crate::model::time::Time;
@@ -43,6 +45,8 @@ settings! {
         /// where one is needed, `key_file` (open to the daemon's user alone) or `key_credential` (a
         /// credential of the service).
         providers: Vec<Provider> = Vec::new(), Live, "[{name = \"local\", dialect = \"openai\", base_url = \"http://127.0.0.1:8080/v1\"}]";
+        /// Where tasks that were submitted with `llm` can ask them: an address of this host alone.
+        listen: Option<String> = None, Restart, "\"127.0.0.1:4180\"";
         /// Calls at once, of all models; they take none of the engine's slots.
         calls: u32 = 64, Live;
         /// What they serve: tables with `name`, which tasks use, `provider`, `model`, the name
@@ -127,10 +131,36 @@ pub struct Prompts {
     pub program: String,
     /// Calls at once, of all models.
     pub calls: u32,
+    /// Where tasks that may can ask them.
+    pub door: Option<Door>,
+}
+
+/// Where tasks can ask models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// Its address.
+    pub at: String,
+    /// What its badges are made with.
+    pub stamp: Stamp,
+}
+
+impl Door {
+    /// Variables by which a task's programs find it.
+    pub(super) fn variables(&self, key: AttemptKey) -> Vec<(String, String)> {
+        let (at, badge) = (&self.at, self.stamp.badge(key));
+        [
+            ("OPENAI_BASE_URL", format!("http://{at}/openai/v1")),
+            ("OPENAI_API_KEY", badge.clone()),
+            ("ANTHROPIC_BASE_URL", format!("http://{at}/anthropic")),
+            ("ANTHROPIC_API_KEY", badge),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
 }
 
 impl Prompts {
-    fn target(&self, name: &str) -> Option<&Target> {
+    pub(super) fn target(&self, name: &str) -> Option<&Target> {
         let mut all = self.targets.iter();
         if name.is_empty() {
             // A schedule says so of its tasks; it may be older than the models.
@@ -147,6 +177,14 @@ impl Prompts {
         known: &HashMap<usize, Submitted>,
     ) -> Result<(), Error> {
         for (index, task) in tasks.iter_mut().enumerate() {
+            if task.spec.llm && self.door.is_none() {
+                let why = "there is nowhere to ask models: an admin has to set `listen` in section \
+                           [llm] of the configuration";
+                return Err(Error::Invalid {
+                    index: Some(index),
+                    invalid: Invalid::new("llm", why),
+                });
+            }
             let Some(prompt) = &mut task.spec.prompt else {
                 continue;
             };
@@ -207,6 +245,7 @@ impl Prompts {
             let model = &target.model;
             let route = Route {
                 provider: target.provider.name.clone(),
+                dialect: target.provider.dialect,
                 serves: model.model.clone(),
                 account: target.account.clone(),
                 price: model.price,

@@ -6,7 +6,7 @@ use crate::store::disk::Shortage;
 
 use super::command::{Command, Error};
 use super::graph::Ask;
-use super::{hooks, queues, record, schedules};
+use super::{hooks, queues, record, relay, schedules};
 
 /// How much of the disk is free, and how much has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +56,14 @@ impl Command {
                 drop(reply.send(Err(why)));
             }
             Self::Queue(queues::Ask { reply, .. }) => drop(reply.send(Err(why))),
+            Self::Relay(relay::Ask::Call(_, reply)) => drop(reply.send(Err(why))),
             // Asked for again by whoever waits; and it shows that all else is
             // well.
             Self::Wait { reply, .. } => drop(reply.send(Err(Error::Stopping))),
             Self::Ping { reply } => drop(reply.send(Ok(now))),
             Self::Shutdown { reply } => drop(reply.send(Ok(()))),
             report @ (Self::Configure { .. }
+            | Self::Relay(relay::Ask::Over { .. })
             | Self::Record(record::Ask::Retain(_) | record::Ask::WithOutput { .. })
             | Self::RunnerUp(_)
             | Self::RunnerDown

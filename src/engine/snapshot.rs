@@ -102,7 +102,7 @@ impl<S: Store> Engine<S> {
         let used: u64 = live.map(|state| self.snapshot.count(state)).sum();
         let used = u32::try_from(used).unwrap_or(u32::MAX);
         // Calls of models take no slots.
-        self.snapshot.used = used.saturating_sub(self.snapshot.calls.running());
+        self.snapshot.used = used.saturating_sub(self.snapshot.calls.own);
         self.snapshot.slots = self.options.slots;
         self.snapshot.queue_concurrency = self.options.queue_concurrency;
         self.snapshot.user_running = self.options.user_running;

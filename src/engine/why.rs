@@ -73,7 +73,7 @@ fn why_queued(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Reason {
         return Reason::UserSlot { owner, limit };
     }
     if let Some(prompt) = &task.spec.prompt
-        && let Choice::Wait(wait) = snapshot.calls.choose(prompt, snapshot.turned)
+        && let Choice::Wait(wait) = snapshot.calls.choose(prompt, None, snapshot.turned)
     {
         return Reason::Model {
             model: wait.model,

@@ -145,6 +145,7 @@ impl Spec {
             ("user", self.user.is_some()),
             ("umask", self.umask.is_some()),
             ("profile", self.profile.is_some()),
+            ("llm", self.llm),
             ("heartbeat", self.heartbeat_ms.is_some()),
         ];
         if let Some((field, _)) = beside.into_iter().find(|(_, there)| *there) {

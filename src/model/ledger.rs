@@ -9,8 +9,12 @@ use super::time::Time;
 /// A call that is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// The attempt that makes it.
+    /// Its number; 0 before it is kept.
+    pub id: i64,
+    /// The attempt that makes it, or for which it is made.
     pub key: AttemptKey,
+    /// Whether the daemon makes it for the attempt, and passes the answer on.
+    pub relayed: bool,
     /// Uid of the task's owner.
     pub owner: u32,
     /// Name of the model that is asked.

@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod admit;
 pub mod attempt;
+pub mod badge;
 pub mod bound;
 pub mod breaker;
 pub mod capture;

@@ -74,6 +74,9 @@ pub struct Spec {
     /// prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin_from: Option<TaskId>,
+    /// Whether it may ask models through the daemon.
+    #[serde(skip_serializing_if = "is_default")]
+    pub llm: bool,
     /// What follows a failed attempt.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: Retry,

@@ -184,6 +184,8 @@ pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
         .clone()
         .unwrap_or_else(|| format!("task-{}", order.key.task));
     env.push(("TASKDAEMON_KEY".to_owned(), key));
+    let unset = |(name, _): &&(String, String)| !spec.env.contains_key(name);
+    env.extend(order.variables.iter().filter(unset).cloned());
     if let Some(ms) = spec.heartbeat_ms {
         // As a service manager says it; the runner names the socket.
         let micros = ms.saturating_mul(1_000).to_string();

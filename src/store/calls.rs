@@ -25,36 +25,55 @@ pub trait Calls {
     /// The database refused.
     fn save_gauge(&mut self, name: &str, gauge: &Gauge) -> Result<(), Error>;
 
-    /// Writes down a call that is about to be made.
+    /// Writes down a call that is about to be made, and gives it its number.
     ///
     /// # Errors
-    /// The database refused; a number twice is an error.
-    fn begin_call(&mut self, call: &Call) -> Result<(), Error>;
+    /// The database refused.
+    fn begin_call(&mut self, call: &Call) -> Result<i64, Error>;
 
     /// Writes down what came of a call that is not over.
     ///
     /// # Errors
     /// The database refused.
-    fn end_call(&mut self, key: AttemptKey, over: &Over) -> Result<(), Error>;
+    fn end_call(&mut self, id: i64, over: &Over) -> Result<(), Error>;
 
-    /// The call of an attempt.
+    /// Ends all relayed calls that are not over, as nobody knows how: whoever
+    /// made them is gone. How many there were.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn lose_relayed_calls(&mut self, now: Time) -> Result<u64, Error>;
+
+    /// A call by its number.
+    ///
+    /// # Errors
+    /// The database refused, or the row is damaged.
+    fn call_numbered(&mut self, id: i64) -> Result<Option<Call>, Error>;
+
+    /// An attempt's own call.
     ///
     /// # Errors
     /// The database refused, or the row is damaged.
     fn call(&mut self, key: AttemptKey) -> Result<Option<Call>, Error>;
 
-    /// The calls of a task, first to last.
+    /// The latest calls of a task, at most so many, first to last.
     ///
     /// # Errors
     /// The database refused, or a row is damaged.
-    fn calls(&mut self, task: TaskId) -> Result<Vec<Call>, Error>;
+    fn calls(&mut self, task: TaskId, limit: u32) -> Result<Vec<Call>, Error>;
 
-    /// Calls of live attempts that count against a gauge and were let go after
+    /// Calls that are made, of live attempts or relayed, that count against a gauge and were let go after
     /// a time.
     ///
     /// # Errors
     /// The database refused.
     fn running_calls(&mut self, gauge: &str, after: Time) -> Result<Others, Error>;
+
+    /// Live attempts that are calls.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn own_calls(&mut self) -> Result<u32, Error>;
 
     /// What was spent since a time, by model.
     ///

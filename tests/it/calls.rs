@@ -61,6 +61,7 @@ fn prompts() -> Prompts {
         targets: vec![target],
         program: "taskdaemon".to_owned(),
         calls: 64,
+        door: None,
     }
 }
 
@@ -181,7 +182,7 @@ impl Bed {
 
     fn ledger(&mut self, tasks: i64) -> Vec<Call> {
         let store = self.engine().store();
-        let calls = (1..=tasks).flat_map(|id| store.calls(TaskId(id)).expect("read"));
+        let calls = (1..=tasks).flat_map(|id| store.calls(TaskId(id), 99).expect("read"));
         calls.collect()
     }
 

@@ -324,6 +324,7 @@ fn the_engines_word_freezes_and_thaws_and_what_a_task_says_comes_back() {
         owner: nix::unistd::getuid().as_raw(),
         task_key: None,
         spec: Arc::new(spec.unwrap()),
+        variables: Vec::new(),
         stdin: None,
         call: None,
         feed: None,

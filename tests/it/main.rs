@@ -40,6 +40,7 @@ mod prompt;
 mod prompt_limits;
 mod queues;
 mod record;
+mod relay;
 mod retention;
 mod run_as;
 mod runner;

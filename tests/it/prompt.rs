@@ -98,6 +98,11 @@ pub(crate) fn bed(port: u16) -> (Bed, tempfile::TempDir) {
 
 /// The same, with more lines about model `chat`.
 pub(crate) fn bed_with(port: u16, more: &str) -> (Bed, tempfile::TempDir) {
+    bed_of(port, "", more)
+}
+
+/// The same, with lines ahead of all models.
+pub(crate) fn bed_of(port: u16, head: &str, more: &str) -> (Bed, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("directory");
     let key = dir.path().join("key");
     std::fs::write(&key, format!("{KEY}\n")).expect("key");
@@ -114,7 +119,7 @@ pub(crate) fn bed_with(port: u16, more: &str) -> (Bed, tempfile::TempDir) {
         format!("[[llm.models]]\nname = \"{name}\"\nprovider = \"{provider}\"\nmodel = \"m-1\"\n")
     };
     let text = [
-        "log = \"debug\"\n".to_owned(),
+        format!("log = \"debug\"\n{head}"),
         provider("one", "openai", "/v1/"),
         provider("two", "anthropic", ""),
         model("chat", "one"),

@@ -21,6 +21,8 @@ fn at(seconds: i64) -> Time {
 
 fn call(task: TaskId, seconds: i64) -> Call {
     Call {
+        id: 0,
+        relayed: false,
         key: AttemptKey { task, number: 1 },
         owner: 1001,
         model: "chat".to_owned(),
@@ -62,8 +64,8 @@ fn begin(store: &mut impl Store, seconds: i64) -> Call {
             usage: Usage::default(),
         })
         .expect("begin an attempt");
-    store.begin_call(&made).expect("begin a call");
-    made
+    let id = store.begin_call(&made).expect("begin a call");
+    Call { id, ..made }
 }
 
 /// Runs every check against one kind of store. `anew` opens the same data anew.
@@ -71,6 +73,7 @@ fn conforms<S: Store>(anew: impl Fn() -> S) {
     a_gauge_is_kept_under_its_name(&anew);
     a_call_is_kept_and_ends_once(&anew);
     only_calls_of_live_attempts_run(&anew);
+    relayed_calls_run_until_they_are_ended_or_lost(&anew);
     sums_are_by_model_and_by_owner_since_a_time(&anew);
     old_calls_are_dropped_in_steps(&anew);
 }
@@ -98,15 +101,18 @@ fn a_call_is_kept_and_ends_once<S: Store>(anew: impl Fn() -> S) {
     store.begin().expect("begin");
     let made = begin(&mut store, 10);
     assert_eq!(store.call(made.key).expect("read"), Some(made.clone()));
-    assert!(store.begin_call(&made).is_err(), "a number twice");
+    assert_eq!(
+        store.call_numbered(made.id).expect("read"),
+        Some(made.clone())
+    );
     let used = Tokens {
         input: 7,
         output: 2,
     };
     let first = over(11, Some(End::Answered), Some(used), 9);
-    store.end_call(made.key, &first).expect("end");
+    store.end_call(made.id, &first).expect("end");
     store
-        .end_call(made.key, &over(12, None, None, 50))
+        .end_call(made.id, &over(12, None, None, 50))
         .expect("again");
     store.commit().expect("commit");
     let expected = Call {
@@ -115,8 +121,8 @@ fn a_call_is_kept_and_ends_once<S: Store>(anew: impl Fn() -> S) {
     };
     let mut store = anew();
     assert_eq!(store.call(made.key).expect("read"), Some(expected.clone()));
-    assert_eq!(store.calls(made.key.task).expect("read"), [expected]);
-    assert_eq!(store.calls(TaskId(9_999)).expect("read"), []);
+    assert_eq!(store.calls(made.key.task, 9).expect("read"), [expected]);
+    assert_eq!(store.calls(TaskId(9_999), 9).expect("read"), []);
 }
 
 fn only_calls_of_live_attempts_run<S: Store>(anew: impl Fn() -> S) {
@@ -144,9 +150,40 @@ fn only_calls_of_live_attempts_run<S: Store>(anew: impl Fn() -> S) {
         .expect("end");
     assert_eq!(count(&mut store, at(0)).calls, before + 1);
     store
-        .end_call(early.key, &over(32, None, None, 50))
+        .end_call(early.id, &over(32, None, None, 50))
         .expect("end");
     assert_eq!(count(&mut store, at(0)).calls, before);
+    store.commit().expect("commit");
+}
+
+fn relayed_calls_run_until_they_are_ended_or_lost<S: Store>(anew: impl Fn() -> S) {
+    let mut store = anew();
+    store.begin().expect("begin");
+    let count = |store: &mut S| store.running_calls("relay/m", at(0)).expect("count").calls;
+    let relayed = |seconds| Call {
+        relayed: true,
+        gauge: "relay/m".to_owned(),
+        ..call(TaskId(7_777), seconds)
+    };
+    let ids: Vec<_> = (0..3)
+        .map(|n| store.begin_call(&relayed(40 + n)).expect("begin"))
+        .collect();
+    assert_eq!(count(&mut store), 3, "its attempt need not be known");
+    assert_eq!(
+        store.call(relayed(40).key).expect("read"),
+        None,
+        "no call of its own"
+    );
+    let latest = store.calls(TaskId(7_777), 2).expect("read");
+    let latest: Vec<_> = latest.iter().map(|call| call.id).collect();
+    assert_eq!(latest, ids[1..]);
+    let end = over(44, Some(End::Answered), None, 1);
+    store.end_call(ids[0], &end).expect("end");
+    assert_eq!(count(&mut store), 2);
+    assert_eq!(store.lose_relayed_calls(at(45)).expect("lose"), 2);
+    assert_eq!(count(&mut store), 0);
+    let lost = store.call_numbered(ids[1]).expect("read").expect("a row");
+    assert_eq!(lost.over, Some(over(45, None, None, 50)));
     store.commit().expect("commit");
 }
 
@@ -164,7 +201,7 @@ fn sums_are_by_model_and_by_owner_since_a_time<S: Store>(anew: impl Fn() -> S) {
     ] {
         let made = begin(&mut store, seconds);
         if let Some(end) = end {
-            store.end_call(made.key, &end).expect("end");
+            store.end_call(made.id, &end).expect("end");
         }
     }
     store.commit().expect("commit");
@@ -191,7 +228,7 @@ fn old_calls_are_dropped_in_steps<S: Store>(anew: impl Fn() -> S) {
     let old: Vec<_> = (0..3).map(|n| begin(&mut store, n - 90)).collect();
     for call in &old {
         store
-            .end_call(call.key, &over(-80, None, None, 1))
+            .end_call(call.id, &over(-80, None, None, 1))
             .expect("end");
     }
     assert_eq!(store.drop_calls(at(-50), 2).expect("drop"), 2);

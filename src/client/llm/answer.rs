@@ -97,6 +97,21 @@ impl Answer {
         }
     }
 
+    /// What the provider counts for an answer that came in one piece.
+    pub(super) fn usage_of(&self, body: &[u8]) -> Usage {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let (input, output) = match self.dialect {
+            Dialect::OpenAi => ("prompt_tokens", "completion_tokens"),
+            Dialect::Anthropic => ("input_tokens", "output_tokens"),
+        };
+        let number = |name: &str| body.get("usage")?.get(name)?.as_u64();
+        Usage {
+            input: number(input),
+            output: number(output),
+            ..Usage::default()
+        }
+    }
+
     /// What its provider has counted so far.
     pub(super) const fn usage(&self) -> Usage {
         self.usage

@@ -21,6 +21,7 @@ use crate::model::receipt::{End, Receipt, Remains};
 
 mod answer;
 mod headers;
+pub mod relay;
 mod shape;
 mod stream;
 
@@ -182,10 +183,7 @@ pub async fn ask(
     let begun = timeout(idle, https::open(&url, headers, body.to_string())).await;
     let response = begun
         .map_err(|_| Failure::broken(silent(&url, idle)))?
-        .map_err(|error| match error {
-            Error::Request(why) => Failure::rejected(why),
-            Error::Network(why) => Failure::broken(why),
-        })?;
+        .map_err(network)?;
     let status = response.status();
     let (parts, body) = response.into_parts();
     if status != StatusCode::OK {
@@ -247,6 +245,38 @@ async fn listen(
     }
 }
 
+fn network(error: Error) -> Failure {
+    match error {
+        Error::Request(why) => Failure::rejected(why),
+        Error::Network(why) => Failure::broken(why),
+    }
+}
+
+/// Proves who asks, in the dialect's own way; where to ask.
+fn authorize(
+    dialect: Dialect,
+    base: &str,
+    key: Option<&Key>,
+    headers: &mut HeaderMap,
+) -> Result<String, Failure> {
+    Ok(match dialect {
+        Dialect::OpenAi => {
+            if let Some(key) = key {
+                headers.insert(AUTHORIZATION, secret(&format!("Bearer {}", key.reveal()))?);
+            }
+            format!("{base}/chat/completions")
+        }
+        Dialect::Anthropic => {
+            if let Some(key) = key {
+                headers.insert(HeaderName::from_static("x-api-key"), secret(key.reveal())?);
+            }
+            let version = HeaderValue::from_static("2023-06-01");
+            headers.insert(HeaderName::from_static("anthropic-version"), version);
+            format!("{base}/v1/messages")
+        }
+    })
+}
+
 fn silent(url: &str, idle: Duration) -> String {
     format!("{url}: said nothing for {} s", idle.as_secs_f64())
 }
@@ -267,21 +297,10 @@ fn request(call: &Call, turn: Option<&Turn>) -> Result<(String, HeaderMap, Value
         messages.push(json!({"role": "assistant", "content": reply}));
         messages.push(json!({"role": "user", "content": turn.answer}));
     }
-    let (url, body) = match call.dialect {
-        Dialect::OpenAi => {
-            if let Some(key) = &call.key {
-                headers.insert(AUTHORIZATION, secret(&format!("Bearer {}", key.reveal()))?);
-            }
-            (format!("{base}/chat/completions"), chat(call, messages))
-        }
-        Dialect::Anthropic => {
-            if let Some(key) = &call.key {
-                headers.insert(HeaderName::from_static("x-api-key"), secret(key.reveal())?);
-            }
-            let version = HeaderValue::from_static("2023-06-01");
-            headers.insert(HeaderName::from_static("anthropic-version"), version);
-            (format!("{base}/v1/messages"), message(call, messages))
-        }
+    let url = authorize(call.dialect, base, call.key.as_ref(), &mut headers)?;
+    let body = match call.dialect {
+        Dialect::OpenAi => chat(call, messages),
+        Dialect::Anthropic => message(call, messages),
     };
     Ok((url, headers, body))
 }

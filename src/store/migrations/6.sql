@@ -7,10 +7,14 @@ CREATE TABLE gauge (
 ) STRICT, WITHOUT ROWID;
 
 -- What each call may cost, and what it did. Money is in millionths. A row
--- outlives its task, because limits of a day and a month go by it.
+-- outlives its task, because limits of a day and a month go by it. What is
+-- relayed is made by the daemon for an attempt, which may want many; other
+-- calls are an attempt's own, one for each.
 CREATE TABLE call (
+    id         INTEGER PRIMARY KEY,
     task       INTEGER NOT NULL,
     number     INTEGER NOT NULL,
+    relayed    INTEGER NOT NULL,
     owner      INTEGER NOT NULL,
     model      TEXT    NOT NULL,
     gauge      TEXT    NOT NULL,
@@ -22,9 +26,10 @@ CREATE TABLE call (
     how        TEXT,
     input      INTEGER,
     output     INTEGER,
-    cost       INTEGER,
-    PRIMARY KEY (task, number)
-) STRICT, WITHOUT ROWID;
+    cost       INTEGER
+) STRICT;
+
+CREATE INDEX call_attempt ON call (task, number);
 
 CREATE INDEX call_open ON call (gauge) WHERE ended IS NULL;
 CREATE INDEX call_at ON call (at);

@@ -19,35 +19,43 @@ use super::{Sqlite, failed, json};
 /// Columns of a call, in the order in which [`read`] reads them.
 macro_rules! columns {
     () => {
-        "task, number, owner, model, gauge, at, input_max, output_max, cost_max, ended, how, \
+        "id, task, number, relayed, owner, model, gauge, at, input_max, output_max, cost_max, ended, how, \
          input, output, cost"
     };
 }
 
 const BEGIN: &str = "INSERT INTO call (task, number, owner, model, gauge, at, input_max, \
-     output_max, cost_max) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-const END: &str = "UPDATE call SET ended = ?3, how = ?4, input = ?5, output = ?6, cost = ?7 \
-     WHERE task = ?1 AND number = ?2 AND ended IS NULL";
+     output_max, cost_max, relayed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+const END: &str = "UPDATE call SET ended = ?2, how = ?3, input = ?4, output = ?5, cost = ?6 \
+     WHERE id = ?1 AND ended IS NULL";
+const LOSE: &str = "UPDATE call SET ended = ?1, cost = cost_max \
+     WHERE ended IS NULL AND relayed = 1";
 /// Of attempts that are live: a row without its attempt's end holds nothing up.
 const RUNNING: &str = "SELECT count(*), coalesce(sum(input_max), 0), coalesce(sum(output_max), 0) \
-     FROM call INDEXED BY call_open JOIN attempt USING (task, number) \
-     WHERE gauge = ?1 AND call.ended IS NULL AND at > ?2 AND attempt.outcome IS NULL";
+     FROM call INDEXED BY call_open LEFT JOIN attempt USING (task, number) \
+     WHERE gauge = ?1 AND call.ended IS NULL AND at > ?2 \
+     AND (relayed = 1 OR attempt.claimed IS NOT NULL AND attempt.outcome IS NULL)";
+const OWN: &str = "SELECT count(*) FROM call INDEXED BY call_open \
+     JOIN attempt USING (task, number) \
+     WHERE call.ended IS NULL AND relayed = 0 AND attempt.outcome IS NULL";
 const SPENT: &str = "SELECT model, count(*), coalesce(sum(input), 0), coalesce(sum(output), 0), \
      coalesce(sum(iif(ended IS NULL, cost_max, cost)), 0), \
      count(*) FILTER (WHERE ended IS NOT NULL AND how IS NULL) \
      FROM call INDEXED BY call_at WHERE at >= ?1 GROUP BY model ORDER BY model";
 const COST_OF_OWNER: &str = "SELECT coalesce(sum(iif(ended IS NULL, cost_max, cost)), 0) \
      FROM call INDEXED BY call_at WHERE at >= ?2 AND owner = ?1";
-const DROP: &str = "DELETE FROM call WHERE (task, number) IN (\
-     SELECT task, number FROM call INDEXED BY call_at WHERE at < ?1 AND ended IS NOT NULL \
+const DROP: &str = "DELETE FROM call WHERE id IN (\
+     SELECT id FROM call INDEXED BY call_at WHERE at < ?1 AND ended IS NOT NULL \
      ORDER BY at LIMIT ?2)";
 
 fn read(row: &Row<'_>) -> Result<Call, Error> {
-    let mut from = Columns::new(row, "call of task")?;
+    let mut from = Columns::new(row, "call")?;
+    let id = from.id();
     let key = AttemptKey {
-        task: TaskId(from.id()),
+        task: TaskId(from.get()?),
         number: from.get()?,
     };
+    let relayed = from.get()?;
     let (owner, model, gauge, at) = (from.get()?, from.get()?, from.get()?, from.time()?);
     let taken = Tokens {
         input: from.get()?,
@@ -61,7 +69,9 @@ fn read(row: &Row<'_>) -> Result<Call, Error> {
     let cost = money(from.get()?);
     let used = input.zip(output);
     Ok(Call {
+        id,
         key,
+        relayed,
         owner,
         model,
         gauge,
@@ -104,7 +114,7 @@ impl Calls for Sqlite {
         Ok(())
     }
 
-    fn begin_call(&mut self, call: &Call) -> Result<(), Error> {
+    fn begin_call(&mut self, call: &Call) -> Result<i64, Error> {
         self.statement(BEGIN)?
             .execute(params![
                 call.key.task.0,
@@ -116,16 +126,24 @@ impl Calls for Sqlite {
                 call.taken.input,
                 call.taken.output,
                 call.estimate.map(Money::micros),
+                call.relayed,
             ])
             .map_err(failed("save a call"))?;
-        Ok(())
+        Ok(self.connection.last_insert_rowid())
     }
 
-    fn end_call(&mut self, key: AttemptKey, over: &Over) -> Result<(), Error> {
+    fn lose_relayed_calls(&mut self, now: Time) -> Result<u64, Error> {
+        let lost = self
+            .statement(LOSE)?
+            .execute([now.micros()])
+            .map_err(failed("end calls"))?;
+        Ok(u64::try_from(lost).unwrap_or(u64::MAX))
+    }
+
+    fn end_call(&mut self, id: i64, over: &Over) -> Result<(), Error> {
         self.statement(END)?
             .execute(params![
-                key.task.0,
-                key.number,
+                id,
                 over.at.micros(),
                 over.end.map(End::word),
                 over.used.map(|used| used.input),
@@ -136,23 +154,30 @@ impl Calls for Sqlite {
         Ok(())
     }
 
+    fn call_numbered(&mut self, id: i64) -> Result<Option<Call>, Error> {
+        let sql = concat!("SELECT ", columns!(), " FROM call WHERE id = ?1");
+        Ok(self.rows(sql, [id], read)?.into_iter().next())
+    }
+
     fn call(&mut self, key: AttemptKey) -> Result<Option<Call>, Error> {
         let sql = concat!(
             "SELECT ",
             columns!(),
-            " FROM call WHERE task = ?1 AND number = ?2"
+            " FROM call WHERE task = ?1 AND number = ?2 AND relayed = 0"
         );
         let found = self.rows(sql, params![key.task.0, key.number], read)?;
         Ok(found.into_iter().next())
     }
 
-    fn calls(&mut self, task: TaskId) -> Result<Vec<Call>, Error> {
+    fn calls(&mut self, task: TaskId, limit: u32) -> Result<Vec<Call>, Error> {
         let sql = concat!(
             "SELECT ",
             columns!(),
-            " FROM call WHERE task = ?1 ORDER BY number"
+            " FROM call WHERE task = ?1 ORDER BY id DESC LIMIT ?2"
         );
-        self.rows(sql, [task.0], read)
+        let mut calls = self.rows(sql, params![task.0, limit], read)?;
+        calls.reverse();
+        Ok(calls)
     }
 
     fn running_calls(&mut self, gauge: &str, after: Time) -> Result<Others, Error> {
@@ -166,6 +191,12 @@ impl Calls for Sqlite {
                     },
                 })
             })
+            .map_err(failed("count calls"))
+    }
+
+    fn own_calls(&mut self) -> Result<u32, Error> {
+        self.statement(OWN)?
+            .query_row([], |row| row.get(0))
             .map_err(failed("count calls"))
     }
 

@@ -1,0 +1,278 @@
+//! A call that somebody else has worded, passed on to a provider: what has to
+//! be changed in it, and what its answer says of its cost.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::answer::{Answer, Heard};
+use super::headers;
+use super::stream::Stream;
+use super::{Failure, authorize, network, refusal, silent};
+use crate::model::prompt::{Dialect, Key};
+use crate::model::receipt::{End, Receipt, Remains};
+
+/// Bytes of an answer in one piece that are looked through for its cost.
+const WHOLE_MAX: usize = 16 * 1024 * 1024;
+/// Header of whoever speaks the messages dialect, which is passed on.
+const BETA: &str = "anthropic-beta";
+
+/// What is passed on.
+#[derive(Debug)]
+pub struct Question {
+    /// How it is worded.
+    pub dialect: Dialect,
+    /// The body.
+    pub body: Value,
+    /// Features that it asks for by a header.
+    pub beta: Option<HeaderValue>,
+}
+
+/// Whom it is passed on to.
+#[derive(Debug)]
+pub struct Provider<'g> {
+    /// Where that is.
+    pub base_url: &'g str,
+    /// What it is told to prove who asks.
+    pub key: Option<&'g Key>,
+    /// What it calls the model.
+    pub model: &'g str,
+    /// Most tokens of the answer.
+    pub max_tokens: u32,
+}
+
+impl Question {
+    /// The model that is named; empty for none.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        self.body.get("model").and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// Most tokens of the answer, if it says so.
+    #[must_use]
+    pub fn max_tokens(&self) -> Option<u32> {
+        let mut most = ["max_completion_tokens", "max_tokens"].into_iter();
+        let most = most.find_map(|name| self.body.get(name)?.as_u64());
+        most.map(|most| u32::try_from(most).unwrap_or(u32::MAX))
+    }
+
+    /// Whether the answer is to come in pieces.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.body.get("stream").and_then(Value::as_bool) == Some(true)
+    }
+
+    /// The body as the provider gets it: its own name of the model, a bound on
+    /// the answer, since that is what was reckoned with, and the wish to be told
+    /// what it cost.
+    fn body_for(&self, provider: &Provider<'_>) -> Value {
+        let mut body = self.body.clone();
+        let Some(fields) = body.as_object_mut() else {
+            return body;
+        };
+        fields.insert("model".to_owned(), json!(provider.model));
+        if self.max_tokens().is_none() {
+            fields.insert("max_tokens".to_owned(), json!(provider.max_tokens));
+        }
+        if self.dialect == Dialect::OpenAi && self.is_stream() {
+            let options = fields.entry("stream_options").or_insert_with(|| json!({}));
+            if let Some(options) = options.as_object_mut() {
+                options.insert("include_usage".to_owned(), json!(true));
+            }
+        }
+        body
+    }
+}
+
+/// Passes a question on; the answer comes as it may, for as long as the provider
+/// is never silent for so long.
+///
+/// # Errors
+/// There is no answer: the provider refused, failed or was not reached.
+pub async fn pass_on(
+    question: &Question,
+    provider: &Provider<'_>,
+    idle: Duration,
+) -> Result<(Response<Incoming>, Listening), Failure> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let accept = if question.is_stream() {
+        "text/event-stream"
+    } else {
+        "application/json"
+    };
+    headers.insert(ACCEPT, HeaderValue::from_static(accept));
+    if let Some(beta) = &question.beta {
+        headers.insert(HeaderName::from_static(BETA), beta.clone());
+    }
+    let url = authorize(
+        question.dialect,
+        provider.base_url,
+        provider.key,
+        &mut headers,
+    )?;
+    let body = question.body_for(provider).to_string();
+    let begun = timeout(idle, super::https::open(&url, headers, body)).await;
+    let response = begun
+        .map_err(|_| Failure::broken(silent(&url, idle)))?
+        .map_err(network)?;
+    if !response.status().is_success() {
+        let (parts, body) = response.into_parts();
+        let text = refusal(body, idle).await;
+        return Err(super::answer::refused(
+            &url,
+            parts.status,
+            &parts.headers,
+            &text,
+        ));
+    }
+    let listening = Listening {
+        url,
+        stream: question.is_stream().then(Stream::default),
+        answer: Answer::new(question.dialect),
+        whole: Vec::new(),
+        remains: headers::remains(response.headers()),
+        failure: None,
+        is_over: false,
+    };
+    Ok((response, listening))
+}
+
+/// Listens to an answer that is passed on.
+#[derive(Debug)]
+pub struct Listening {
+    url: String,
+    /// None for an answer in one piece.
+    stream: Option<Stream>,
+    answer: Answer,
+    whole: Vec<u8>,
+    remains: Vec<Remains>,
+    failure: Option<Failure>,
+    is_over: bool,
+}
+
+impl Listening {
+    /// Takes in bytes of the answer.
+    pub fn hear(&mut self, bytes: &Bytes) {
+        let Some(stream) = &mut self.stream else {
+            let room = WHOLE_MAX.saturating_sub(self.whole.len());
+            self.whole.extend(bytes.iter().take(room));
+            return;
+        };
+        let Ok(events) = stream.push(bytes) else {
+            return;
+        };
+        for event in events {
+            match self.answer.hear(&event) {
+                Ok(Heard::End(_)) => self.is_over = true,
+                Ok(Heard::Nothing | Heard::Words(_)) => {}
+                Err(fault) => {
+                    let failure = fault.at(&self.url);
+                    self.failure.get_or_insert(failure);
+                }
+            }
+        }
+    }
+
+    /// What it came to; `whole` where the provider has ended it in order.
+    #[must_use]
+    pub fn end(self, whole: bool) -> Receipt {
+        let usage = match &self.stream {
+            Some(_) => self.answer.usage(),
+            None => self.answer.usage_of(&self.whole),
+        };
+        let ended = self.is_over || self.stream.is_none() || self.answer.whole().is_some();
+        let end = match &self.failure {
+            Some(failure) => failure.end.unwrap_or(End::Broken),
+            None if whole && ended => End::Answered,
+            None => End::Broken,
+        };
+        Receipt {
+            input: usage.input,
+            output: usage.output,
+            remains: self.remains,
+            why: self.failure.map(|failure| failure.why).unwrap_or_default(),
+            ..Receipt::of(end)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(dialect: Dialect, body: Value) -> Question {
+        Question {
+            dialect,
+            body,
+            beta: None,
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on_names_the_providers_model_and_is_bounded() {
+        let provider = Provider {
+            base_url: "http://x",
+            key: None,
+            model: "m-1",
+            max_tokens: 77,
+        };
+        let asked = question(
+            Dialect::OpenAi,
+            json!({"model": "chat", "messages": [], "stream": true, "temperature": 0}),
+        );
+        let expected = json!({
+            "model": "m-1", "messages": [], "stream": true, "temperature": 0, "max_tokens": 77,
+            "stream_options": {"include_usage": true},
+        });
+        assert_eq!(asked.body_for(&provider), expected);
+        let asked = question(Dialect::OpenAi, json!({"max_completion_tokens": 5}));
+        assert_eq!(asked.max_tokens(), Some(5));
+        let expected = json!({"max_completion_tokens": 5, "model": "m-1"});
+        assert_eq!(asked.body_for(&provider), expected);
+    }
+
+    fn listening(dialect: Dialect, stream: bool) -> Listening {
+        Listening {
+            url: "u".to_owned(),
+            stream: stream.then(Stream::default),
+            answer: Answer::new(dialect),
+            whole: Vec::new(),
+            remains: Vec::new(),
+            failure: None,
+            is_over: false,
+        }
+    }
+
+    #[test]
+    fn the_cost_of_an_answer_is_found_in_pieces_and_in_one() {
+        let mut pieces = listening(Dialect::OpenAi, true);
+        pieces.hear(&Bytes::from_static(
+            b"data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n",
+        ));
+        pieces.hear(&Bytes::from_static(b"data: [DONE]\n\n"));
+        let receipt = pieces.end(true);
+        assert_eq!(
+            (receipt.end, receipt.input, receipt.output),
+            (End::Answered, Some(7), Some(2))
+        );
+        let mut one = listening(Dialect::Anthropic, false);
+        one.hear(&Bytes::from_static(b"{\"usage\":{\"input_tokens\":9,"));
+        one.hear(&Bytes::from_static(b"\"output_tokens\":4}}"));
+        let receipt = one.end(true);
+        assert_eq!(
+            (receipt.end, receipt.input, receipt.output),
+            (End::Answered, Some(9), Some(4))
+        );
+        let mut half = listening(Dialect::OpenAi, true);
+        half.hear(&Bytes::from_static(
+            b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n",
+        ));
+        assert_eq!(half.end(true).end, End::Broken);
+    }
+}
