@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::engine::accounts::{Accounts, Route};
 use crate::engine::command::Error;
+use crate::engine::relay::NoCall;
 use crate::model::ledger::{Call, Over, Spent};
 use crate::model::limit::{Left, Tokens};
 use crate::model::price::{Money, Price};
@@ -205,6 +206,6 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     let models = all(&shared).await?;
     let found = models.iter().find(|model| model.name == name);
-    let model = found.ok_or(Error::NoModel(name))?;
+    let model = found.ok_or(Error::Model(NoCall::Unknown(name)))?;
     Ok(json::answer(StatusCode::OK, model))
 }

@@ -10,6 +10,7 @@ use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::command::Error;
+use crate::engine::relay::NoCall;
 use crate::model::invalid::Invalid;
 use crate::model::task::Refusal;
 
@@ -198,8 +199,11 @@ impl From<Error> for Problem {
             Error::TooManySchedules(_) => (StatusCode::CONFLICT, "too_many_schedules", None),
             Error::StillRunning(_) => (StatusCode::CONFLICT, "still_running", None),
             Error::NoQueue(_) => (StatusCode::NOT_FOUND, "queue_not_found", None),
-            Error::OtherDialect(_) => (StatusCode::BAD_REQUEST, "other_dialect", None),
-            Error::NoModel(_) => (StatusCode::NOT_FOUND, "model_not_found", None),
+            Error::Model(why) => match why {
+                NoCall::Unknown(_) => (StatusCode::NOT_FOUND, "model_not_found", None),
+                NoCall::OtherDialect(_) => (StatusCode::BAD_REQUEST, "other_dialect", None),
+                NoCall::Barred { .. } => (StatusCode::CONFLICT, "model_barred", None),
+            },
             Error::Draining(_) => (StatusCode::CONFLICT, "queue_draining", None),
             Error::QueueInUse { .. } => (StatusCode::CONFLICT, "queue_in_use", None),
             Error::AdminOnly(_) => (StatusCode::FORBIDDEN, "not_permitted", None),

@@ -22,11 +22,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
+use crate::client::llm::Failure;
 use crate::client::llm::relay::{Listening, Provider, Question, pass_on};
-use crate::client::llm::{Failure, without};
 use crate::engine::command::{Command, Error};
 use crate::engine::handle::Handle;
-use crate::engine::relay::{Ask, Grant, Wish};
+use crate::engine::relay::{Ask, Grant, NoCall, Wish};
 use crate::model::badge::Stamp;
 use crate::model::estimate::Weight;
 use crate::model::prompt::Dialect;
@@ -187,11 +187,10 @@ async fn ask(shared: &Shared, wish: &Wish, question: &Question) -> Answer {
         match pass_on(question, &provider, IDLE).await {
             Ok((response, listening)) => return relay(response, listening, made),
             Err(failure) => {
-                let told = without(&failure.why, grant.key.as_ref());
                 made.receipt = failure.receipt().map(Box::new);
                 let turned_away = failure.end.is_some_and(End::is_turned_away);
                 if !turned_away || failure.end == Some(End::Barred) {
-                    return words.refuse(of_failure(&failure), &told);
+                    return words.refuse(of_failure(&failure), &failure.why);
                 }
             }
         }
@@ -199,12 +198,16 @@ async fn ask(shared: &Shared, wish: &Wish, question: &Question) -> Answer {
 }
 
 const fn status(error: &Error) -> StatusCode {
+    if let Error::Model(why) = error {
+        return match why {
+            NoCall::Unknown(_) => StatusCode::NOT_FOUND,
+            NoCall::OtherDialect(_) => StatusCode::BAD_REQUEST,
+            NoCall::Barred { .. } => StatusCode::FORBIDDEN,
+        };
+    }
+    // The badge is of an attempt that is over.
     if matches!(error, Error::NotFound(_)) {
         StatusCode::UNAUTHORIZED
-    } else if matches!(error, Error::NoModel(_)) {
-        StatusCode::NOT_FOUND
-    } else if matches!(error, Error::OtherDialect(_)) {
-        StatusCode::BAD_REQUEST
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     }

@@ -84,15 +84,9 @@ pub enum Error {
     /// No such queue.
     #[error("there is no queue `{0}`; `taskdaemon queue list` shows those there are")]
     NoQueue(String),
-    /// No such model.
-    #[error("there is no model `{0}`; `taskdaemon provider list` shows those there are")]
-    NoModel(String),
-    /// The model is spoken to in other words.
-    #[error(
-        "model `{0}` speaks another dialect: those of dialect `openai` are asked at \
-         OPENAI_BASE_URL, those of `anthropic` at ANTHROPIC_BASE_URL"
-    )]
-    OtherDialect(String),
+    /// The model cannot be asked.
+    #[error(transparent)]
+    Model(#[from] relay::NoCall),
     /// The queue takes no new tasks.
     #[error("queue `{0}` is draining and takes no new tasks; an admin can `resume` it")]
     Draining(String),

@@ -54,6 +54,28 @@ pub struct Grant {
     pub max_tokens: u32,
 }
 
+/// Why a model cannot be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoCall {
+    /// There is none of this name.
+    #[error("there is no model `{0}`; `taskdaemon provider list` shows those there are")]
+    Unknown(String),
+    /// It is spoken to in other words.
+    #[error(
+        "model `{0}` speaks another dialect: those of dialect `openai` are asked at \
+         OPENAI_BASE_URL, those of `anthropic` at ANTHROPIC_BASE_URL"
+    )]
+    OtherDialect(String),
+    /// The account with it waits for a person.
+    #[error("model `{model}`: {why}")]
+    Barred {
+        /// Which.
+        model: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
 /// What enters the engine about relayed calls.
 #[derive(Debug)]
 pub enum Ask {
@@ -111,9 +133,9 @@ impl<S: Store> Engine<S> {
         }
         let target = self.prompts.target(&wish.model);
         Ok(match target {
-            None => Err(Error::NoModel(wish.model.clone())),
+            None => Err(NoCall::Unknown(wish.model.clone()).into()),
             Some(target) if target.provider.dialect != wish.dialect => {
-                Err(Error::OtherDialect(target.model.name.clone()))
+                Err(NoCall::OtherDialect(target.model.name.clone()).into())
             }
             Some(_) => Ok(()),
         })
@@ -137,6 +159,13 @@ impl<S: Store> Engine<S> {
             }
             let ask = match self.snapshot.calls.choose(&prompt, Some(wish.dialect), now) {
                 Choice::Ask(ask) => ask,
+                // Who asks can do something else meanwhile; a prompt could not.
+                Choice::Wait(wait) if wait.shut.cause.is_for_a_person() => {
+                    let (model, why) = (wait.model, wait.shut.cause.to_string());
+                    let barred = Err(NoCall::Barred { model, why }.into());
+                    self.answers.push(Answer::Grant(reply, barred));
+                    continue;
+                }
                 Choice::Wait(wait) => {
                     pass.shut.insert(wish.model.clone());
                     self.start_again_at(wait.shut.until);
@@ -144,7 +173,7 @@ impl<S: Store> Engine<S> {
                     continue;
                 }
                 Choice::Nobody => {
-                    let gone = Err(Error::NoModel(wish.model));
+                    let gone = Err(NoCall::Unknown(wish.model).into());
                     self.answers.push(Answer::Grant(reply, gone));
                     continue;
                 }

@@ -211,6 +211,24 @@ fn who_may_not_ask_is_told_so_in_the_words_of_the_dialect() {
 }
 
 #[test]
+fn a_barred_account_is_told_at_once_to_who_can_do_something_else() {
+    let (port, _seen) = provider(vec![Says::All(refusal(
+        "401 Unauthorized",
+        "",
+        &format!("{{\"error\":{{\"message\":\"no such key {KEY}\"}}}}"),
+    ))]);
+    let (_bed, _dir, asker) = begin(port, "");
+    for _ in 0..2 {
+        let (status, body) = asker.chat(&question());
+        assert_eq!(status, 403, "{body}");
+        assert!(
+            body.contains("no such key") && !body.contains(KEY),
+            "{body}"
+        );
+    }
+}
+
+#[test]
 fn a_relayed_call_waits_for_a_limit_instead_of_failing() {
     let (port, seen) = provider(vec![
         whole(),

@@ -68,6 +68,16 @@ impl Failure {
         }
     }
 
+    /// The same without the key, which some providers repeat in what they
+    /// complain of.
+    #[must_use]
+    pub fn without(self, key: Option<&Key>) -> Self {
+        Self {
+            why: without(&self.why, key),
+            ..self
+        }
+    }
+
     /// Whether asking again may help.
     #[must_use]
     pub fn may_pass(&self) -> bool {

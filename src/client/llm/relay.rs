@@ -67,16 +67,18 @@ impl Question {
         self.body.get("stream").and_then(Value::as_bool) == Some(true)
     }
 
-    /// The body as the provider gets it: its own name of the model, a bound on
-    /// the answer, since that is what was reckoned with, and the wish to be told
-    /// what it cost.
+    /// The body as the provider gets it: its own name of the model, the wish to
+    /// be told what it cost, and in the dialect that needs one a bound on the
+    /// answer. Chat completions have two words for that, and some models take
+    /// only one of them: there, none is none, and a longer answer than was
+    /// reckoned with is charged when it is over.
     fn body_for(&self, provider: &Provider<'_>) -> Value {
         let mut body = self.body.clone();
         let Some(fields) = body.as_object_mut() else {
             return body;
         };
         fields.insert("model".to_owned(), json!(provider.model));
-        if self.max_tokens().is_none() {
+        if self.dialect == Dialect::Anthropic && self.max_tokens().is_none() {
             fields.insert("max_tokens".to_owned(), json!(provider.max_tokens));
         }
         if self.dialect == Dialect::OpenAi && self.is_stream() {
@@ -95,6 +97,15 @@ impl Question {
 /// # Errors
 /// There is no answer: the provider refused, failed or was not reached.
 pub async fn pass_on(
+    question: &Question,
+    provider: &Provider<'_>,
+    idle: Duration,
+) -> Result<(Response<Incoming>, Listening), Failure> {
+    let passed = send(question, provider, idle).await;
+    passed.map_err(|failure| failure.without(provider.key))
+}
+
+async fn send(
     question: &Question,
     provider: &Provider<'_>,
     idle: Duration,
@@ -133,6 +144,7 @@ pub async fn pass_on(
     }
     let listening = Listening {
         url,
+        key: provider.key.cloned(),
         stream: question.is_stream().then(Stream::default),
         answer: Answer::new(question.dialect),
         whole: Vec::new(),
@@ -147,6 +159,8 @@ pub async fn pass_on(
 #[derive(Debug)]
 pub struct Listening {
     url: String,
+    /// Some providers repeat it in what they complain of.
+    key: Option<Key>,
     /// None for an answer in one piece.
     stream: Option<Stream>,
     answer: Answer,
@@ -192,11 +206,14 @@ impl Listening {
             None if whole && ended => End::Answered,
             None => End::Broken,
         };
+        let key = self.key.as_ref();
+        let why = self.failure.map(|failure| failure.without(key).why);
+        let why = why.unwrap_or_default();
         Receipt {
             input: usage.input,
             output: usage.output,
             remains: self.remains,
-            why: self.failure.map(|failure| failure.why).unwrap_or_default(),
+            why,
             ..Receipt::of(end)
         }
     }
@@ -227,7 +244,7 @@ mod tests {
             json!({"model": "chat", "messages": [], "stream": true, "temperature": 0}),
         );
         let expected = json!({
-            "model": "m-1", "messages": [], "stream": true, "temperature": 0, "max_tokens": 77,
+            "model": "m-1", "messages": [], "stream": true, "temperature": 0,
             "stream_options": {"include_usage": true},
         });
         assert_eq!(asked.body_for(&provider), expected);
@@ -235,11 +252,15 @@ mod tests {
         assert_eq!(asked.max_tokens(), Some(5));
         let expected = json!({"max_completion_tokens": 5, "model": "m-1"});
         assert_eq!(asked.body_for(&provider), expected);
+        let asked = question(Dialect::Anthropic, json!({"messages": []}));
+        let expected = json!({"messages": [], "model": "m-1", "max_tokens": 77});
+        assert_eq!(asked.body_for(&provider), expected);
     }
 
     fn listening(dialect: Dialect, stream: bool) -> Listening {
         Listening {
             url: "u".to_owned(),
+            key: None,
             stream: stream.then(Stream::default),
             answer: Answer::new(dialect),
             whole: Vec::new(),
