@@ -11,7 +11,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 /// Longest time between a question and its answer, also where the machine sleeps in between.
-const ANSWER: Duration = Duration::from_secs(120);
+const ANSWER: Duration = Duration::from_secs(45);
+/// How long an agent that has not answered is asked whether it is still there: a machine that falls asleep can lose what
+/// is on its way.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command in the machine came to.
 #[derive(Debug)]
@@ -40,10 +43,18 @@ impl Agent {
 
     /// Waits until the agent of this boot answers.
     pub(crate) fn meet(&mut self, limit: Duration) {
+        assert!(self.met(limit), "no agent answers after {limit:?}");
+    }
+
+    /// Whether an agent answers in that time.
+    fn met(&mut self, limit: Duration) -> bool {
         let start = Instant::now();
         while !self.greeted() {
-            assert!(start.elapsed() < limit, "no agent answers after {limit:?}");
+            if start.elapsed() >= limit {
+                return false;
+            }
         }
+        true
     }
 
     /// Tries to get an answer that is to this question and no earlier one.
@@ -129,7 +140,10 @@ impl Agent {
         let question = json!({"execute": "guest-exec-status", "arguments": {"pid": begun["pid"]}});
         let mut pause = Duration::from_millis(4);
         loop {
-            let answer = self.asked(&question)?;
+            let Some(answer) = self.asked(&question) else {
+                self.met(PATIENCE).then_some(())?;
+                continue;
+            };
             // The agent of the next boot does not know what the one before it began.
             let state = answer.get("return")?;
             if state["exited"] == true {
