@@ -7,7 +7,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
@@ -24,13 +23,13 @@ use tokio::time::timeout;
 
 use crate::client::llm::Failure;
 use crate::client::llm::relay::{Listening, Provider, Question, pass_on};
-use crate::engine::command::{Command, Error};
+use crate::engine::command::Error;
 use crate::engine::handle::Handle;
-use crate::engine::relay::{Ask, Grant, NoCall, Wish};
+use crate::engine::relay::{NoCall, Ticket, Wish};
 use crate::model::badge::Stamp;
 use crate::model::estimate::Weight;
 use crate::model::prompt::Dialect;
-use crate::model::receipt::{End, Receipt};
+use crate::model::receipt::End;
 
 mod answer;
 
@@ -175,7 +174,7 @@ async fn ask(shared: &Shared, wish: &Wish, question: &Question) -> Answer {
             Ok(grant) => grant,
             Err(error) => return words.refuse(status(&error), &error.to_string()),
         };
-        let mut made = Made::new(shared.handle.commands(), &grant, wish.weight);
+        let mut ticket = grant.ticket;
         let provider = Provider {
             base_url: &grant.base_url,
             key: grant.key.as_ref(),
@@ -183,11 +182,11 @@ async fn ask(shared: &Shared, wish: &Wish, question: &Question) -> Answer {
             max_tokens: grant.max_tokens,
         };
         // From here on nobody knows what it cost until somebody says so.
-        made.receipt = None;
+        ticket.receipt = None;
         match pass_on(question, &provider, IDLE).await {
-            Ok((response, listening)) => return relay(response, listening, made),
+            Ok((response, listening)) => return relay(response, listening, ticket),
             Err(failure) => {
-                made.receipt = failure.receipt().map(Box::new);
+                ticket.receipt = failure.receipt().map(Box::new);
                 let turned_away = failure.end.is_some_and(End::is_turned_away);
                 if !turned_away || failure.end == Some(End::Barred) {
                     return words.refuse(of_failure(&failure), &failure.why);
@@ -224,11 +223,11 @@ fn of_failure(failure: &Failure) -> StatusCode {
 }
 
 /// Passes an answer on as it comes.
-fn relay(response: Response<Incoming>, mut listening: Listening, made: Made) -> Answer {
+fn relay(response: Response<Incoming>, mut listening: Listening, ticket: Ticket) -> Answer {
     let (parts, mut body) = response.into_parts();
     let (send, pieces) = mpsc::channel(PIECES);
     drop(tokio::spawn(async move {
-        let mut made = made;
+        let mut ticket = ticket;
         let whole = loop {
             let frame = tokio::select! {
                 frame = timeout(IDLE, body.frame()) => frame,
@@ -252,7 +251,7 @@ fn relay(response: Response<Incoming>, mut listening: Listening, made: Made) -> 
                 return;
             }
         };
-        made.receipt = Some(Box::new(listening.end(whole)));
+        ticket.receipt = Some(Box::new(listening.end(whole)));
     }));
     let mut answer = piecewise(pieces);
     *answer.status_mut() = parts.status;
@@ -260,42 +259,4 @@ fn relay(response: Response<Incoming>, mut listening: Listening, made: Made) -> 
         answer.headers_mut().insert(CONTENT_TYPE, kind.clone());
     }
     answer
-}
-
-/// A call that was let go. However it ends, the engine is told.
-struct Made {
-    commands: SyncSender<Command>,
-    id: i64,
-    weight: Weight,
-    /// What it came to; none when nobody knows.
-    receipt: Option<Box<Receipt>>,
-}
-
-impl Made {
-    fn new(commands: SyncSender<Command>, grant: &Grant, weight: Weight) -> Self {
-        Self {
-            commands,
-            id: grant.id,
-            weight,
-            // Nothing was sent.
-            receipt: Some(Box::new(Receipt::of(End::Rejected))),
-        }
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        let over = Ask::Over {
-            id: self.id,
-            weight: self.weight,
-            receipt: self.receipt.take(),
-        };
-        if let Err(TrySendError::Full(command)) = self.commands.try_send(Command::Relay(over)) {
-            let commands = self.commands.clone();
-            // It must be heard, and this thread must not wait.
-            drop(tokio::task::spawn_blocking(move || {
-                drop(commands.send(command));
-            }));
-        }
-    }
 }

@@ -56,7 +56,7 @@ impl Command {
                 drop(reply.send(Err(why)));
             }
             Self::Queue(queues::Ask { reply, .. }) => drop(reply.send(Err(why))),
-            Self::Relay(relay::Ask::Call(_, reply)) => drop(reply.send(Err(why))),
+            Self::Relay(relay::Ask::Call(waiting)) => waiting.refuse(why),
             // Asked for again by whoever waits; and it shows that all else is
             // well.
             Self::Wait { reply, .. } => drop(reply.send(Err(Error::Stopping))),

@@ -6,20 +6,22 @@
 //! prompts that have not begun.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::{SyncSender, TrySendError};
 
 use crate::model::attempt::AttemptKey;
 use crate::model::estimate::Weight;
 use crate::model::prompt::{Dialect, Key, Prompt};
-use crate::model::receipt::Receipt;
+use crate::model::receipt::{End, Receipt};
 use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
-use super::accounts::Choice;
+use super::accounts::{self, Choice};
 use super::answer::Answer;
 use super::calls::Pass;
 use super::command::{Command, Error, Reply};
 use super::handle::Handle;
+use super::prompts::Target;
 
 /// Calls that may be waited for.
 const LINE: usize = 1_024;
@@ -39,11 +41,59 @@ pub struct Wish {
     pub max_tokens: Option<u32>,
 }
 
+/// A call on its way, from the wish to its end. However it is let go of, and by
+/// whom, the engine hears of it: nothing that was taken stays taken for a call
+/// that nobody makes.
+#[derive(Debug)]
+pub struct Ticket {
+    commands: SyncSender<Command>,
+    weight: Weight,
+    /// Its number in the ledger, once it was let go.
+    id: Option<i64>,
+    /// What it came to; none when nobody knows. At first it was not made.
+    pub receipt: Option<Box<Receipt>>,
+}
+
+impl Ticket {
+    fn new(commands: SyncSender<Command>, weight: Weight) -> Self {
+        Self {
+            commands,
+            weight,
+            id: None,
+            receipt: Some(Box::new(Receipt::of(End::Rejected))),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let Some(id) = self.id else {
+            return;
+        };
+        let over = Command::Relay(Ask::Over {
+            id,
+            weight: self.weight,
+            receipt: self.receipt.take(),
+        });
+        if let Err(TrySendError::Full(over)) = self.commands.try_send(over) {
+            let commands = self.commands.clone();
+            // It must be heard, and whoever lets go must not wait: that may be
+            // the one that reads.
+            let told = std::thread::Builder::new()
+                .name("ticket".to_owned())
+                .spawn(move || drop(commands.send(over)));
+            if let Err(error) = told {
+                tracing::error!(%error, call = id, "cannot say that a call is over");
+            }
+        }
+    }
+}
+
 /// A call that may be made now.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Grant {
-    /// Its number in the ledger.
-    pub id: i64,
+    /// Says what came of it.
+    pub ticket: Ticket,
     /// Where its provider is.
     pub base_url: String,
     /// What that one is told to prove who asks.
@@ -80,7 +130,7 @@ pub enum NoCall {
 #[derive(Debug)]
 pub enum Ask {
     /// A call is wanted.
-    Call(Wish, Reply<Grant>),
+    Call(Box<Waiting>),
     /// A call is over.
     Over {
         /// Which.
@@ -92,17 +142,35 @@ pub enum Ask {
     },
 }
 
+/// Someone who waits for a call.
+#[derive(Debug)]
+pub struct Waiting {
+    wish: Wish,
+    ticket: Ticket,
+    reply: Reply<Grant>,
+}
+
+impl Waiting {
+    /// Nothing comes of it, and why.
+    pub(super) fn refuse(self, why: Error) {
+        drop(self.reply.send(Err(why)));
+    }
+}
+
 /// Those who wait, first to last.
-pub(super) type Line = VecDeque<(Wish, Reply<Grant>)>;
+pub(super) type Line = VecDeque<Box<Waiting>>;
 
 impl<S: Store> Engine<S> {
     pub(super) fn about_calls(&mut self, ask: Ask, now: Time) -> Result<(), store::Error> {
         self.hungry = true;
         match ask {
-            Ask::Call(wish, reply) => {
-                match self.may_wish(&wish, now)? {
-                    Ok(()) => self.line.push_back((wish, reply)),
-                    Err(error) => self.answers.push(Answer::Grant(reply, Err(error))),
+            Ask::Call(waiting) => {
+                match self.may_wish(&waiting.wish, now)? {
+                    Ok(()) => self.line.push_back(waiting),
+                    Err(error) => {
+                        let refused = Answer::Grant(waiting.reply, Err(error));
+                        self.answers.push(refused);
+                    }
                 }
                 Ok(())
             }
@@ -143,8 +211,13 @@ impl<S: Store> Engine<S> {
 
     /// Lets those go whose turn it is.
     pub(super) fn grant(&mut self, pass: &mut Pass, now: Time) -> Result<(), store::Error> {
-        for (wish, reply) in std::mem::take(&mut self.line) {
-            if reply.is_closed() {
+        for waiting in std::mem::take(&mut self.line) {
+            if waiting.reply.is_closed() {
+                continue;
+            }
+            let wish = &waiting.wish;
+            if pass.shut.contains(&wish.model) {
+                self.line.push_back(waiting);
                 continue;
             }
             let prompt = Prompt {
@@ -153,47 +226,58 @@ impl<S: Store> Engine<S> {
                 weight: wish.weight,
                 ..Prompt::default()
             };
-            if pass.shut.contains(&wish.model) {
-                self.line.push_back((wish, reply));
-                continue;
-            }
-            let ask = match self.snapshot.calls.choose(&prompt, Some(wish.dialect), now) {
-                Choice::Ask(ask) => ask,
+            let choice = self.snapshot.calls.choose(&prompt, Some(wish.dialect), now);
+            let no = match choice {
+                Choice::Ask(ask) => match self.prompts.target(&ask.model).cloned() {
+                    Some(target) => {
+                        self.let_go(*waiting, ask, target, now)?;
+                        continue;
+                    }
+                    None => NoCall::Unknown(ask.model),
+                },
                 // Who asks can do something else meanwhile; a prompt could not.
-                Choice::Wait(wait) if wait.shut.cause.is_for_a_person() => {
-                    let (model, why) = (wait.model, wait.shut.cause.to_string());
-                    let barred = Err(NoCall::Barred { model, why }.into());
-                    self.answers.push(Answer::Grant(reply, barred));
-                    continue;
-                }
+                Choice::Wait(wait) if wait.shut.cause.is_for_a_person() => NoCall::Barred {
+                    model: wait.model,
+                    why: wait.shut.cause.to_string(),
+                },
                 Choice::Wait(wait) => {
                     pass.shut.insert(wish.model.clone());
                     self.start_again_at(wait.shut.until);
-                    self.line.push_back((wish, reply));
+                    self.line.push_back(waiting);
                     continue;
                 }
-                Choice::Nobody => {
-                    let gone = Err(NoCall::Unknown(wish.model).into());
-                    self.answers.push(Answer::Grant(reply, gone));
-                    continue;
-                }
+                Choice::Nobody => NoCall::Unknown(wish.model.clone()),
             };
-            let Some(target) = self.prompts.target(&ask.model).cloned() else {
-                continue;
-            };
-            let max_tokens = u32::try_from(ask.cost.output).unwrap_or(u32::MAX);
-            let owner = self.sound(now, |store| store.task(wish.key.task))?;
-            let owner = owner.map_or(0, |task| task.owner);
-            let id = self.take_call(ask, wish.key, owner, true, now)?;
-            let grant = Grant {
-                id,
-                base_url: target.provider.base_url.trim_end_matches('/').to_owned(),
-                key: target.key,
-                serves: target.model.model,
-                max_tokens,
-            };
-            self.answers.push(Answer::Grant(reply, Ok(Box::new(grant))));
+            let refused = Answer::Grant(waiting.reply, Err(no.into()));
+            self.answers.push(refused);
         }
+        Ok(())
+    }
+
+    fn let_go(
+        &mut self,
+        waiting: Waiting,
+        ask: accounts::Ask,
+        target: Target,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        let Waiting {
+            wish,
+            mut ticket,
+            reply,
+        } = waiting;
+        let max_tokens = u32::try_from(ask.cost.output).unwrap_or(u32::MAX);
+        let task = self.sound(now, |store| store.task(wish.key.task))?;
+        let owner = task.map_or(0, |task| task.owner);
+        ticket.id = Some(self.take_call(ask, wish.key, owner, true, now)?);
+        let grant = Grant {
+            ticket,
+            base_url: target.provider.base_url.trim_end_matches('/').to_owned(),
+            key: target.key,
+            serves: target.model.model,
+            max_tokens,
+        };
+        self.answers.push(Answer::Grant(reply, Ok(Box::new(grant))));
         Ok(())
     }
 }
@@ -204,7 +288,15 @@ impl Handle {
     /// # Errors
     /// See [`Error`].
     pub async fn call(&self, wish: Wish) -> Result<Grant, Error> {
-        self.ask(|reply| Command::Relay(Ask::Call(wish, reply)))
-            .await
+        let ticket = Ticket::new(self.commands(), wish.weight);
+        self.ask(|reply| {
+            let waiting = Waiting {
+                wish,
+                ticket,
+                reply,
+            };
+            Command::Relay(Ask::Call(Box::new(waiting)))
+        })
+        .await
     }
 }

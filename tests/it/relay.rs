@@ -286,3 +286,28 @@ fn a_program_that_leaves_ends_its_call_and_one_of_a_killed_daemon_is_unknown() {
     assert_eq!(asker.relayed(&bed)[1]["end"], "unknown");
     assert_eq!(bed.get("/v1/models/chat").expect("show").1["running"], 0);
 }
+
+#[test]
+fn programs_that_leave_at_any_moment_leave_no_call_behind() {
+    let (port, seen) = provider((0..400).map(|_| whole()).collect());
+    let heard = std::thread::spawn(move || seen.into_iter().count());
+    let (bed, _dir, asker) = begin(port, "limits = { concurrency = 2 }");
+    let path = "/openai/v1/chat/completions";
+    for number in 0..150_u64 {
+        let stream = asker.send(path, &asker.badge, &question());
+        // Before it is in line, in it, on its way, or answered.
+        stream
+            .set_read_timeout(Some(Duration::from_micros(1 + number * 60)))
+            .expect("time limit");
+        let _seen = (&stream).read(&mut [0; 1]);
+        drop(stream);
+    }
+    assert_eq!(asker.chat(&question()).0, 200);
+    bed.until("all are over", |bed| {
+        let (_, model) = bed.get("/v1/models/chat").expect("show");
+        let relayed = asker.relayed(bed);
+        let mut calls = relayed.as_array().expect("calls").iter();
+        model["running"] == 0 && calls.all(|call| call["end"] != Value::Null)
+    });
+    assert!(!heard.is_finished(), "the provider was there to the end");
+}
