@@ -158,7 +158,8 @@ fn who_may_not_ask_is_told_so_in_the_words_of_the_dialect() {
     let (bed, _dir, asker) = begin(port, "");
     let openai = "/openai/v1/chat/completions";
     let anthropic = "/anthropic/v1/messages";
-    let other = format!("{}0", &asker.badge[..asker.badge.len() - 1]);
+    let (begin, last) = asker.badge.split_at(asker.badge.len() - 1);
+    let other = format!("{begin}{}", if last == "0" { "1" } else { "0" });
     let mut unknown = question();
     unknown["model"] = json!("large");
     for (path, badge, body, status, kind) in [
