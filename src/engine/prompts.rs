@@ -178,11 +178,9 @@ impl Prompts {
     ) -> Result<(), Error> {
         for (index, task) in tasks.iter_mut().enumerate() {
             if task.spec.llm && self.door.is_none() {
-                let why = "there is nowhere to ask models: an admin has to set `listen` in section \
-                           [llm] of the configuration";
                 return Err(Error::Invalid {
                     index: Some(index),
-                    invalid: Invalid::new("llm", why),
+                    invalid: no_door("llm"),
                 });
             }
             let Some(prompt) = &mut task.spec.prompt else {
@@ -205,9 +203,15 @@ impl Prompts {
         Ok(())
     }
 
-    /// Refuses what a schedule is to ask when nobody serves it. One that names
+    /// Refuses what a schedule is to ask when nobody serves it, or can be asked. One that names
     /// no model asks whichever is the first when its time has come.
     pub(super) fn check_template(&self, spec: &Spec) -> Result<(), Error> {
+        if spec.llm && self.door.is_none() {
+            return Err(Error::Invalid {
+                index: None,
+                invalid: no_door("task.llm"),
+            });
+        }
         match &spec.prompt {
             Some(prompt) if self.target(&prompt.model).is_none() => Err(Error::Invalid {
                 index: None,
@@ -295,6 +299,12 @@ impl Prompts {
         });
         (program, call)
     }
+}
+
+fn no_door(field: &'static str) -> Invalid {
+    let why = "there is nowhere to ask models: an admin has to set `listen` in section [llm] of \
+               the configuration";
+    Invalid::new(field, why)
 }
 
 impl<S: Store> Engine<S> {

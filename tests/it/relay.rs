@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
@@ -201,9 +202,15 @@ fn who_may_not_ask_is_told_so_in_the_words_of_the_dialect() {
     bed.wait(asker.id);
     assert_eq!(asker.chat(&question()).0, 401);
     let none = Bed::start(&[]);
-    let (status, problem) = none
-        .post("/v1/tasks", &json!({"command": ["true"], "llm": true}))
-        .expect("answer");
+    let task = json!({"command": ["true"], "llm": true});
+    let schedule = json!({"name": "s", "when": "@yearly", "task": task});
+    let (status, problem) = none.post("/v1/schedules", &schedule).expect("answer");
+    assert_eq!(status, 400, "{problem}");
+    assert!(
+        problem["detail"].to_string().contains("task.llm"),
+        "{problem}"
+    );
+    let (status, problem) = none.post("/v1/tasks", &task).expect("answer");
     assert_eq!(status, 400, "{problem}");
     assert!(
         problem["detail"].to_string().contains("`listen`"),
@@ -218,7 +225,7 @@ fn a_barred_account_is_told_at_once_to_who_can_do_something_else() {
         "",
         &format!("{{\"error\":{{\"message\":\"no such key {KEY}\"}}}}"),
     ))]);
-    let (_bed, _dir, asker) = begin(port, "");
+    let (bed, _dir, asker) = begin(port, "");
     for _ in 0..2 {
         let (status, body) = asker.chat(&question());
         assert_eq!(status, 403, "{body}");
@@ -227,6 +234,17 @@ fn a_barred_account_is_told_at_once_to_who_can_do_something_else() {
             "{body}"
         );
     }
+    // Some providers repeat the key in what they complain of, and that is kept.
+    let found = Command::new("grep")
+        .args(["--recursive", "--text", "--files-with-matches", KEY])
+        .arg(bed.dir.path())
+        .output()
+        .expect("grep");
+    assert_eq!(
+        String::from_utf8_lossy(&found.stdout),
+        "",
+        "files with the key"
+    );
 }
 
 #[test]
