@@ -38,7 +38,7 @@ fn is_quiet(seen: &Receiver<Seen>, time: Duration) -> bool {
 #[test]
 fn a_limit_that_is_used_up_is_waited_for_and_outlives_a_kill_of_the_daemon() {
     let (port, seen) = provider(vec![answer(), answer()]);
-    let (mut bed, _dir) = bed_with(port, "limits = { output_tokens = \"100/3s\" }");
+    let (mut bed, _dir) = bed_with(port, "limits = { output_tokens = \"100/9s\" }");
     let ask = json!({"prompt": {"text": "?", "max_tokens": 100}});
     let first = bed.submit(&ask);
     let begun = clock::instant();
@@ -59,7 +59,7 @@ fn a_limit_that_is_used_up_is_waited_for_and_outlives_a_kill_of_the_daemon() {
     let done = bed.wait(second);
     assert_eq!(done["state"], "succeeded", "{done}");
     let passed = begun.elapsed();
-    assert!(passed >= Duration::from_millis(2_900), "{passed:?}");
+    assert!(passed >= Duration::from_millis(8_900), "{passed:?}");
     assert_eq!(done["tries"], 0, "{done}");
     assert_eq!(done["attempts"].as_array().expect("attempts").len(), 1);
 }
