@@ -94,6 +94,7 @@ fn the_default_file_says_what_the_defaults_are() {
         config.engine.user_submits = None;
         config.hooks.webhook = None;
         config.hooks.secret_file = None;
+        config.llm.listen = None;
         config.api.tls_certificate = None;
         config.api.tls_key = None;
         config.api.tls_client_ca = None;
