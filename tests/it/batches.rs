@@ -158,6 +158,7 @@ fn a_file_of_prompts_is_asked_once_and_answered_in_its_order() {
                 (&row["state"], &row["error"]),
                 (&json!("succeeded"), &Value::Null)
             );
+            assert_eq!(row["tokens"], json!({"input": 7, "output": 2}), "{row}");
         }
     }
     assert_eq!((&all[3]["id"], &all[7]["id"]), (&json!("3"), &Value::Null));

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::task::{JoinHandle, spawn_local};
 
+use crate::api::dto::AttemptInfo;
 use crate::client::{Client, Error};
 
 use super::super::Failure;
@@ -40,6 +41,28 @@ struct Line<'a> {
     state: &'a str,
     answer: Option<Answer>,
     error: Option<String>,
+    /// Of all its calls, where the provider has counted.
+    tokens: Tokens,
+    /// The same, where the price is known.
+    cost: Option<f64>,
+}
+
+/// What was used for an answer.
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+struct Tokens {
+    input: u64,
+    output: u64,
+}
+
+/// What all calls of a task have used and cost.
+fn used(attempts: &[AttemptInfo]) -> (Tokens, Option<f64>) {
+    let calls = || attempts.iter().filter_map(|attempt| attempt.call.as_ref());
+    let tokens = Tokens {
+        input: calls().filter_map(|call| call.input_tokens).sum(),
+        output: calls().filter_map(|call| call.output_tokens).sum(),
+    };
+    let costs = calls().filter_map(|call| call.cost);
+    (tokens, costs.reduce(|all, cost| all + cost))
 }
 
 /// What a model has answered.
@@ -140,7 +163,8 @@ async fn one(
     (task, end): (i64, Option<End>),
     is_json: bool,
 ) -> Result<Vec<u8>, Error> {
-    let about = |state, answer, error| {
+    let about = |attempts: &[AttemptInfo], state, answer, error| {
+        let (tokens, cost) = used(attempts);
         let line = Line {
             line,
             id,
@@ -148,6 +172,8 @@ async fn one(
             state,
             answer,
             error,
+            tokens,
+            cost,
         };
         let mut bytes = serde_json::to_vec(&line).map_err(io::Error::from)?;
         bytes.push(b'\n');
@@ -157,7 +183,7 @@ async fn one(
         Ok(shown) => shown,
         Err(Error::Refused(wire, _)) if wire.status == 404 => {
             let why = "the task is no longer kept".to_owned();
-            return about("gone", None, Some(why));
+            return about(&[], "gone", None, Some(why));
         }
         Err(error) => return Err(error),
     };
@@ -169,11 +195,12 @@ async fn one(
             .outcome
             .as_ref()
             .map(|outcome| outcome.message.clone());
-        return about(&shown.state, None, last_words(&said).or(message));
+        let why = last_words(&said).or(message);
+        return about(attempts, &shown.state, None, why);
     }
     if dropped > 0 {
         let why = format!("{dropped} bytes of its output are no longer kept, or never were");
-        return about(&shown.state, None, Some(why));
+        return about(attempts, &shown.state, None, Some(why));
     }
     let bytes = client.output(task, "stdout").await?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -185,7 +212,7 @@ async fn one(
     } else {
         Answer::Text(text)
     };
-    about(&shown.state, Some(answer), None)
+    about(attempts, &shown.state, Some(answer), None)
 }
 
 /// The last line of what a call said, which is why it failed.
