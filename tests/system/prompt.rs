@@ -28,6 +28,8 @@ const PROVIDER: &str = r#"
 "#;
 
 const MODELS: &str = r#"
+[llm]
+listen = "127.0.0.1:4180"
 [[llm.providers]]
 name = "here"
 dialect = "openai"
@@ -38,6 +40,17 @@ name = "small"
 provider = "here"
 model = "m-1"
 "#;
+
+/// A program that asks a model with nothing but what its environment says.
+const AGENT: &str = r#"env; perl - <<'END'
+    use IO::Socket::INET;
+    my ($at) = $ENV{OPENAI_BASE_URL} =~ m{^http://([^/]+)/} or die "no address";
+    my $body = '{"model":"small","stream":true,"messages":[{"role":"user","content":"?"}]}';
+    my $to = IO::Socket::INET->new(PeerAddr => $at) or die "$at: $!";
+    print $to "POST /openai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n",
+        "Authorization: Bearer $ENV{OPENAI_API_KEY}\r\nContent-Length: ", length($body), "\r\n\r\n$body";
+    print while <$to>;
+END"#;
 
 const KEY: &str = "canary-51d7a0";
 
@@ -86,6 +99,18 @@ fn a_prompt_is_called_by_the_daemons_user_and_its_key_reaches_no_task(bed: &Bed)
         "{task}"
     );
     assert_eq!(bed.alice(&["logs", &id]), "half, whole");
+    // A task that may ask models does so by the daemon, as the user of tasks.
+    let agent = bed.submit(&["--llm"], AGENT);
+    let task = bed.ended(&agent, Duration::from_secs(30));
+    assert_eq!(task["state"], "succeeded", "{task}");
+    assert_eq!(task["attempts"][0]["user"], "taskdaemon-job", "{task}");
+    let said = bed.alice(&["logs", &agent]);
+    assert!(said.contains("half, ") && said.contains("[DONE]"), "{said}");
+    assert!(!said.contains(KEY), "{said}");
+    wait_until("its call is written down", Duration::from_secs(10), || {
+        let task = bed.task(&agent);
+        (task["attempts"][0]["relayed"][0]["end"] == "answered").then_some(())
+    });
     let seen = bed.sh("cat /run/provider.seen");
     assert!(seen.contains(KEY), "the provider has it: {seen}");
     let journal = bed.sh(&format!(
