@@ -138,6 +138,11 @@ fn world(bed: &Bed) -> Vec<Value> {
 
 /// A task of root's that waits in a queue that stands still, and a schedule.
 pub(crate) fn furnish(bed: &Bed) -> (i64, i64) {
+    // What is compared before and after says what tasks wait for.
+    bed.until("a runner is there", |bed| {
+        let (_, status) = bed.get("/v1/status").expect("status");
+        status["runner"].is_object()
+    });
     let limits = json!({ "concurrency": 1 });
     let patched = request(&bed.socket(), "PATCH", "/v1/queues/spare", Some(&limits));
     assert_eq!(patched.expect("a queue").0, 200);
