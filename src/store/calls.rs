@@ -5,7 +5,6 @@ use crate::model::attempt::AttemptKey;
 use crate::model::gauge::{Gauge, Others};
 use crate::model::id::TaskId;
 use crate::model::ledger::{Call, Over, Spent};
-use crate::model::price::Money;
 use crate::model::time::Time;
 
 use super::Error;
@@ -80,12 +79,6 @@ pub trait Calls {
     /// # Errors
     /// The database refused.
     fn spent_since(&mut self, since: Time) -> Result<Vec<Spent>, Error>;
-
-    /// What an owner's calls cost since a time, or may have.
-    ///
-    /// # Errors
-    /// The database refused.
-    fn cost_of_owner(&mut self, owner: u32, since: Time) -> Result<Money, Error>;
 
     /// Forgets calls that were made before a time, at most so many; how many
     /// there were.

@@ -42,8 +42,6 @@ const SPENT: &str = "SELECT model, count(*), coalesce(sum(input), 0), coalesce(s
      coalesce(sum(iif(ended IS NULL, cost_max, cost)), 0), \
      count(*) FILTER (WHERE ended IS NOT NULL AND how IS NULL) \
      FROM call INDEXED BY call_at WHERE at >= ?1 GROUP BY model ORDER BY model";
-const COST_OF_OWNER: &str = "SELECT coalesce(sum(iif(ended IS NULL, cost_max, cost)), 0) \
-     FROM call INDEXED BY call_at WHERE at >= ?2 AND owner = ?1";
 const DROP: &str = "DELETE FROM call WHERE id IN (\
      SELECT id FROM call INDEXED BY call_at WHERE at < ?1 AND ended IS NOT NULL \
      ORDER BY at LIMIT ?2)";
@@ -216,13 +214,6 @@ impl Calls for Sqlite {
             };
             spent().map_err(failed("add up calls"))
         })
-    }
-
-    fn cost_of_owner(&mut self, owner: u32, since: Time) -> Result<Money, Error> {
-        self.statement(COST_OF_OWNER)?
-            .query_row(params![owner, since.micros()], |row| row.get(0))
-            .map(Money::from_micros)
-            .map_err(failed("add up calls"))
     }
 
     fn drop_calls(&mut self, before: Time, limit: u32) -> Result<u32, Error> {
