@@ -19,10 +19,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::client::llm::Failure;
 use crate::client::llm::relay::{Listening, Provider, Question, pass_on};
+use crate::clock;
 use crate::engine::command::Error;
 use crate::engine::handle::Handle;
 use crate::engine::relay::{NoCall, Ticket, Wish};
@@ -39,6 +40,8 @@ use answer::{Answer, BrokeOff, Words, piecewise};
 const CONNECTIONS: usize = 256;
 /// Time for the head of a request, and for its body.
 const SLOW: Duration = Duration::from_secs(30);
+/// Pause after a connection that could not be taken.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Bytes of a request.
 const BODY_MAX: usize = 32 * 1024 * 1024;
 /// Longest wait for a limit. The libraries of the vendors wait ten minutes for
@@ -67,8 +70,10 @@ pub(super) async fn serve(listener: TcpListener, handle: Handle, stamp: Stamp) {
         };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
+            // Descriptors may have run out, and come back by themselves.
             Err(error) => {
-                tracing::warn!(%error, "cannot take a connection of a task");
+                tracing::warn!(%error, "cannot take a connection of a task: trying again soon");
+                sleep_until(Instant::from_std(clock::instant() + PAUSE)).await;
                 continue;
             }
         };
@@ -126,7 +131,7 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Answer {
     match timeout(PATIENCE, ask(shared, &wish, &question)).await {
         Ok(answer) => answer,
         Err(_) => {
-            let told = "the limits of the model have let no call through for nine minutes";
+            let told = "the limits of the model have let no call through for nine minutes; `taskdaemon provider list` shows them";
             let mut answer = words.refuse(StatusCode::TOO_MANY_REQUESTS, told);
             answer
                 .headers_mut()
