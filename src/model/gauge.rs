@@ -69,7 +69,11 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Barred(why) => write!(f, "it is not asked until its account is put right: {why}"),
+            Self::Barred(why) => write!(
+                f,
+                "it is not asked until its account is put right and the configuration reloaded: \
+                 {why}"
+            ),
             Self::Hold(why) => write!(f, "it asked to wait: {why}"),
             Self::Broken => f.write_str("it failed too often"),
             Self::Trying => f.write_str("another call finds out whether it answers again"),
@@ -228,6 +232,12 @@ impl Gauge {
         let doubled = HOLDS.0.saturating_mul(1 << self.refusals.min(10));
         let wait = receipt.wait().unwrap_or_else(|| doubled.min(HOLDS.1));
         let until = now.after(wait + share(wait / 20, draw(seed)));
+        // Of calls that were on their way together, only the first tells
+        // something new.
+        let is_held = self.hold.as_ref().is_some_and(|hold| hold.until > now);
+        if is_held && receipt.wait().is_none() {
+            return;
+        }
         self.refusals = self.refusals.saturating_add(1);
         self.ramp = Some(1);
         let longer = self.hold.as_ref().is_none_or(|hold| hold.until < until);
@@ -376,6 +386,17 @@ mod tests {
             assert!(wait >= least && wait <= least * 21 / 20, "{wait:?}");
             now = shut.until.expect("a time");
         }
+    }
+
+    #[test]
+    fn refusals_of_calls_made_together_are_one_refusal() {
+        let mut gauge = Gauge::default();
+        for _ in 0..8 {
+            over(&mut gauge, Some(&Receipt::of(End::Refused)), at(0));
+        }
+        let shut = gauge.shut(&limits(), COST, 0, at(0)).expect("held");
+        let wait = shut.until.expect("a time").since(at(0));
+        assert!(wait <= Duration::from_millis(1_050), "{wait:?}");
     }
 
     #[test]
