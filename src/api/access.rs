@@ -11,15 +11,17 @@ use axum::routing::{MethodFilter, MethodRouter};
 use axum::{Extension, Router};
 use serde_json::json;
 
+use crate::clock;
 use crate::engine::command::Caller;
 use crate::model::role::Role;
 use crate::model::role::Role::{Admin, Own, Read, Submit};
 
 use super::identity::Standing;
 use super::problem::Problem;
+use super::requests::Counted;
 use super::{
-    Shared, admin, bulk, edit, events, graph, hooks, identity, log, models, queues, schedules,
-    submit, tasks,
+    Shared, admin, bulk, edit, events, graph, hooks, identity, log, metrics, models, queues,
+    schedules, submit, tasks,
 };
 
 /// A method, for the table and for the router.
@@ -109,6 +111,7 @@ fn routes() -> Vec<Route> {
         least(Read, GET, "/v1/models/{model}", models::show),
         least(Read, GET, "/v1/status", admin::status),
         least(Admin, POST, "/v1/reload", admin::reload),
+        least(Read, GET, "/metrics", metrics::metrics),
         public("/live", admin::live),
         public("/ready", admin::ready),
         public("/health", admin::healthy),
@@ -159,8 +162,18 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
                     .route_layer(middleware::from_fn_with_state(state, guard))
             }
         };
+        let counted = shared.requests.of(route.row.method, route.row.path);
+        let answer = answer.route_layer(middleware::from_fn_with_state(counted, count));
         router.route(route.row.path, answer)
     })
+}
+
+/// Counts a request with its route.
+async fn count(State(counted): State<Counted>, request: Request, next: Next) -> Response {
+    let begun = clock::instant();
+    let response = next.run(request).await;
+    counted.count(response.status(), begun.elapsed());
+    response
 }
 
 /// Lets a request through whose caller has the role, and records who had not.

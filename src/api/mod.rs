@@ -37,6 +37,7 @@ pub mod json;
 mod lease;
 mod log;
 pub mod memory;
+mod metrics;
 pub mod models;
 mod notice;
 pub mod number;
@@ -48,6 +49,7 @@ pub mod progress;
 mod prompts;
 mod query;
 pub mod queues;
+mod requests;
 mod run_as;
 pub mod run_info;
 pub mod schedules;
@@ -101,6 +103,7 @@ struct Shared {
     bodies: body::Bodies,
     ids: head::RequestIds,
     attempts: attempts::Attempts,
+    requests: requests::Requests,
     /// Paths that answer anyone who can connect.
     public: Vec<&'static str>,
 }
@@ -164,6 +167,7 @@ impl Server {
             bodies: body::Bodies::default(),
             ids: head::RequestIds::new(started.micros().unsigned_abs()),
             attempts: attempts::Attempts::new(),
+            requests: requests::Requests::new(),
             public: access::public_paths(),
         });
         Ok(Self {

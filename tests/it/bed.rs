@@ -225,7 +225,12 @@ pub(crate) fn request(
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let (status, body) = parse(&answer)?;
-    Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    // What is no JSON is text.
+    let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
+    Ok((
+        status,
+        serde_json::from_slice(&body).unwrap_or_else(|_| text()),
+    ))
 }
 
 /// Status and body of an answer, chunked or not.

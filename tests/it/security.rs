@@ -78,7 +78,8 @@ pub(crate) fn over_tcp(
     stream.read_to_string(&mut answer).expect("read");
     let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let body = serde_json::from_str(body).unwrap_or(Value::Null);
+    // What is no JSON is text.
+    let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
     (status.expect("a status"), body)
 }
 
