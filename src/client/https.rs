@@ -6,6 +6,7 @@
 
 use std::error::Error as _;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use hyper::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -77,16 +78,41 @@ pub async fn open(
 ) -> Result<Response<Incoming>, Error> {
     let place = Place::of(url)?;
     let request = request(&place, headers, body)?;
-    let connected = timeout(CONNECT, TcpStream::connect((&*place.host, place.port))).await;
-    let stream = connected
-        .map_err(|_| network(url, "does not answer within 5 s"))?
-        .map_err(|error| network(url, error))?;
+    let connected = timeout(CONNECT, connect(url, &place)).await;
+    let stream = connected.map_err(|_| network(url, "does not answer within 5 s"))??;
     if !place.tls {
         return send(url, stream, request).await;
     }
     let secure = timeout(CONNECT, encrypt(&place, stream)).await;
     let late = |_| network(url, "does not speak TLS within 5 s");
     send(url, secure.map_err(late)??, request).await
+}
+
+/// Connects to the first of a host's addresses that answers. What a name leads
+/// to is known only here, so here it is judged.
+async fn connect(url: &str, place: &Place) -> Result<TcpStream, Error> {
+    let found = lookup_host((&*place.host, place.port)).await;
+    let found = found.map_err(|error| network(url, error))?;
+    let mut last = network(url, "has no address");
+    for at in found {
+        if is_of_the_link(at.ip()) {
+            let why = "leads to an address of the link alone, where clouds give out credentials";
+            return Err(Error::Request(format!("{url}: {why}")));
+        }
+        match TcpStream::connect(at).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = network(url, error),
+        }
+    }
+    Err(last)
+}
+
+/// RFC 3927, RFC 4291 section 2.5.6, and the former in the form of the latter.
+fn is_of_the_link(at: IpAddr) -> bool {
+    match at.to_canonical() {
+        IpAddr::V4(at) => at.is_link_local(),
+        IpAddr::V6(at) => at.is_unicast_link_local(),
+    }
 }
 
 fn network(url: &str, why: impl Display) -> Error {
@@ -203,4 +229,24 @@ async fn beginning(mut body: Incoming) -> Vec<u8> {
     }
     start.truncate(ANSWER_MAX);
     start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_24_nothing_is_sent_to_an_address_of_the_link() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        for host in ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]"] {
+            let url = format!("http://{host}/latest/meta-data");
+            let asked = runtime.block_on(open(&url, HeaderMap::new(), String::new()));
+            let error = asked.expect_err("no answer").to_string();
+            assert!(error.contains("address of the link"), "{error}");
+        }
+        assert!(!is_of_the_link([10, 0, 0, 7].into()));
+    }
 }

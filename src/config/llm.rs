@@ -1,7 +1,7 @@
 //! Section `[llm]`: providers and models that make sense together.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::engine::prompts::{Options, Provider};
 use crate::model::hook::check_url;
@@ -76,6 +76,14 @@ fn one(provider: &Provider) -> Result<(), String> {
     if provider.base_url.contains('?') {
         return Err("base_url has a query; paths are added to its end".to_owned());
     }
+    let keyed = provider.key_file.is_some() || provider.key_credential.is_some();
+    if keyed && !provider.insecure && is_in_the_clear(&provider.base_url) {
+        return Err(
+            "the key would go to another host without TLS, for everybody on the way to read: \
+             write https:// in base_url, or set insecure = true"
+                .to_owned(),
+        );
+    }
     if provider.key_file.is_some() && provider.key_credential.is_some() {
         return Err("key_file cannot be combined with key_credential".to_owned());
     }
@@ -93,6 +101,52 @@ fn one(provider: &Provider) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether what is sent there can be read outside of this host.
+fn is_in_the_clear(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else {
+        return false;
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, _) = rest.split_at(end);
+    let host = match authority
+        .strip_prefix('[')
+        .and_then(|v6| v6.split_once(']'))
+    {
+        Some((v6, _)) => v6,
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let address = host.parse::<IpAddr>();
+    // RFC 6761: `localhost` never leaves the host.
+    !address.map_or(host == "localhost", |at| at.is_loopback())
+}
+
 fn not_a_name(name: &str) -> String {
     format!("{name:?} is no name: letters, digits, `.`, `_`, `-`, at most 64")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_the_host_without_tls_is_in_the_clear() {
+        for url in [
+            "http://127.0.0.1:8080/v1",
+            "http://127.9.9.9",
+            "http://[::1]:8080/v1",
+            "http://localhost/v1",
+            "https://models.example/v1",
+        ] {
+            assert!(!is_in_the_clear(url), "{url}");
+        }
+        for url in [
+            "http://models.example/v1",
+            "http://10.0.0.7:8000",
+            "http://[fd00::1]:8000/v1",
+            "http://localhost.example:80",
+            "http://127.0.0.1.example",
+        ] {
+            assert!(is_in_the_clear(url), "{url}");
+        }
+    }
 }

@@ -43,7 +43,7 @@ settings! {
     pub struct Options {
         /// Who serves models: tables with `name`, `dialect` (openai or anthropic), `base_url` and,
         /// where one is needed, `key_file` (open to the daemon's user alone) or `key_credential` (a
-        /// credential of the service).
+        /// credential of the service). `insecure` lets a key go to another host without TLS.
         providers: Vec<Provider> = Vec::new(), Live, "[{name = \"local\", dialect = \"openai\", base_url = \"http://127.0.0.1:8080/v1\"}]";
         /// Where tasks that were submitted with `llm` can ask them: an address of this host alone.
         listen: Option<String> = None, Restart, "\"127.0.0.1:4180\"";
@@ -72,6 +72,9 @@ pub struct Provider {
     /// Credential of the service with the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_credential: Option<String>,
+    /// The key may go to another host without TLS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub insecure: bool,
 }
 
 /// A model that is served.

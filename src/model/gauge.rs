@@ -15,6 +15,9 @@ use super::time::Time;
 
 /// Waits after refusals that do not say how long: the first, and at most.
 const HOLDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Longest wait that a provider can ask for: after it one call tries. A wait of
+/// years would be a fault of the provider that nobody here notices.
+const HOLD_MAX: Duration = Duration::from_secs(3600);
 /// Calls at once from which on nobody counts how many are tried after a hold.
 const RAMP_MAX: u32 = 64;
 
@@ -217,11 +220,11 @@ impl Gauge {
             }
             End::Refused => self.hold(receipt, seed, now),
             End::Overloaded => {
-                self.breaker.learn(Went::Badly(receipt.wait()), seed, now);
+                self.breaker.learn(Went::Badly(asked(receipt)), seed, now);
                 self.hold(receipt, seed, now);
             }
             End::Barred => self.barred = Some(receipt.why.clone()),
-            End::Broken => self.breaker.learn(Went::Badly(receipt.wait()), seed, now),
+            End::Broken => self.breaker.learn(Went::Badly(asked(receipt)), seed, now),
             End::Rejected => {}
         }
     }
@@ -230,12 +233,12 @@ impl Gauge {
     /// where it does not say; then one call tries.
     fn hold(&mut self, receipt: &Receipt, seed: u64, now: Time) {
         let doubled = HOLDS.0.saturating_mul(1 << self.refusals.min(10));
-        let wait = receipt.wait().unwrap_or_else(|| doubled.min(HOLDS.1));
+        let wait = asked(receipt).unwrap_or_else(|| doubled.min(HOLDS.1));
         let until = now.after(wait + share(wait / 20, draw(seed)));
         // Of calls that were on their way together, only the first tells
         // something new.
         let is_held = self.hold.as_ref().is_some_and(|hold| hold.until > now);
-        if is_held && receipt.wait().is_none() {
+        if is_held && asked(receipt).is_none() {
             return;
         }
         self.refusals = self.refusals.saturating_add(1);
@@ -311,6 +314,11 @@ impl Others {
     }
 }
 
+/// The wait that a provider asks for.
+fn asked(receipt: &Receipt) -> Option<Duration> {
+    receipt.wait().map(|wait| wait.min(HOLD_MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,6 +380,26 @@ mod tests {
         assert_eq!(cause(&mut gauge, 2, at(23)), None);
         assert_eq!(cause(&mut gauge, 3, at(23)), Some(Cause::Crowded(3)));
         assert_eq!(gauge.health(at(23)), Health::Good);
+    }
+
+    #[test]
+    fn sec_26_a_provider_that_asks_for_years_is_tried_after_an_hour() {
+        for end in [End::Refused, End::Broken] {
+            let mut gauge = Gauge::default();
+            let forever = Receipt {
+                wait_us: Some(1_000_000_000_000_000),
+                ..Receipt::of(end)
+            };
+            for _ in 0..3 {
+                over(&mut gauge, Some(&forever), at(0));
+            }
+            assert!(cause(&mut gauge, 0, at(1)).is_some(), "{end:?}");
+            assert_eq!(
+                cause(&mut gauge, 0, at(3600 * 21 / 20 + 1)),
+                None,
+                "{end:?}"
+            );
+        }
     }
 
     #[test]

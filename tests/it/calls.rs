@@ -53,6 +53,7 @@ fn prompts() -> Prompts {
             base_url: "http://127.0.0.1:1".to_owned(),
             key_file: None,
             key_credential: None,
+            insecure: false,
         },
         key: None,
         account: ACCOUNT.to_owned(),

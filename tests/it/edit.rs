@@ -26,6 +26,10 @@ fn show(bed: &Bed, id: i64) -> Value {
 fn a_task_that_waits_is_changed_and_runs_as_changed() {
     let bed = Bed::start(&[("ENGINE__SLOTS", "1")]);
     let holder = bed.submit(&json!({"command": ["sleep", "300"]}));
+    // Before there is a runner, whoever has the higher priority is first.
+    bed.until("the slot is taken", |bed| {
+        show(bed, holder)["state"] == "running"
+    });
     let id = bed.submit(&json!({"command": ["false"], "name": "n", "labels": {"a": "1"}}));
     let (status, task) = patch(
         &bed,

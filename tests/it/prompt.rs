@@ -411,6 +411,36 @@ fn a_prompt_that_makes_no_sense_is_refused_and_changes_nothing() {
     );
 }
 
+#[test]
+fn sec_24_a_key_leaves_the_host_by_tls_alone() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("config.toml");
+    let check = |provider: &str| {
+        let text =
+            format!("llm.providers = [{{ name = \"a\", dialect = \"openai\", {provider} }}]\n");
+        std::fs::write(&file, text).expect("write");
+        let done = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
+            .args(["config", "check", "--config"])
+            .arg(&file)
+            .output()
+            .expect("config check");
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        (done.status.success(), said)
+    };
+    let clear = "base_url = \"http://models.example/v1\"";
+    let (good, said) = check(&format!("{clear}, key_file = \"/key\""));
+    assert!(!good && said.contains("insecure = true"), "{said}");
+    for other in [
+        clear.to_owned(),
+        format!("{clear}, key_file = \"/key\", insecure = true"),
+        "base_url = \"https://models.example/v1\", key_file = \"/key\"".to_owned(),
+        "base_url = \"http://127.0.0.1:9/v1\", key_file = \"/key\"".to_owned(),
+    ] {
+        let (_, said) = check(&other);
+        assert!(!said.contains("without TLS"), "{other}: {said}");
+    }
+}
+
 /// It was taken in, and each of its tasks failed.
 #[test]
 fn a_schedule_whose_prompt_asks_a_model_that_is_not_there_is_refused() {
