@@ -14,7 +14,6 @@ use prometheus::{GaugeVec, IntCounter, Opts, Registry, TEXT_FORMAT, TextEncoder}
 
 use crate::clock;
 use crate::engine::snapshot::{Phase, Snapshot};
-use crate::model::limit::Tokens;
 use crate::model::queue::Lane;
 use crate::model::task::State as TaskState;
 use crate::model::time::Time;
@@ -277,9 +276,7 @@ fn models(page: &mut Page, snapshot: &Snapshot, now: Time) {
             continue;
         };
         let labels = || [name.clone(), route.provider.clone()];
-        let mut gauge = account.gauge.clone();
-        gauge.refill(&account.limits, now);
-        let shut = gauge.shut(&account.limits, Tokens::default(), account.running, now);
+        let (gauge, shut) = account.now(now);
         running.push((labels(), f64::from(account.running)));
         open.push((labels(), truth(shut.is_none())));
         for limit in gauge.left(&account.limits) {

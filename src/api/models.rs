@@ -13,7 +13,7 @@ use crate::engine::accounts::{Accounts, Route};
 use crate::engine::command::Error;
 use crate::engine::relay::NoCall;
 use crate::model::ledger::{Call, Over, Spent};
-use crate::model::limit::{Left, Tokens};
+use crate::model::limit::Left;
 use crate::model::price::{Money, Price};
 use crate::model::receipt::End;
 use crate::model::time::Time;
@@ -152,9 +152,7 @@ fn model(
     now: Time,
 ) -> Option<ModelInfo> {
     let account = accounts.accounts.get(&route.account)?;
-    let mut gauge = account.gauge.clone();
-    gauge.refill(&account.limits, now);
-    let shut = gauge.shut(&account.limits, Tokens::default(), account.running, now);
+    let (gauge, shut) = account.now(now);
     let spent = spent.iter().find(|spent| spent.model == name);
     let spent = spent.map(|spent| SpentInfo {
         calls: spent.calls,

@@ -96,8 +96,10 @@ async fn connect(url: &str, place: &Place) -> Result<TcpStream, Error> {
     let mut last = network(url, "has no address");
     for at in found {
         if is_of_the_link(at.ip()) {
-            let why = "leads to an address of the link alone, where clouds give out credentials";
-            return Err(Error::Request(format!("{url}: {why}")));
+            let why = "leads to an address of the link alone, where clouds give out credentials: \
+                       name a server by another address";
+            last = Error::Request(format!("{url}: {why}"));
+            continue;
         }
         match TcpStream::connect(at).await {
             Ok(stream) => return Ok(stream),

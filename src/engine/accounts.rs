@@ -23,6 +23,17 @@ pub struct Account {
     pub running: u32,
 }
 
+impl Account {
+    /// Its gauge as of `now`, and what keeps a small prompt from being sent.
+    #[must_use]
+    pub fn now(&self, now: Time) -> (Gauge, Option<Shut>) {
+        let mut gauge = self.gauge.clone();
+        gauge.refill(&self.limits, now);
+        let shut = gauge.shut(&self.limits, Tokens::default(), self.running, now);
+        (gauge, shut)
+    }
+}
+
 /// What a name of a model stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {

@@ -412,6 +412,19 @@ fn a_prompt_that_makes_no_sense_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn sec_24_a_redirect_takes_neither_question_nor_key_anywhere() {
+    let (elsewhere, followed) = provider(vec![Says::All(refusal("200 OK", "", "{}"))]);
+    let to = format!("Location: http://127.0.0.1:{elsewhere}/v1/chat/completions\r\n");
+    let (port, seen) = provider(vec![Says::All(refusal("302 Found", &to, ""))]);
+    let (bed, _dir) = bed(port);
+    let done =
+        bed.wait(bed.submit(&json!({"prompt": {"text": "?"}, "retry": {"max_attempts": 1}})));
+    assert_eq!(done["state"], "failed", "{done}");
+    seen.recv().expect("it was asked");
+    assert!(followed.try_recv().is_err(), "nobody else was");
+}
+
+#[test]
 fn sec_24_a_key_leaves_the_host_by_tls_alone() {
     let dir = tempfile::tempdir().expect("directory");
     let file = dir.path().join("config.toml");
