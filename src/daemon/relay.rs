@@ -251,7 +251,10 @@ fn relay(response: Response<Incoming>, mut listening: Listening, ticket: Ticket)
             let Ok(bytes) = frame.into_data() else {
                 continue;
             };
-            listening.hear(&bytes);
+            if !listening.hear(&bytes) {
+                drop(send.send(Err(BrokeOff)).await);
+                break false;
+            }
             if send.send(Ok(bytes)).await.is_err() {
                 return;
             }

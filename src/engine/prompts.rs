@@ -35,8 +35,10 @@ pub const CALL: &str = "call";
 const TOKENS: u32 = 1024;
 /// How long a model is waited for before another one answers.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Longest silence of a provider where nothing says how long, in milliseconds.
-const IDLE_MS: u64 = 120_000;
+/// Longest silence of a provider before its answer begins, and afterwards, in
+/// milliseconds: long questions are read for as long as that, but once it writes
+/// it goes on (SEC-26 in `tests/security.md`).
+const SILENCE_MS: (u64, u64) = (120_000, 60_000);
 
 settings! {
     /// Language models, section `[llm]`.
@@ -296,7 +298,8 @@ impl Prompts {
                 .max_tokens
                 .or(target.model.max_tokens)
                 .unwrap_or(TOKENS),
-            idle_ms: IDLE_MS,
+            first_ms: SILENCE_MS.0,
+            idle_ms: SILENCE_MS.1,
             schema: prompt.schema.clone(),
             repairs: prompt.repairs.unwrap_or(REPAIRS),
         });

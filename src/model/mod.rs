@@ -23,6 +23,7 @@ pub mod gauge;
 pub mod hook;
 pub mod id;
 pub mod invalid;
+pub mod json;
 pub mod ledger;
 pub mod limit;
 pub mod live;

@@ -194,8 +194,9 @@ pub struct Call {
     pub text: String,
     /// Most tokens of the answer.
     pub max_tokens: u32,
-    /// Longest silence of the provider, in milliseconds, also before the first
-    /// word of its answer.
+    /// Longest silence of the provider before its answer begins, in milliseconds.
+    pub first_ms: u64,
+    /// The same afterwards.
     pub idle_ms: u64,
     /// JSON schema of the answer.
     pub schema: Option<Value>,
@@ -217,6 +218,7 @@ impl Call {
             "system": self.system,
             "text": self.text,
             "max_tokens": self.max_tokens,
+            "first_ms": self.first_ms,
             "idle_ms": self.idle_ms,
             "schema": self.schema,
             "repairs": self.repairs,
@@ -240,6 +242,7 @@ mod tests {
             system: None,
             text: "say \"hello\"\n".to_owned(),
             max_tokens: 64,
+            first_ms: 2000,
             idle_ms: 1000,
             schema: serde_json::from_str("{\"type\":\"object\",\"b\":1,\"a\":2}").ok(),
             repairs: 1,

@@ -15,6 +15,7 @@ mod config;
 mod cron;
 mod daemon;
 mod edit;
+mod flood;
 mod freeze;
 mod fuzz;
 mod graph;

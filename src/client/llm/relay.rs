@@ -12,13 +12,12 @@ use tokio::time::timeout;
 
 use super::answer::{Answer, Heard};
 use super::headers;
+use super::room::{ANSWER_MAX, too_long};
 use super::stream::Stream;
 use super::{Failure, authorize, network, refusal, silent};
 use crate::model::prompt::{Dialect, Key};
 use crate::model::receipt::{End, Receipt, Remains};
 
-/// Bytes of an answer in one piece that are looked through for its cost.
-const WHOLE_MAX: usize = 16 * 1024 * 1024;
 /// Header of whoever speaks the messages dialect, which is passed on.
 const BETA: &str = "anthropic-beta";
 
@@ -171,15 +170,22 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Takes in bytes of the answer.
-    pub fn hear(&mut self, bytes: &Bytes) {
+    /// Takes in bytes of the answer; whether it may go on. One in pieces may for
+    /// as long as its reader reads: nothing of it is kept here. One in a single
+    /// piece is looked through for its cost.
+    #[must_use]
+    pub fn hear(&mut self, bytes: &Bytes) -> bool {
         let Some(stream) = &mut self.stream else {
-            let room = WHOLE_MAX.saturating_sub(self.whole.len());
-            self.whole.extend(bytes.iter().take(room));
-            return;
+            if self.whole.len() + bytes.len() > ANSWER_MAX {
+                let what = "in one piece it may have 8 MiB";
+                self.failure = Some(too_long(&self.url, what));
+                return false;
+            }
+            self.whole.extend(bytes);
+            return true;
         };
         let Ok(events) = stream.push(bytes) else {
-            return;
+            return true;
         };
         for event in events {
             match self.answer.hear(&event) {
@@ -191,6 +197,7 @@ impl Listening {
                 }
             }
         }
+        true
     }
 
     /// What it came to; `whole` where the provider has ended it in order.
@@ -273,27 +280,27 @@ mod tests {
     #[test]
     fn the_cost_of_an_answer_is_found_in_pieces_and_in_one() {
         let mut pieces = listening(Dialect::OpenAi, true);
-        pieces.hear(&Bytes::from_static(
+        assert!(pieces.hear(&Bytes::from_static(
             b"data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n",
-        ));
-        pieces.hear(&Bytes::from_static(b"data: [DONE]\n\n"));
+        )));
+        assert!(pieces.hear(&Bytes::from_static(b"data: [DONE]\n\n")));
         let receipt = pieces.end(true);
         assert_eq!(
             (receipt.end, receipt.input, receipt.output),
             (End::Answered, Some(7), Some(2))
         );
         let mut one = listening(Dialect::Anthropic, false);
-        one.hear(&Bytes::from_static(b"{\"usage\":{\"input_tokens\":9,"));
-        one.hear(&Bytes::from_static(b"\"output_tokens\":4}}"));
+        assert!(one.hear(&Bytes::from_static(b"{\"usage\":{\"input_tokens\":9,")));
+        assert!(one.hear(&Bytes::from_static(b"\"output_tokens\":4}}")));
         let receipt = one.end(true);
         assert_eq!(
             (receipt.end, receipt.input, receipt.output),
             (End::Answered, Some(9), Some(4))
         );
         let mut half = listening(Dialect::OpenAi, true);
-        half.hear(&Bytes::from_static(
+        assert!(half.hear(&Bytes::from_static(
             b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n",
-        ));
+        )));
         assert_eq!(half.end(true).end, End::Broken);
     }
 }
