@@ -23,6 +23,7 @@ pub mod admin;
 pub mod asked;
 mod attempts;
 mod body;
+pub mod budgets;
 pub mod bulk;
 mod conn;
 pub mod dto;

@@ -152,15 +152,8 @@ impl<S: Store> Engine<S> {
                     task: holder.id,
                 }));
             }
-            let (id, state) = (holder.id, holder.state);
-            known.insert(
-                index,
-                Submitted {
-                    id,
-                    state,
-                    created: false,
-                },
-            );
+            let (id, state, created) = (holder.id, holder.state, false);
+            known.insert(index, Submitted { id, state, created });
         }
         Ok(Ok(known))
     }
@@ -265,6 +258,7 @@ impl<S: Store> Engine<S> {
             });
         }
         self.tie(tasks, &ties, &mut all, now)?;
+        self.fund(tasks, now)?;
         Ok(all)
     }
 
@@ -337,6 +331,7 @@ impl<S: Store> Engine<S> {
         Ok(View {
             attempts: self.sound(now, |store| store.attempts(task.id))?,
             calls: calls::of_task(&mut self.store, &task)?,
+            budgets: self.budgets_of(&task, now)?,
             after: self.store.parents(task.id)?,
             dependants: self.store.count_children(task.id)?,
             reason: None,

@@ -11,6 +11,7 @@ pub mod actor;
 mod admit;
 mod answer;
 mod apply;
+pub mod budgets;
 pub mod bulk;
 pub mod calls;
 pub mod clocks;
@@ -170,7 +171,7 @@ impl<S: Store> Engine<S> {
     pub fn recover(&mut self, now: Time) -> Result<(), store::Error> {
         self.store.begin()?;
         self.open_accounts()?;
-        self.store.lose_relayed_calls(now)?;
+        self.lose_relayed(now)?;
         for attempt in self.sound(now, S::live)? {
             if attempt.boot != self.boot {
                 self.lose(attempt.key, now)?;
@@ -311,6 +312,7 @@ impl<S: Store> Engine<S> {
             Event::Wake
             | Event::Unblock
             | Event::Skip { .. }
+            | Event::Refuse { .. }
             | Event::Claim
             | Event::Cancel
             | Event::Retry { .. }

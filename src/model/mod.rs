@@ -11,6 +11,7 @@ pub mod attempt;
 pub mod badge;
 pub mod bound;
 pub mod breaker;
+pub mod budget;
 pub mod capture;
 pub mod check;
 pub mod depend;

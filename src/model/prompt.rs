@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::attempt::Class;
 use super::estimate::Weight;
-use super::limit::Refund;
+use super::limit::{Refund, Tokens};
 use super::retry::{Failure, Retry, passing};
 use super::schema;
 
@@ -75,6 +75,25 @@ impl Prompt {
         Self {
             weight: self.weight.and(more),
             ..self
+        }
+    }
+
+    /// The most that it may come to when one question does: a model that may
+    /// mend its answer is asked again, with all that it has answered and the
+    /// schema.
+    #[must_use]
+    pub fn at_most(&self, once: Tokens) -> Tokens {
+        let Some(schema) = &self.schema else {
+            return once;
+        };
+        let times = u64::from(self.repairs.unwrap_or(schema::REPAIRS));
+        // A token has at least a byte.
+        let schema = u64::try_from(schema.to_string().len()).unwrap_or(u64::MAX);
+        let asked = once.input.saturating_add(schema);
+        let again = asked.saturating_add(once.output).saturating_add(schema);
+        Tokens {
+            input: asked.saturating_add(again.saturating_mul(times)),
+            output: once.output.saturating_mul(times + 1),
         }
     }
 

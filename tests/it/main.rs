@@ -5,6 +5,7 @@ mod api;
 mod bad_input;
 mod batches;
 mod bed;
+mod budgets;
 mod calendar;
 mod calls;
 mod canary;

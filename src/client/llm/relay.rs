@@ -43,6 +43,8 @@ pub struct Provider<'g> {
     pub model: &'g str,
     /// Most tokens of the answer.
     pub max_tokens: u32,
+    /// The answer must not be longer, whether or not it was said.
+    pub limited: bool,
 }
 
 impl Question {
@@ -52,12 +54,19 @@ impl Question {
         self.body.get("model").and_then(Value::as_str).unwrap_or("")
     }
 
-    /// Most tokens of the answer, if it says so.
+    /// Most tokens of the answer, of all that it asks for at once, if it says so.
     #[must_use]
     pub fn max_tokens(&self) -> Option<u32> {
         let mut most = ["max_completion_tokens", "max_tokens"].into_iter();
         let most = most.find_map(|name| self.body.get(name)?.as_u64());
+        let most = most.map(|most| most.saturating_mul(self.choices()));
         most.map(|most| u32::try_from(most).unwrap_or(u32::MAX))
+    }
+
+    /// How many answers it asks for.
+    fn choices(&self) -> u64 {
+        let count = self.body.get("n").and_then(Value::as_u64);
+        count.unwrap_or(1).max(1)
     }
 
     /// Whether the answer is to come in pieces.
@@ -70,7 +79,8 @@ impl Question {
     /// be told what it cost, and in the dialect that needs one a bound on the
     /// answer. Chat completions have two words for that, and some models take
     /// only one of them: there, none is none, and a longer answer than was
-    /// reckoned with is charged when it is over.
+    /// reckoned with is charged when it is over. Where a budget is, it gets the
+    /// newer one.
     fn body_for(&self, provider: &Provider<'_>) -> Value {
         let mut body = self.body.clone();
         let Some(fields) = body.as_object_mut() else {
@@ -79,6 +89,10 @@ impl Question {
         fields.insert("model".to_owned(), json!(provider.model));
         if self.dialect == Dialect::Anthropic && self.max_tokens().is_none() {
             fields.insert("max_tokens".to_owned(), json!(provider.max_tokens));
+        }
+        if self.dialect == Dialect::OpenAi && provider.limited && self.max_tokens().is_none() {
+            let each = u64::from(provider.max_tokens) / self.choices();
+            fields.insert("max_completion_tokens".to_owned(), json!(each.max(1)));
         }
         if self.dialect == Dialect::OpenAi && self.is_stream() {
             let options = fields.entry("stream_options").or_insert_with(|| json!({}));
@@ -245,6 +259,7 @@ mod tests {
             key: None,
             model: "m-1",
             max_tokens: 77,
+            limited: false,
         };
         let asked = question(
             Dialect::OpenAi,
@@ -259,6 +274,17 @@ mod tests {
         assert_eq!(asked.max_tokens(), Some(5));
         let expected = json!({"max_completion_tokens": 5, "model": "m-1"});
         assert_eq!(asked.body_for(&provider), expected);
+        // Several answers are as many times as long.
+        let asked = question(Dialect::OpenAi, json!({"max_tokens": 5, "n": 3}));
+        assert_eq!(asked.max_tokens(), Some(15));
+        let limited = Provider {
+            limited: true,
+            ..provider
+        };
+        let asked = question(Dialect::OpenAi, json!({"n": 7}));
+        let expected = json!({"n": 7, "model": "m-1", "max_completion_tokens": 11});
+        assert_eq!(asked.body_for(&limited), expected);
+        let provider = limited;
         let asked = question(Dialect::Anthropic, json!({"messages": []}));
         let expected = json!({"messages": [], "model": "m-1", "max_tokens": 77});
         assert_eq!(asked.body_for(&provider), expected);
