@@ -100,6 +100,14 @@ impl Pass {
         }
     }
 
+    /// A look at tasks that are no calls, with so many free slots.
+    pub(super) fn of_slots(slots: u32) -> Self {
+        Self {
+            slots,
+            ..Self::default()
+        }
+    }
+
     /// Whether nothing more can start.
     pub(super) const fn is_over(&self) -> bool {
         self.slots == 0 && !self.models
@@ -210,7 +218,7 @@ impl<S: Store> Engine<S> {
             over: None,
         });
         let id = self.store.begin_call(&call)?;
-        self.hold(&call, now)?;
+        self.reserve(&call, now)?;
         let calls = Arc::make_mut(&mut self.snapshot.calls);
         calls.own += u32::from(!relayed);
         if let Some(account) = calls.accounts.get_mut(&ask.account) {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::model::event::{Entries, Wanted};
 use crate::model::filter::Filter;
 use crate::model::hook::Hook;
-use crate::model::id::TaskId;
+use crate::model::id::{ScheduleId, TaskId};
 use crate::model::ledger::Spent;
 use crate::model::queue::Lane;
 use crate::model::reason::Reason;
@@ -22,10 +22,10 @@ use crate::store::{self, Store};
 
 use super::accounts::Accounts;
 use super::budgets::{self, Share};
+use super::called::Called;
 use super::calls;
 use super::command::{Caller, Error, Reply, View};
 use super::picture::{self, Picture};
-use super::schedules::Called;
 use super::signs::Sign;
 use super::snapshot::Snapshot;
 use super::why::explain;
@@ -73,7 +73,7 @@ pub enum Query {
         /// Who asks.
         caller: Caller,
         /// Which.
-        called: Called,
+        called: Called<ScheduleId>,
         /// It, and the latest tasks it made.
         reply: Reply<ScheduleView>,
     },
@@ -281,7 +281,11 @@ impl<S: Store> Reader<S> {
         (Arc::clone(&snapshot.calls), snapshot.turned)
     }
 
-    fn schedule(&mut self, caller: Caller, called: Called) -> Result<ScheduleView, Error> {
+    fn schedule(
+        &mut self,
+        caller: Caller,
+        called: Called<ScheduleId>,
+    ) -> Result<ScheduleView, Error> {
         let found = match &called {
             Called::Number(id) => self.store.schedule(*id),
             Called::Name(name) => self.store.schedule_named(caller.uid, name),
