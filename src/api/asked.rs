@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::model::quantity::ByteSize;
 use crate::model::spec::{Conflict, OnInterrupt};
 
+use super::budgets::BudgetRule;
 use super::hooks::HookRule;
 use super::json::{object, objects};
 use super::number::{Cores, Factor, Pairs, Span, Word, is_default};
@@ -116,6 +117,9 @@ pub struct Submit {
     /// `OPENAI_BASE_URL` and `ANTHROPIC_BASE_URL`.
     #[serde(skip_serializing_if = "is_default")]
     pub llm: bool,
+    /// What its calls of models may come to.
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetRule>,
     /// What follows an interruption.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_interrupt: Option<OnInterrupt>,
@@ -133,10 +137,15 @@ pub struct Submit {
 impl Submit {
     /// The field by which it has to do with other tasks of its request, if any.
     pub(super) fn names_others(&self) -> Option<&'static str> {
+        let shares = self
+            .budget
+            .as_ref()
+            .is_some_and(|budget| budget.batch.is_some());
         let fields = [
             ("after", !self.after.is_empty()),
             ("ref", self.refer.is_some()),
             ("stdin_from", self.stdin_from.is_some()),
+            ("budget.batch", shares),
         ];
         fields
             .into_iter()

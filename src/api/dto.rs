@@ -15,6 +15,7 @@ use crate::model::ledger::Call;
 use crate::model::prompt::Prompt;
 use crate::model::task::Task;
 
+use super::budgets::BudgetInfo;
 use super::models::CallInfo;
 use super::number::{Pairs, Stamp, is_default};
 use super::run_info::RunInfo;
@@ -191,6 +192,9 @@ pub struct TaskInfo {
     /// Its executions; not in listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<AttemptInfo>>,
+    /// The budgets that its calls of models draw on; not in listings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetInfo>,
     /// What it was told to wait for; not in listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Vec<AfterInfo>>,
@@ -267,6 +271,7 @@ impl TaskInfo {
             ended_at: task.ended.map(Stamp),
             outcome: task.outcome.as_ref().map(Verdict::from),
             attempts: None,
+            budgets: Vec::new(),
             after: None,
             dependants: None,
         }
@@ -308,6 +313,7 @@ impl TaskInfo {
                 ..listed.run
             },
             attempts: Some(attempts.collect()),
+            budgets: view.budgets.iter().map(BudgetInfo::from).collect(),
             after: Some(view.after.iter().map(AfterInfo::from).collect()),
             dependants: Some(view.dependants),
             ..listed

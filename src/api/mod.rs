@@ -24,6 +24,7 @@ pub mod agents;
 pub mod asked;
 mod attempts;
 mod body;
+pub mod budgets;
 pub mod bulk;
 mod conn;
 pub mod dto;

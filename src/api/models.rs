@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use hyper::StatusCode;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::engine::accounts::{Accounts, Route};
-use crate::engine::command::Error;
+use crate::engine::command::{Caller, Error};
 use crate::engine::relay::NoCall;
 use crate::model::ledger::{Call, Over, Spent};
 use crate::model::limit::Left;
@@ -18,6 +19,7 @@ use crate::model::price::{Money, Price};
 use crate::model::receipt::End;
 use crate::model::time::Time;
 
+use super::budgets::BudgetInfo;
 use super::number::Stamp;
 use super::problem::Problem;
 use super::{Shared, json};
@@ -142,6 +144,9 @@ pub struct ModelInfo {
 pub struct ModelList {
     /// By name.
     pub models: Vec<ModelInfo>,
+    /// What may be spent today, as far as it concerns whoever asks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetInfo>,
 }
 
 fn model(
@@ -192,9 +197,14 @@ async fn all(shared: &Shared) -> Result<Vec<ModelInfo>, Problem> {
 }
 
 /// `GET /v1/models`.
-pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Problem> {
     let models = all(&shared).await?;
-    Ok(json::answer(StatusCode::OK, &ModelList { models }))
+    let budgets = shared.handle.budgets(caller, clock::now()).await?;
+    let budgets = budgets.iter().map(BudgetInfo::from).collect();
+    Ok(json::answer(StatusCode::OK, &ModelList { models, budgets }))
 }
 
 /// `GET /v1/models/{model}`.

@@ -204,6 +204,7 @@ impl From<Error> for Problem {
                 NoCall::Unknown(_) => (StatusCode::NOT_FOUND, "model_not_found", None),
                 NoCall::OtherDialect(_) => (StatusCode::BAD_REQUEST, "other_dialect", None),
                 NoCall::Barred { .. } => (StatusCode::CONFLICT, "model_barred", None),
+                NoCall::Budget(_) => (StatusCode::PAYMENT_REQUIRED, "budget", None),
             },
             Error::Agent(why) => match why {
                 Refused::NotFound(_) => (StatusCode::NOT_FOUND, "agent_not_found", None),

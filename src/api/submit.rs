@@ -24,10 +24,11 @@ use crate::model::spec::{Conflict, DEFAULT_QUEUE, NewTask, Spec, Unique};
 use crate::model::time::Time;
 
 use super::asked::{Accepted, RetryRule, Submit};
+use super::budgets::BudgetRule;
 use super::identity::Standing;
 use super::number::{Span, Word, parse_time};
 use super::problem::Problem;
-use super::{Shared, body, head, hooks, json, problem, prompts, run_as};
+use super::{Shared, body, budgets, head, hooks, json, problem, prompts, run_as};
 
 /// Most tasks in one request.
 const BATCH_MAX: usize = 10_000;
@@ -242,7 +243,8 @@ fn links(list: &[Submit]) -> Result<Vec<Links>, Problem> {
 
 /// A task in the model's terms, but for what it waits for.
 pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTask, Problem> {
-    let body_hash = hash(&asked);
+    let body_hash = hash(&mut asked);
+    let (budget, batch) = budgets::budget(asked.budget.take())?;
     let run_at = run_at(&asked, now)?;
     let deadline = asked.deadline.as_deref();
     let deadline = deadline.map(|text| moment("deadline", text)).transpose()?;
@@ -253,10 +255,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
     };
     let hooks = hooks::hooks(asked.hooks.take().unwrap_or_default())?;
     let (prompt, stdin) = prompts::input(&mut asked)?;
-    let umask = match &asked.umask {
-        None => None,
-        Some(text) => Some(umask(text)?),
-    };
+    let umask = asked.umask.as_deref().map(umask).transpose()?;
     let queue = match prompt {
         None => DEFAULT_QUEUE,
         Some(_) => prompt::QUEUE,
@@ -279,6 +278,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
         }),
         after: Vec::new(),
         stdin_from: None,
+        batch,
         tick: None,
         body_hash,
         stdin,
@@ -301,6 +301,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
             output_cap: asked.output_cap.map(ByteSize::bytes),
             stdin_from: None,
             llm: asked.llm,
+            budget,
             retry,
             on_interrupt: asked.on_interrupt.unwrap_or_default(),
             hooks,
@@ -313,11 +314,15 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
 
 /// What tells a repeated request from another one with the same key: the
 /// fields, not the spaces between them. Without a key nobody asks.
-fn hash(asked: &Submit) -> [u8; 32] {
+fn hash(asked: &mut Submit) -> [u8; 32] {
     if asked.key.is_none() {
         return [0; 32];
     }
-    Sha256::digest(serde_json::to_vec(asked).unwrap_or_default()).into()
+    let told = asked.budget.as_ref().map(BudgetRule::to_tell_apart);
+    let budget = std::mem::replace(&mut asked.budget, told);
+    let hash = Sha256::digest(serde_json::to_vec(asked).unwrap_or_default());
+    asked.budget = budget;
+    hash.into()
 }
 
 fn run_at(asked: &Submit, now: Time) -> Result<Option<Time>, Problem> {

@@ -6,11 +6,14 @@ use clap::Args as ClapArgs;
 use serde_json::Value;
 
 use crate::api::asked::{PromptRule, Submit};
+use crate::api::budgets::BudgetRule;
 use crate::api::number::{Span, Word};
 use crate::client;
+use crate::model::price::Money;
 use crate::model::schema::{SCHEMA_MAX, Schema};
 
 use super::hand_in::{Waiting, hand_in};
+use super::providers::budgets::money;
 use super::submit::pairs;
 use super::{Failure, Outcome, Setting, file};
 
@@ -33,6 +36,9 @@ pub(super) struct Args {
     /// Most tokens of the answer [default: as the model is configured]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: Option<u32>,
+    /// The most that it may cost over all its attempts, or with --batch all of them together
+    #[arg(long, value_name = "AMOUNT", value_parser = money)]
+    max_cost: Option<Money>,
     /// File with a JSON schema: the answer is JSON that is valid by it, or the prompt fails
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
@@ -124,6 +130,10 @@ fn order(args: &Args, prompt: PromptRule, key: String) -> Result<Submit, Failure
         after: args.after.iter().cloned().map(Word).collect(),
         stdin_from: args.stdin_from.clone().map(Word),
         key: Some(key),
+        budget: args
+            .max_cost
+            .filter(|_| !args.batch.is_given())
+            .map(BudgetRule::of_money),
         timeout: args.timeout,
         queue_ttl: args.queue_ttl,
         hooks: args.hooks.rules(),

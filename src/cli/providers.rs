@@ -14,6 +14,8 @@ use super::page::utc;
 use super::text::{escape, table};
 use super::{Failure, Outcome, Setting};
 
+pub(super) mod budgets;
+
 /// What to do about providers.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -58,6 +60,7 @@ async fn list(setting: &Setting) -> Outcome {
         )?;
     } else {
         out.write_all(rows(&list.models).as_bytes())?;
+        out.write_all(budgets::rows(&list.budgets).as_bytes())?;
     }
     Ok(0)
 }

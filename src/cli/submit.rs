@@ -14,15 +14,18 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use crate::api::asked::{RetryRule, Submit, UniqueRule};
+use crate::api::budgets::BudgetRule;
 use crate::api::number::{Cores, Pairs, Span, Word};
 use crate::client;
 use crate::clock;
 use crate::model::check::STDIN_MAX;
+use crate::model::price::Money;
 use crate::model::quantity::ByteSize;
 use crate::model::retry::Failure as Failed;
 use crate::model::spec::{Conflict, OnInterrupt};
 
 use super::hand_in::{Waiting, hand_in};
+use super::providers::budgets::money;
 use super::{Failure, Outcome, Setting, batch, hooks};
 
 /// What to run, and how.
@@ -108,6 +111,9 @@ pub(super) struct Args {
         help = "Let its programs ask models, by OPENAI_BASE_URL or ANTHROPIC_BASE_URL"
     )]
     llm: bool,
+    /// The most that those calls of models may cost together, in the currency of the prices
+    #[arg(long, value_name = "AMOUNT", requires = "llm", value_parser = money)]
+    max_cost: Option<Money>,
     /// Attempts after the first, when it fails
     #[arg(
         long,
@@ -257,6 +263,7 @@ pub(super) fn order(args: &Args) -> Result<Submit, Failure> {
         pids: args.pids,
         output_cap: args.output_cap,
         llm: args.llm,
+        budget: args.max_cost.map(BudgetRule::of_money),
         profile: args.profile.clone(),
         on_interrupt: args.on_interrupt,
         retry,

@@ -10,6 +10,7 @@ use crate::model::quantity::format_duration;
 use crate::model::schema::REPAIRS;
 
 use super::page::{Users, utc};
+use super::providers::budgets;
 use super::text::{command, escape, table};
 use super::{Outcome, Setting, complain};
 
@@ -81,6 +82,7 @@ fn describe(task: &TaskInfo) -> String {
         out.push_str(&attempt_table(attempts));
         out.push_str(&calls(attempts));
     }
+    out.push_str(&budgets::rows(&task.budgets));
     out
 }
 

@@ -11,6 +11,7 @@ use super::check::{Found, found, word};
 
 const PROVIDERS: &str = "llm.providers";
 const MODELS: &str = "llm.models";
+const BUDGETS: &str = "llm.budgets";
 
 pub(super) fn check(options: &Options) -> Result<(), Found> {
     if options.calls == 0 {
@@ -66,6 +67,37 @@ pub(super) fn check(options: &Options) -> Result<(), Found> {
         if let Some(other) = others.find(|other| *other == name || !models.contains(other)) {
             let why = format!("`{name}`: fallback: there is no other model `{other}`");
             return found(MODELS, why);
+        }
+    }
+    budgets(options)
+}
+
+/// Each is of one user or queue, and of money only where all models have a
+/// price: nobody would know what to hold for a call.
+fn budgets(options: &Options) -> Result<(), Found> {
+    let mut seen = HashSet::new();
+    for budget in &options.budgets {
+        let name = match (&budget.user, &budget.queue) {
+            (Some(user), None) => format!("user `{user}`"),
+            (None, Some(queue)) => format!("queue `{queue}`"),
+            (Some(_), Some(_)) | (None, None) => {
+                return found(BUDGETS, "each needs either user or queue".to_owned());
+            }
+        };
+        if let Some(fault) = budget.cap().fault() {
+            return found(BUDGETS, format!("{name}: {fault}"));
+        }
+        if !seen.insert((&budget.user, &budget.queue)) {
+            return found(BUDGETS, format!("{name} has two"));
+        }
+        let unpriced = options.models.iter().find(|model| model.price.is_none());
+        if let Some(model) = unpriced.filter(|_| budget.cost.is_some()) {
+            let why = format!(
+                "{name}: cost needs a price of each model, and `{}` has none: set its `price`, of \
+                 0 where it costs nothing",
+                model.name
+            );
+            return found(BUDGETS, why);
         }
     }
     Ok(())

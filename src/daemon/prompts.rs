@@ -1,7 +1,10 @@
 //! What the engine has to know of prompts: the models of the configuration,
 //! with the keys of those who serve them.
 
+use nix::unistd::User;
+
 use crate::config::error::{Error, Place};
+use crate::engine::budgets::{Daily, Rule, Who};
 use crate::engine::prompts::{Door, Options, Prompts, Provider, Target};
 use crate::model::prompt::Key;
 
@@ -35,7 +38,41 @@ pub(super) fn resolve(
         targets,
         program: program.to_owned(),
         calls: options.calls,
+        budgets: rules(&options.budgets)?,
         door,
+    })
+}
+
+/// Who is meant by the budgets of a day.
+fn rules(budgets: &[Daily]) -> Result<Vec<Rule>, Error> {
+    let rule = |budget: &Daily| {
+        let cap = budget.cap();
+        let (who, name) = match (&budget.user, &budget.queue) {
+            (Some(name), _) if name == "*" => (Who::Everyone, name),
+            (Some(name), _) => (Who::User(uid(name)?), name),
+            (None, Some(name)) => (Who::Queue, name),
+            // The configuration was checked.
+            (None, None) => return Ok(None),
+        };
+        let name = name.clone();
+        Ok(Some(Rule { who, name, cap }))
+    };
+    budgets
+        .iter()
+        .filter_map(|budget| rule(budget).transpose())
+        .collect()
+}
+
+/// The number of a user, by name or as it stands there.
+fn uid(name: &str) -> Result<u32, Error> {
+    if let Ok(uid) = name.parse() {
+        return Ok(uid);
+    }
+    let account = User::from_name(name).ok().flatten();
+    let uid = account.map(|account| account.uid.as_raw());
+    uid.ok_or_else(|| {
+        let why = format!("this host has no user `{name}`");
+        Error::new(Place::Key("llm.budgets".to_owned()), why)
     })
 }
 

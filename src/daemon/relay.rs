@@ -131,7 +131,8 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Answer {
     match timeout(PATIENCE, ask(shared, &wish, &question)).await {
         Ok(answer) => answer,
         Err(_) => {
-            let told = "the limits of the model have let no call through for nine minutes; `taskdaemon provider list` shows them";
+            let told = "the limits of the model, or a budget, have let no call through for nine \
+                        minutes; `taskdaemon provider list` shows them";
             let mut answer = words.refuse(StatusCode::TOO_MANY_REQUESTS, told);
             answer
                 .headers_mut()
@@ -185,6 +186,7 @@ async fn ask(shared: &Shared, wish: &Wish, question: &Question) -> Answer {
             key: grant.key.as_ref(),
             model: &grant.serves,
             max_tokens: grant.max_tokens,
+            limited: grant.limited,
         };
         // From here on nobody knows what it cost until somebody says so.
         ticket.receipt = None;
@@ -207,6 +209,7 @@ const fn status(error: &Error) -> StatusCode {
             NoCall::Unknown(_) => StatusCode::NOT_FOUND,
             NoCall::OtherDialect(_) => StatusCode::BAD_REQUEST,
             NoCall::Barred { .. } => StatusCode::FORBIDDEN,
+            NoCall::Budget(_) => StatusCode::PAYMENT_REQUIRED,
         };
     }
     // The badge is of an attempt that is over.
@@ -251,7 +254,10 @@ fn relay(response: Response<Incoming>, mut listening: Listening, ticket: Ticket)
             let Ok(bytes) = frame.into_data() else {
                 continue;
             };
-            listening.hear(&bytes);
+            if !listening.hear(&bytes) {
+                drop(send.send(Err(BrokeOff)).await);
+                break false;
+            }
             if send.send(Ok(bytes)).await.is_err() {
                 return;
             }

@@ -9,6 +9,8 @@ use crate::model::price::Price;
 use crate::model::prompt::{Dialect, Prompt};
 use crate::model::time::Time;
 
+use super::budgets::Rule;
+
 /// One account with one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -68,6 +70,8 @@ pub struct Accounts {
     pub most: u32,
     /// Attempts that are calls, as of the last start or end of one.
     pub own: u32,
+    /// What calls may come to in a day.
+    pub budgets: Vec<Rule>,
 }
 
 /// A call that can be made.

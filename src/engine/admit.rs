@@ -16,7 +16,7 @@ use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
-use super::calls::Pass;
+use super::calls::{Booked, Pass};
 
 /// Groups settled in one turn after a group limit was changed.
 const GROUPS: u32 = 200;
@@ -214,8 +214,11 @@ impl<S: Store> Engine<S> {
             _ if task.state != State::Queued => {}
             None if pass.slots == 0 => return Ok(Claimed::NoSlot),
             None => pass.slots -= 1,
-            Some(prompt) if self.book_call(&task, prompt, pass, now)? => {}
-            Some(_) => return Ok(Claimed::Waits),
+            Some(prompt) => match self.book_call(&task, prompt, pass, now)? {
+                Booked::Starts => {}
+                Booked::Waits => return Ok(Claimed::Waits),
+                Booked::Never(why) => return self.refuse_call(task, why, pass, now),
+            },
         }
         // Ready by the query's own condition; should it not be, it is left
         // where it is.
@@ -238,6 +241,23 @@ impl<S: Store> Engine<S> {
         })?;
         failpoint!("engine/claim/after");
         Ok(Claimed::Starts)
+    }
+
+    /// Fails a task whose call no budget has room for; so many in a turn.
+    fn refuse_call(
+        &mut self,
+        task: Task,
+        why: String,
+        pass: &mut Pass,
+        now: Time,
+    ) -> Result<Claimed, store::Error> {
+        // Queued, as whoever claims it has seen.
+        let _over = self.advance(task, Event::Refuse { why }, None, now)?;
+        if pass.refuse() {
+            return Ok(Claimed::Passes);
+        }
+        self.start_again_at(Some(now));
+        Ok(Claimed::NoSlot)
     }
 
     /// Whether as many of its group are live as may be, though the task is

@@ -153,15 +153,8 @@ impl<S: Store> Engine<S> {
                     task: holder.id,
                 }));
             }
-            let (id, state) = (holder.id, holder.state);
-            known.insert(
-                index,
-                Submitted {
-                    id,
-                    state,
-                    created: false,
-                },
-            );
+            let (id, state, created) = (holder.id, holder.state, false);
+            known.insert(index, Submitted { id, state, created });
         }
         Ok(Ok(known))
     }
@@ -266,6 +259,7 @@ impl<S: Store> Engine<S> {
             });
         }
         self.tie(tasks, &ties, &mut all, now)?;
+        self.fund(tasks, now)?;
         Ok(all)
     }
 

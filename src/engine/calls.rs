@@ -5,15 +5,18 @@
 //! that starts its attempt, and put right in the one that ends it. The accounts
 //! are rows, so what is known of them outlives this process.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::attempt::{AttemptKey, Ended, Exit};
+use crate::model::budget::Sum;
 use crate::model::estimate::Weight;
 use crate::model::gauge::Settled;
 use crate::model::ledger::{Call, Over, Spent};
 use crate::model::limit::Tokens;
+use crate::model::price::Money;
 use crate::model::prompt::Prompt;
 use crate::model::receipt::{End, Receipt};
 use crate::model::task::Task;
@@ -22,6 +25,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::accounts::{Ask, Choice};
+use super::budgets::spend::{Hold, Verdict};
 use super::command::Error;
 use super::handle::Handle;
 use super::reader::Query;
@@ -29,6 +33,8 @@ use super::reader::Query;
 /// Prompts of one user in one queue that are passed over in a turn, because
 /// their models cannot be asked, before the rest has to wait for them.
 pub(super) const PASSED_MAX: u32 = 64;
+/// Prompts that fail in a turn because they are over a budget.
+const REFUSED_MAX: u32 = 200;
 /// Calls that are shown with a task.
 const SHOWN: u32 = 100;
 /// How long the ledger is kept.
@@ -40,6 +46,31 @@ pub(super) fn of_task(store: &mut impl Store, task: &Task) -> Result<Vec<Call>, 
         return Ok(Vec::new());
     }
     store.calls(task.id, SHOWN)
+}
+
+/// A prompt with what it reads of another task.
+pub(super) fn fed<'p>(
+    store: &mut impl Store,
+    task: &Task,
+    prompt: &'p Prompt,
+) -> Result<Cow<'p, Prompt>, store::Error> {
+    let Some(parent) = task.spec.stdin_from else {
+        return Ok(Cow::Borrowed(prompt));
+    };
+    let attempts = store.attempts(parent)?;
+    let bytes = attempts.last().map(|attempt| attempt.usage.output_kept);
+    let heavier = prompt.clone().heavier_by(bytes.unwrap_or_default());
+    Ok(Cow::Owned(heavier))
+}
+
+/// Whether a prompt's next attempt may make its call.
+pub(super) enum Booked {
+    /// It may.
+    Starts,
+    /// It waits.
+    Waits,
+    /// It never may, and why.
+    Never(String),
 }
 
 /// What one look at the ready tasks has found of prompts.
@@ -55,6 +86,8 @@ pub(super) struct Pass {
     pub(super) shut: HashSet<String>,
     /// Prompts passed over, by queue and user.
     passed: HashMap<(i64, u32), u32>,
+    /// Prompts that were over a budget for good.
+    refused: u32,
 }
 
 impl Pass {
@@ -78,6 +111,13 @@ impl Pass {
     /// Whether nothing more can start.
     pub(super) const fn is_over(&self) -> bool {
         self.slots == 0 && !self.models
+    }
+
+    /// Notes that a prompt failed without an attempt; whether to look at the
+    /// next one in this turn.
+    pub(super) const fn refuse(&mut self) -> bool {
+        self.refused += 1;
+        self.refused < REFUSED_MAX
     }
 
     /// Notes that a prompt was passed over; whether to look at the next one.
@@ -112,41 +152,45 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// Lets a prompt's next attempt make its call: true when it may be started.
+    /// Lets a prompt's next attempt make its call, if it may.
     pub(super) fn book_call(
         &mut self,
         task: &Task,
         prompt: &Prompt,
         pass: &mut Pass,
         now: Time,
-    ) -> Result<bool, store::Error> {
+    ) -> Result<Booked, store::Error> {
         if pass.shut.contains(&prompt.model) {
-            return Ok(false);
+            return Ok(Booked::Waits);
         }
-        let fed;
-        let prompt = match self.fed(task)? {
-            None => prompt,
-            Some(bytes) => {
-                fed = prompt.clone().heavier_by(bytes);
-                &fed
-            }
-        };
-        let ask = match self.snapshot.calls.choose(prompt, None, now) {
+        let prompt = fed(&mut self.store, task, prompt)?;
+        let ask = match self.snapshot.calls.choose(&prompt, None, now) {
             // Its program says so.
-            Choice::Nobody => return Ok(true),
+            Choice::Nobody => return Ok(Booked::Starts),
             Choice::Wait(wait) => {
                 pass.shut.insert(prompt.model.clone());
                 self.start_again_at(wait.shut.until);
-                return Ok(false);
+                return Ok(Booked::Waits);
             }
             Choice::Ask(ask) => ask,
+        };
+        let hold = match self.may_spend(task, &ask, &prompt, now)? {
+            Verdict::May(hold) => hold,
+            Verdict::Later(reason) => {
+                self.start_again_at(reason.until());
+                return Ok(Booked::Waits);
+            }
+            // The model that it wants may cost less than the one that would
+            // answer instead.
+            Verdict::Never(_) if ask.model != prompt.model => return Ok(Booked::Waits),
+            Verdict::Never(why) => return Ok(Booked::Never(why)),
         };
         let key = AttemptKey {
             task: task.id,
             number: task.attempt + 1,
         };
-        self.take_call(ask, key, task.owner, false, now)?;
-        Ok(true)
+        self.take_call(ask, key, task.owner, false, hold, now)?;
+        Ok(Booked::Starts)
     }
 
     /// Writes down a call that is let go, and takes what it may cost; its number.
@@ -156,9 +200,10 @@ impl<S: Store> Engine<S> {
         key: AttemptKey,
         owner: u32,
         relayed: bool,
+        hold: Hold,
         now: Time,
     ) -> Result<i64, store::Error> {
-        let id = self.store.begin_call(&Call {
+        let call = hold.note(Call {
             id: 0,
             key,
             relayed,
@@ -168,8 +213,12 @@ impl<S: Store> Engine<S> {
             at: now,
             taken: ask.cost,
             estimate: ask.price.map(|price| price.of(ask.cost)),
+            held: 0,
+            purses: Vec::new(),
             over: None,
-        })?;
+        });
+        let id = self.store.begin_call(&call)?;
+        self.hold(&call, now)?;
         let calls = Arc::make_mut(&mut self.snapshot.calls);
         calls.own += u32::from(!relayed);
         if let Some(account) = calls.accounts.get_mut(&ask.account) {
@@ -179,15 +228,6 @@ impl<S: Store> Engine<S> {
             self.store.save_gauge(&ask.account, &account.gauge)?;
         }
         Ok(id)
-    }
-
-    /// Bytes that a prompt reads of another task, if it reads one.
-    fn fed(&mut self, task: &Task) -> Result<Option<u64>, store::Error> {
-        let Some(parent) = task.spec.stdin_from else {
-            return Ok(None);
-        };
-        let attempts = self.store.attempts(parent)?;
-        Ok(attempts.last().map(|attempt| attempt.usage.output_kept))
     }
 
     /// Counts the calls that are made; none where there are no models.
@@ -230,6 +270,14 @@ impl<S: Store> Engine<S> {
         self.settle_call(&call, weight, receipt, now)
     }
 
+    /// Those who made these calls are gone: nobody knows what became of them.
+    pub(super) fn lose_relayed(&mut self, now: Time) -> Result<(), store::Error> {
+        for call in self.store.open_relayed_calls()? {
+            self.settle_call(&call, Weight::default(), None, now)?;
+        }
+        Ok(())
+    }
+
     /// Puts right what was taken for a call that is over, once.
     pub(super) fn settle_call(
         &mut self,
@@ -268,6 +316,14 @@ impl<S: Store> Engine<S> {
                 cost,
             },
         )?;
+        let tokens = known.map(|known| Sum::of(known, Money::default()).tokens);
+        let spent = Sum {
+            tokens: tokens.unwrap_or(call.held),
+            // One without a price any more costs what it did when it began.
+            cost: cost.or(call.estimate).unwrap_or_default(),
+        };
+        self.spend(call, spent, now)?;
+        let calls = Arc::make_mut(&mut self.snapshot.calls);
         let Some(account) = calls.accounts.get_mut(&call.gauge) else {
             return Ok(());
         };

@@ -20,6 +20,7 @@ use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
 
+use super::budgets::Share;
 use super::called::Called;
 use super::edit;
 use super::graph::Ask;
@@ -233,6 +234,8 @@ pub struct View {
     pub attempts: Vec<Attempt>,
     /// The calls of models that its attempts made; not in listings.
     pub calls: Vec<Call>,
+    /// The budgets that those draw on and that have limits; not in listings.
+    pub budgets: Vec<Share>,
     /// What it was told to wait for; not in listings.
     pub after: Vec<Link>,
     /// How many tasks were told to wait for it; not in listings.

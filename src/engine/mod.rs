@@ -12,6 +12,7 @@ mod admit;
 pub mod agents;
 mod answer;
 mod apply;
+pub mod budgets;
 pub mod bulk;
 pub mod called;
 pub mod calls;
@@ -173,7 +174,7 @@ impl<S: Store> Engine<S> {
         self.store.begin()?;
         self.open_accounts()?;
         self.open_agents(now)?;
-        self.store.lose_relayed_calls(now)?;
+        self.lose_relayed(now)?;
         for attempt in self.sound(now, S::live)? {
             if attempt.boot != self.boot {
                 self.lose(attempt.key, now)?;

@@ -177,6 +177,7 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
         | Class::Spawn
         | Class::Skipped
         | Class::Expired
+        | Class::Budget
         | Class::Provider => tracing::info!(
             task,
             attempt,

@@ -25,6 +25,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::accounts::{Account, Accounts, Route};
+use super::budgets::{Daily, Rule};
 use super::command::{Error, Submitted};
 use super::hooks::Hooks;
 use super::options::Options as EngineOptions;
@@ -35,8 +36,10 @@ pub const CALL: &str = "call";
 const TOKENS: u32 = 1024;
 /// How long a model is waited for before another one answers.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Longest silence of a provider where nothing says how long, in milliseconds.
-const IDLE_MS: u64 = 120_000;
+/// Longest silence of a provider before its answer begins, and afterwards, in
+/// milliseconds: long questions are read for as long as that, but once it writes
+/// it goes on (SEC-26 in `tests/security.md`).
+const SILENCE_MS: (u64, u64) = (120_000, 60_000);
 
 settings! {
     /// Language models, section `[llm]`.
@@ -45,6 +48,9 @@ settings! {
         /// where one is needed, `key_file` (open to the daemon's user alone) or `key_credential` (a
         /// credential of the service). `insecure` lets a key go to another host without TLS.
         providers: Vec<Provider> = Vec::new(), Live, "[{name = \"local\", dialect = \"openai\", base_url = \"http://127.0.0.1:8080/v1\"}]";
+        /// What calls may come to in a day (UTC): tables with `user`, a name or `*` for each, or
+        /// `queue`, and `tokens`, `cost`, or both.
+        budgets: Vec<Daily> = Vec::new(), Live, "[{user = \"*\", cost = 5.0}]";
         /// Where tasks that were submitted with `llm` can ask them: an address of this host alone.
         listen: Option<String> = None, Restart, "\"127.0.0.1:4180\"";
         /// Calls at once, of all models; they take none of the engine's slots.
@@ -134,6 +140,8 @@ pub struct Prompts {
     pub program: String,
     /// Calls at once, of all models.
     pub calls: u32,
+    /// What calls may come to in a day.
+    pub budgets: Vec<Rule>,
     /// Where tasks that may can ask them.
     pub door: Option<Door>,
 }
@@ -186,6 +194,11 @@ impl Prompts {
                     invalid: no_door("llm"),
                 });
             }
+            let of = |invalid| Error::Invalid {
+                index: Some(index),
+                invalid,
+            };
+            self.check_budget(&task.spec, task.batch).map_err(of)?;
             let Some(prompt) = &mut task.spec.prompt else {
                 continue;
             };
@@ -215,6 +228,14 @@ impl Prompts {
                 invalid: no_door("task.llm"),
             });
         }
+        let of = |invalid| Error::Invalid {
+            index: None,
+            invalid: Invalid {
+                field: "task.budget",
+                ..invalid
+            },
+        };
+        self.check_budget(spec, None).map_err(of)?;
         match &spec.prompt {
             Some(prompt) if self.target(&prompt.model).is_none() => Err(Error::Invalid {
                 index: None,
@@ -243,6 +264,7 @@ impl Prompts {
     pub(super) fn accounts(&self) -> Accounts {
         let mut accounts = Accounts {
             most: self.calls,
+            budgets: self.budgets.clone(),
             ..Accounts::default()
         };
         if let Some(first) = self.targets.first() {
@@ -296,7 +318,8 @@ impl Prompts {
                 .max_tokens
                 .or(target.model.max_tokens)
                 .unwrap_or(TOKENS),
-            idle_ms: IDLE_MS,
+            first_ms: SILENCE_MS.0,
+            idle_ms: SILENCE_MS.1,
             schema: prompt.schema.clone(),
             repairs: prompt.repairs.unwrap_or(REPAIRS),
         });

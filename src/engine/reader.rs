@@ -2,6 +2,7 @@
 //! own, so that a long listing never holds up a commit.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ use crate::model::time::Time;
 use crate::store::queues::Crowd;
 use crate::store::{self, Store};
 
+use super::accounts::Accounts;
+use super::budgets::{self, Share};
 use super::called::Called;
 use super::calls;
 use super::command::{Caller, Error, Reply, View};
@@ -100,6 +103,15 @@ pub enum Query {
         /// By model.
         reply: Reply<Vec<Spent>>,
     },
+    /// Budgets of a day.
+    Budgets {
+        /// Who asks.
+        caller: Caller,
+        /// Of the day of this time.
+        now: Time,
+        /// Those that the caller may know of.
+        reply: Reply<Vec<Share>>,
+    },
     /// Which idempotency keys of the caller have their task.
     Keys {
         /// Who asks.
@@ -178,6 +190,12 @@ fn answer_all<S: Store>(mut reader: Reader<S>, inbox: &Receiver<Query>) {
             Query::Spent { since, reply } => {
                 drop(reply.send(reader.store.spent_since(since).map_err(storage)));
             }
+            Query::Budgets { caller, now, reply } => {
+                let (accounts, _) = reader.accounts();
+                let rules = &accounts.budgets;
+                let found = budgets::of_today(&mut reader.store, rules, caller, now);
+                drop(reply.send(found.map_err(storage)));
+            }
             Query::Keys {
                 caller,
                 keys,
@@ -213,6 +231,9 @@ impl<S: Store> Reader<S> {
             .ok_or(Error::NotFound(id))?;
         let attempts = self.store.attempts(id).map_err(storage)?;
         let calls = calls::of_task(&mut self.store, &task).map_err(storage)?;
+        let (accounts, now) = self.accounts();
+        let budgets = budgets::of_task(&mut self.store, &accounts.budgets, &task, now);
+        let budgets = budgets.map_err(storage)?;
         let after = self.store.parents(id).map_err(storage)?;
         let dependants = self.store.count_children(id).map_err(storage)?;
         let crowd = self.store.crowd(std::slice::from_ref(&task));
@@ -223,6 +244,7 @@ impl<S: Store> Reader<S> {
             task,
             attempts,
             calls,
+            budgets,
             after,
             dependants,
             reason,
@@ -244,7 +266,19 @@ impl<S: Store> Reader<S> {
                 more: held.more,
             }));
         }
-        Ok(explain(task, crowd, &self.snapshot.borrow()))
+        let reason = explain(task, crowd, &self.snapshot.borrow());
+        if !matches!(reason, Some(Reason::Slot { .. })) {
+            return Ok(reason);
+        }
+        let (accounts, now) = self.accounts();
+        let budget = budgets::spend::why(&mut self.store, task, &accounts, now);
+        Ok(budget.map_err(storage)?.or(reason))
+    }
+
+    /// The accounts, and when they were so.
+    fn accounts(&self) -> (Arc<Accounts>, Time) {
+        let snapshot = self.snapshot.borrow();
+        (Arc::clone(&snapshot.calls), snapshot.turned)
     }
 
     fn schedule(
@@ -295,6 +329,7 @@ impl<S: Store> Reader<S> {
                 attempts: live.remove(&task.attempt_key()).into_iter().collect(),
                 task,
                 calls: Vec::new(),
+                budgets: Vec::new(),
                 after: Vec::new(),
                 dependants: 0,
             });

@@ -18,6 +18,7 @@ use crate::store::{self, Store};
 use super::Engine;
 use super::accounts::{self, Choice};
 use super::answer::Answer;
+use super::budgets::spend::{Hold, Verdict};
 use super::calls::Pass;
 use super::command::{Command, Error, Reply};
 use super::handle::Handle;
@@ -102,6 +103,8 @@ pub struct Grant {
     pub serves: String,
     /// Most tokens of the answer.
     pub max_tokens: u32,
+    /// There is a budget: no answer may be longer.
+    pub limited: bool,
 }
 
 /// Why a model cannot be asked.
@@ -124,6 +127,9 @@ pub enum NoCall {
         /// What is wrong.
         why: String,
     },
+    /// It would go beyond a budget.
+    #[error("{0}")]
+    Budget(String),
 }
 
 /// What enters the engine about relayed calls.
@@ -228,13 +234,10 @@ impl<S: Store> Engine<S> {
             };
             let choice = self.snapshot.calls.choose(&prompt, Some(wish.dialect), now);
             let no = match choice {
-                Choice::Ask(ask) => match self.prompts.target(&ask.model).cloned() {
-                    Some(target) => {
-                        self.let_go(*waiting, ask, target, now)?;
-                        continue;
-                    }
-                    None => NoCall::Unknown(ask.model),
-                },
+                Choice::Ask(ask) => {
+                    self.pay(waiting, ask, &prompt, now)?;
+                    continue;
+                }
                 // Who asks can do something else meanwhile; a prompt could not.
                 Choice::Wait(wait) if wait.shut.cause.is_for_a_person() => NoCall::Barred {
                     model: wait.model,
@@ -254,11 +257,42 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
+    /// Lets a call go whose model can be asked, if the budgets have room for it.
+    fn pay(
+        &mut self,
+        waiting: Box<Waiting>,
+        ask: accounts::Ask,
+        prompt: &Prompt,
+        now: Time,
+    ) -> Result<(), store::Error> {
+        let id = waiting.wish.key.task;
+        let task = self.sound(now, |store| store.task(id))?;
+        let target = self.prompts.target(&ask.model).cloned();
+        let no: Error = match (task, target) {
+            (None, _) => Error::NotFound(id),
+            (_, None) => NoCall::Unknown(ask.model).into(),
+            (Some(task), Some(target)) => match self.may_spend(&task, &ask, prompt, now)? {
+                Verdict::May(hold) => {
+                    return self.let_go(*waiting, (ask, target), (task.owner, hold), now);
+                }
+                Verdict::Later(reason) => {
+                    self.start_again_at(reason.until());
+                    self.line.push_back(waiting);
+                    return Ok(());
+                }
+                Verdict::Never(why) => NoCall::Budget(why).into(),
+            },
+        };
+        let refused = Answer::Grant(waiting.reply, Err(no));
+        self.answers.push(refused);
+        Ok(())
+    }
+
     fn let_go(
         &mut self,
         waiting: Waiting,
-        ask: accounts::Ask,
-        target: Target,
+        (ask, target): (accounts::Ask, Target),
+        (owner, hold): (u32, Hold),
         now: Time,
     ) -> Result<(), store::Error> {
         let Waiting {
@@ -267,15 +301,15 @@ impl<S: Store> Engine<S> {
             reply,
         } = waiting;
         let max_tokens = u32::try_from(ask.cost.output).unwrap_or(u32::MAX);
-        let task = self.sound(now, |store| store.task(wish.key.task))?;
-        let owner = task.map_or(0, |task| task.owner);
-        ticket.id = Some(self.take_call(ask, wish.key, owner, true, now)?);
+        let limited = hold.limited;
+        ticket.id = Some(self.take_call(ask, wish.key, owner, true, hold, now)?);
         let grant = Grant {
             ticket,
             base_url: target.provider.base_url.trim_end_matches('/').to_owned(),
             key: target.key,
             serves: target.model.model,
             max_tokens,
+            limited,
         };
         self.answers.push(Answer::Grant(reply, Ok(Box::new(grant))));
         Ok(())

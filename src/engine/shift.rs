@@ -43,6 +43,7 @@ impl<S: Store> Engine<S> {
             Event::Wake
             | Event::Unblock
             | Event::Skip { .. }
+            | Event::Refuse { .. }
             | Event::Claim
             | Event::Cancel
             | Event::Retry { .. }

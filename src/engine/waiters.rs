@@ -37,6 +37,7 @@ impl<S: Store> Engine<S> {
         Ok(View {
             attempts: self.sound(now, |store| store.attempts(task.id))?,
             calls: calls::of_task(&mut self.store, &task)?,
+            budgets: self.budgets_of(&task, now)?,
             after: self.store.parents(task.id)?,
             dependants: self.store.count_children(task.id)?,
             reason: None,

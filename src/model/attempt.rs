@@ -247,11 +247,13 @@ pub enum Class {
     Provider,
     /// Interrupted too often; quarantined.
     Poison,
+    /// A call of a model would have gone beyond a budget.
+    Budget,
 }
 
 impl Class {
     /// Every class, in storage order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Success,
         Self::Exit,
         Self::Signal,
@@ -265,6 +267,7 @@ impl Class {
         Self::Expired,
         Self::Provider,
         Self::Poison,
+        Self::Budget,
     ];
 
     /// The word used in storage, JSON, logs and on the command line.
@@ -284,6 +287,7 @@ impl Class {
             Self::Expired => "expired",
             Self::Provider => "provider",
             Self::Poison => "poison",
+            Self::Budget => "budget",
         }
     }
 

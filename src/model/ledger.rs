@@ -1,6 +1,7 @@
 //! The ledger of calls: what each may cost, and what it did.
 
 use super::attempt::AttemptKey;
+use super::budget::{Name, Sum};
 use super::limit::Tokens;
 use super::price::Money;
 use super::receipt::End;
@@ -27,6 +28,10 @@ pub struct Call {
     pub taken: Tokens,
     /// What that costs, where the price is known.
     pub estimate: Option<Money>,
+    /// Tokens that budgets reckon with.
+    pub held: u64,
+    /// The purses that it draws on.
+    pub purses: Vec<Name>,
     /// What came of it, once it is over.
     pub over: Option<Over>,
 }
@@ -46,6 +51,15 @@ pub struct Over {
 }
 
 impl Call {
+    /// What is held for it in each of its purses.
+    #[must_use]
+    pub fn holds(&self) -> Sum {
+        Sum {
+            tokens: self.held,
+            cost: self.estimate.unwrap_or_default(),
+        }
+    }
+
     /// What it has cost so far, or may have.
     #[must_use]
     pub fn cost(&self) -> Option<Money> {

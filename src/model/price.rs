@@ -4,6 +4,8 @@
 //! in: a price is given for a million tokens, as providers do, so one of 3.5
 //! is three and a half millionths for a token.
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::limit::Tokens;
@@ -59,6 +61,19 @@ impl Money {
     }
 }
 
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{:06}", self.0 % 1_000_000);
+        let (cents, rest) = text.split_at(2);
+        write!(
+            f,
+            "{}.{cents}{}",
+            self.0 / 1_000_000,
+            rest.trim_end_matches('0')
+        )
+    }
+}
+
 impl Serialize for Money {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(self.amount())
@@ -107,6 +122,14 @@ mod tests {
         let cheap: Price =
             serde_json::from_str(r#"{"input": 0.075, "output": 0}"#).expect("a price");
         assert_eq!(cheap.of(tokens(10, 9)).micros(), 1);
+        for (micros, text) in [
+            (0, "0.00"),
+            (1, "0.000001"),
+            (1_920_000, "1.92"),
+            (12_500, "0.0125"),
+        ] {
+            assert_eq!(Money::from_micros(micros).to_string(), text);
+        }
         for bad in ["-1", "1e30", "\"3\""] {
             let text = format!("{{\"input\": {bad}, \"output\": 1}}");
             assert!(serde_json::from_str::<Price>(&text).is_err(), "{bad}");

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::attempt::Class;
 use super::estimate::Weight;
-use super::limit::Refund;
+use super::limit::{Refund, Tokens};
 use super::retry::{Failure, Retry, passing};
 use super::schema;
 
@@ -75,6 +75,25 @@ impl Prompt {
         Self {
             weight: self.weight.and(more),
             ..self
+        }
+    }
+
+    /// The most that it may come to when one question does: a model that may
+    /// mend its answer is asked again, with all that it has answered and the
+    /// schema.
+    #[must_use]
+    pub fn at_most(&self, once: Tokens) -> Tokens {
+        let Some(schema) = &self.schema else {
+            return once;
+        };
+        let times = u64::from(self.repairs.unwrap_or(schema::REPAIRS));
+        // A token has at least a byte.
+        let schema = u64::try_from(schema.to_string().len()).unwrap_or(u64::MAX);
+        let asked = once.input.saturating_add(schema);
+        let again = asked.saturating_add(once.output).saturating_add(schema);
+        Tokens {
+            input: asked.saturating_add(again.saturating_mul(times)),
+            output: once.output.saturating_mul(times + 1),
         }
     }
 
@@ -194,8 +213,9 @@ pub struct Call {
     pub text: String,
     /// Most tokens of the answer.
     pub max_tokens: u32,
-    /// Longest silence of the provider, in milliseconds, also before the first
-    /// word of its answer.
+    /// Longest silence of the provider before its answer begins, in milliseconds.
+    pub first_ms: u64,
+    /// The same afterwards.
     pub idle_ms: u64,
     /// JSON schema of the answer.
     pub schema: Option<Value>,
@@ -217,6 +237,7 @@ impl Call {
             "system": self.system,
             "text": self.text,
             "max_tokens": self.max_tokens,
+            "first_ms": self.first_ms,
             "idle_ms": self.idle_ms,
             "schema": self.schema,
             "repairs": self.repairs,
@@ -240,6 +261,7 @@ mod tests {
             system: None,
             text: "say \"hello\"\n".to_owned(),
             max_tokens: 64,
+            first_ms: 2000,
             idle_ms: 1000,
             schema: serde_json::from_str("{\"type\":\"object\",\"b\":1,\"a\":2}").ok(),
             repairs: 1,

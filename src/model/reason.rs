@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::budget::Short;
 use super::gauge::Cause;
 use super::id::TaskId;
 use super::task::State;
@@ -76,6 +77,15 @@ pub enum Reason {
         /// Until when, where that is a time.
         until: Option<Time>,
     },
+    /// Room in a budget.
+    Budget {
+        /// Whose.
+        whose: String,
+        /// What is short.
+        short: Short,
+        /// When the next day begins, where that helps.
+        until: Option<Time>,
+    },
     /// A free slot on this host.
     Slot {
         /// Slots in use.
@@ -136,6 +146,7 @@ impl Reason {
             Self::Rate { .. } => "rate",
             Self::UserSlot { .. } => "user_slot",
             Self::Model { .. } => "model",
+            Self::Budget { .. } => "budget",
             Self::Slot { .. } => "slot",
             Self::QueueSlot { .. } => "queue_slot",
             Self::QueuePaused { .. } => "queue_paused",
@@ -158,7 +169,10 @@ impl Reason {
             | Self::Scarce { until, .. }
             | Self::Undecided { until, .. }
             | Self::Rate { until, .. } => Some(*until),
-            Self::Stopping { until } | Self::Itself { until } | Self::Model { until, .. } => *until,
+            Self::Stopping { until }
+            | Self::Itself { until }
+            | Self::Model { until, .. }
+            | Self::Budget { until, .. } => *until,
             Self::Slot { .. }
             | Self::Group { .. }
             | Self::UserSlot { .. }
@@ -202,6 +216,9 @@ impl fmt::Display for Reason {
             }
             Self::Model { model, cause, .. } => {
                 write!(f, "waits for model `{model}`: {cause}")
+            }
+            Self::Budget { whose, short, .. } => {
+                write!(f, "waits for the budget of {whose}: {short}")
             }
             Self::Slot { used, total } => {
                 write!(f, "waits for a slot: {used} of {total} in use")

@@ -146,7 +146,8 @@ impl Retry {
             | Class::Cancelled
             | Class::Skipped
             | Class::Expired
-            | Class::Poison => false,
+            | Class::Poison
+            | Class::Budget => false,
         };
         retryable && !covered(&self.no_retry_on) && tries < self.max_attempts
     }

@@ -7,6 +7,8 @@
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
+use super::json;
+
 /// Bytes that a schema may have.
 pub const SCHEMA_MAX: usize = 64 * 1024;
 /// How often a model is asked to mend its answer where nothing says how often.
@@ -75,8 +77,7 @@ impl Schema {
         if text.is_empty() {
             return Err(vec!["it is empty".to_owned()]);
         }
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| vec![format!("it is not JSON: {error}")])?;
+        let value = json::read(text).map_err(|why| vec![format!("it is not JSON: {why}")])?;
         let faults = self.validator.iter_errors(&value).take(FAULTS_MAX);
         let faults: Vec<_> = faults
             .map(|fault| {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Limits;
+use super::budget::{Budget, Cap};
 use super::hook::Hook;
 use super::id::{Run, TaskId, Tick};
 use super::prompt::Prompt;
@@ -77,6 +78,9 @@ pub struct Spec {
     /// Whether it may ask models through the daemon.
     #[serde(skip_serializing_if = "is_default")]
     pub llm: bool,
+    /// What its calls of models may come to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// What follows a failed attempt.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: Retry,
@@ -178,6 +182,8 @@ pub struct NewTask {
     pub after: Vec<After>,
     /// The task whose output it reads, which is one of those.
     pub stdin_from: Option<Parent>,
+    /// What its whole batch may spend from now on.
+    pub batch: Option<Cap>,
     /// The firing of a schedule that it stands for.
     pub tick: Option<Tick>,
     /// SHA-256 of the request, to tell a repeated submit from a reused key.

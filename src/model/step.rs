@@ -41,6 +41,7 @@ pub fn step(task: Task, event: Event, now: Time) -> Result<Step, Refusal> {
         Event::Wake => Ok(wake(task, now)),
         Event::Unblock => unblock(task, now),
         Event::Skip { why } => skip(task, why, now),
+        Event::Refuse { why } => refuse(task, why, now),
         Event::Claim => claim(task, now),
         Event::Ended { key, ended, .. } => end(task, key, &ended, now),
         Event::Cancel => cancel(task, now),
@@ -138,6 +139,19 @@ fn skip(task: Task, why: String, now: Time) -> Result<Step, Refusal> {
     ))
 }
 
+/// For good: the next attempt would be refused as well.
+fn refuse(task: Task, why: String, now: Time) -> Result<Step, Refusal> {
+    if task.state == State::Queued {
+        let outcome = verdict(Class::Budget, why);
+        return Ok(Step::to(finish(task, State::Failed, outcome, now), vec![]));
+    }
+    Err(Refusal::of(
+        "refuse",
+        &task,
+        "only a queued task can be refused",
+    ))
+}
+
 fn claim(mut task: Task, now: Time) -> Result<Step, Refusal> {
     if task.state != State::Queued {
         return Err(Refusal::of(
@@ -191,7 +205,8 @@ fn end(task: Task, key: AttemptKey, ended: &Ended, now: Time) -> Result<Step, Re
         | Class::Skipped
         | Class::Expired
         | Class::Provider
-        | Class::Poison => failed(task, &outcome, now),
+        | Class::Poison
+        | Class::Budget => failed(task, &outcome, now),
     };
     Ok(Step {
         task,
@@ -613,7 +628,7 @@ mod tests {
     }
 
     fn any_event() -> impl Strategy<Value = (u8, i64)> {
-        (0..20_u8, 0..30_i64)
+        (0..21_u8, 0..30_i64)
     }
 
     fn event(task: &Task, kind: u8) -> Event {
@@ -621,6 +636,9 @@ mod tests {
             0 => Event::Wake,
             1 => Event::Unblock,
             2 => Event::Skip {
+                why: "x".to_owned(),
+            },
+            20 => Event::Refuse {
                 why: "x".to_owned(),
             },
             3 | 4 => Event::Claim,

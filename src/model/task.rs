@@ -245,6 +245,11 @@ pub enum Event {
         /// Which, and how it ended, in words.
         why: String,
     },
+    /// Its next attempt would go beyond a budget.
+    Refuse {
+        /// Which, with the numbers.
+        why: String,
+    },
     /// It gets a slot.
     Claim,
     /// An attempt is over.

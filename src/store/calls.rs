@@ -2,6 +2,7 @@
 //! stands.
 
 use crate::model::attempt::AttemptKey;
+use crate::model::budget::{Cap, Name, Purse};
 use crate::model::gauge::{Gauge, Others};
 use crate::model::id::TaskId;
 use crate::model::ledger::{Call, Over, Spent};
@@ -36,12 +37,30 @@ pub trait Calls {
     /// The database refused.
     fn end_call(&mut self, id: i64, over: &Over) -> Result<(), Error>;
 
-    /// Ends all relayed calls that are not over, as nobody knows how: whoever
-    /// made them is gone. How many there were.
+    /// All relayed calls that are not over.
+    ///
+    /// # Errors
+    /// The database refused, or a row is damaged.
+    fn open_relayed_calls(&mut self) -> Result<Vec<Call>, Error>;
+
+    /// How a budget stands, and its limits where they are kept with it; empty
+    /// where nothing is known of it.
+    ///
+    /// # Errors
+    /// The database refused, or the row is damaged.
+    fn purse(&mut self, name: &Name) -> Result<(Purse, Cap), Error>;
+
+    /// Keeps how a budget stands.
     ///
     /// # Errors
     /// The database refused.
-    fn lose_relayed_calls(&mut self, now: Time) -> Result<u64, Error>;
+    fn save_purse(&mut self, name: &Name, purse: &Purse, now: Time) -> Result<(), Error>;
+
+    /// Keeps the limits of a budget with it.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn cap_purse(&mut self, name: &Name, cap: Cap, now: Time) -> Result<(), Error>;
 
     /// A call by its number.
     ///
@@ -80,8 +99,9 @@ pub trait Calls {
     /// The database refused.
     fn spent_since(&mut self, since: Time) -> Result<Vec<Spent>, Error>;
 
-    /// Forgets calls that were made before a time, at most so many; how many
-    /// there were.
+    /// Forgets calls that were made before a time, and purses that were not
+    /// touched since: those of a day, and of tasks and batches those of another
+    /// year before. At most so many of each; how many there were.
     ///
     /// # Errors
     /// The database refused.

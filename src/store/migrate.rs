@@ -13,7 +13,7 @@ use super::Error;
 pub const APPLICATION_ID: i32 = 0x746b_646d;
 
 /// The steps; step `n` leads to version `n + 1`.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
@@ -21,6 +21,7 @@ const STEPS: [&str; 7] = [
     include_str!("migrations/5.sql"),
     include_str!("migrations/6.sql"),
     include_str!("migrations/7.sql"),
+    include_str!("migrations/8.sql"),
 ];
 
 /// The version this program writes.

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use taskdaemon::engine::Engine;
+use taskdaemon::engine::budgets::{Rule, Who};
 use taskdaemon::engine::command::Command;
 use taskdaemon::engine::effect::Effect;
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::prompts::{Model, Prompts, Provider, Target};
 use taskdaemon::engine::runner::{Abilities, RunnerUp};
 use taskdaemon::model::attempt::{AttemptKey, Ended, Exit};
+use taskdaemon::model::budget::{Budget, Cap, Name, Purse, Sum};
 use taskdaemon::model::gauge::{Gauge, Others, Settled};
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::ledger::Call;
@@ -62,6 +64,7 @@ fn prompts() -> Prompts {
         targets: vec![target],
         program: "taskdaemon".to_owned(),
         calls: 64,
+        budgets: Vec::new(),
         door: None,
     }
 }
@@ -87,6 +90,7 @@ fn prompt(tokens: u32) -> NewTask {
 /// An engine whose calls end when the test says so.
 struct Bed {
     dir: tempfile::TempDir,
+    prompts: Prompts,
     engine: Option<Engine<Sqlite>>,
     now: Time,
     /// Calls that are made.
@@ -97,11 +101,16 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
+        Self::with(prompts())
+    }
+
+    fn with(prompts: Prompts) -> Self {
         let dir = tempfile::tempdir_in("/dev/shm")
             .or_else(|_| tempfile::tempdir())
             .expect("directory");
         let mut bed = Self {
             dir,
+            prompts,
             engine: None,
             now: Time::from_micros(1_700_000_000_000_000),
             made: Vec::new(),
@@ -116,7 +125,7 @@ impl Bed {
         drop(self.engine.take());
         let store = Sqlite::open(self.dir.path(), &options()).expect("open");
         let mut engine = Engine::new(store, Options::default(), "boot".to_owned());
-        engine.set_prompts(prompts());
+        engine.set_prompts(self.prompts.clone());
         engine.recover(self.now).expect("recover");
         self.engine = Some(engine);
         let held = self.made.clone();
@@ -148,8 +157,12 @@ impl Bed {
     }
 
     fn submit(&mut self, tokens: u32) {
+        self.hand_in(prompt(tokens));
+    }
+
+    fn hand_in(&mut self, task: NewTask) {
         let (reply, mut answer) = oneshot::channel();
-        let tasks = vec![prompt(tokens)];
+        let tasks = vec![task];
         self.turn(vec![Command::Submit { tasks, reply }]);
         answer.try_recv().expect("answered").expect("accepted");
     }
@@ -313,6 +326,149 @@ proptest! {
                 prop_assert!(sum <= most, "{sum} of {most} output tokens");
             }
         }
+    }
+}
+
+/// A model with a price, no limits, and budgets of a user and a queue.
+fn budgeted() -> Prompts {
+    let mut prompts = prompts();
+    let model = &mut prompts.targets[0].model;
+    model.limits = Limits::default();
+    model.price = serde_json::from_str(r#"{"input": 1, "output": 3}"#).ok();
+    let rule = |who, name: &str, cap| Rule {
+        who,
+        name: name.to_owned(),
+        cap: serde_json::from_str(cap).expect("a budget"),
+    };
+    prompts.budgets = vec![
+        rule(Who::Everyone, "*", r#"{"tokens": 12000, "cost": 0.03}"#),
+        rule(Who::Queue, "prompt", r#"{"tokens": 11000}"#),
+    ];
+    prompts
+}
+
+/// Limits of a purse, by its name.
+fn cap_of(name: &str, own: &BTreeMap<String, Cap>) -> Cap {
+    let rules = budgeted().budgets;
+    match name.split('/').next() {
+        Some("user") => rules[0].cap,
+        Some("queue") => rules[1].cap,
+        _ => own[name],
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Spending {
+    /// With so many tokens of an answer, and a budget of its own or of its batch.
+    Submit(u32, Option<u64>, bool),
+    End(usize, u8, u64),
+    Pass(u64),
+    Crash,
+}
+
+fn spending() -> impl Strategy<Value = Spending> {
+    let own = prop::option::of(1_u64..6_000);
+    prop_oneof![
+        4 => (1_u32..3_000, own, any::<bool>()).prop_map(|(n, own, batch)| Spending::Submit(n, own, batch)),
+        4 => (0_usize..8, 0_u8..10, 0_u64..5_000).prop_map(|(n, kind, part)| Spending::End(n, kind, part)),
+        2 => (1_u64..90_000).prop_map(Spending::Pass),
+        1 => (3_600_000_u64..40_000_000).prop_map(Spending::Pass),
+        1 => Just(Spending::Crash),
+    ]
+}
+
+impl Bed {
+    /// Each purse is what the ledger says, and within its budget.
+    fn check_purses(
+        &mut self,
+        tasks: i64,
+        own: &BTreeMap<String, Cap>,
+    ) -> Result<(), TestCaseError> {
+        let mut purses: BTreeMap<String, Purse> = BTreeMap::new();
+        for call in self.ledger(tasks) {
+            for name in &call.purses {
+                let purse = purses.entry(name.as_str().to_owned()).or_default();
+                *purse = purse.hold(call.holds());
+                if let Some(over) = call.over {
+                    let used = over.used.map(|used| used.input + used.output);
+                    let nothing = over
+                        .end
+                        .is_some_and(|end| end != End::Answered && end != End::Broken);
+                    let tokens = used.unwrap_or(if nothing { 0 } else { call.held });
+                    let cost = over.cost.expect("a price");
+                    *purse = purse.settle(call.holds(), Sum { tokens, cost });
+                }
+            }
+        }
+        for (name, expected) in purses {
+            let (kept, _) = self
+                .engine()
+                .store()
+                .purse(&Name::read(name.clone()))
+                .expect("read");
+            prop_assert_eq!(kept, expected, "{}", &name);
+            let (cap, all) = (cap_of(&name, own), kept.spent.and(kept.held));
+            prop_assert!(
+                cap.tokens.is_none_or(|most| all.tokens <= most),
+                "{}: {:?}",
+                &name,
+                kept
+            );
+            prop_assert!(
+                cap.cost.is_none_or(|most| all.cost <= most),
+                "{}: {:?}",
+                &name,
+                kept
+            );
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_budget_is_overspent_whatever_crashes_and_purses_are_what_the_ledger_says(
+        steps in prop::collection::vec(spending(), 1..60),
+    ) {
+        let mut bed = Bed::with(budgeted());
+        let mut tasks = 0;
+        let mut own: BTreeMap<String, Cap> = BTreeMap::new();
+        let shared = Cap { tokens: Some(8_000), cost: None };
+        own.insert(Name::of_batch(prompt(1).owner, "b").as_str().to_owned(), shared);
+        for step in steps {
+            match step {
+                Spending::Submit(tokens, most, batch) => {
+                    tasks += 1;
+                    let cap = Cap { tokens: most, cost: None };
+                    own.insert(Name::of_task(TaskId(tasks)).as_str().to_owned(), cap);
+                    let mut task = prompt(tokens);
+                    task.batch = batch.then_some(shared);
+                    task.spec.budget = Some(Budget { own: cap, batch: batch.then(|| "b".to_owned()) });
+                    bed.hand_in(task);
+                }
+                Spending::End(which, kind, part) => {
+                    if !bed.made.is_empty() {
+                        let which = which % bed.made.len();
+                        let key = bed.made[which];
+                        let call = bed.engine().store().call(key).expect("read").expect("a call");
+                        // No provider counts more than it was asked for.
+                        bed.end(which, receipt(kind, part.min(call.taken.output)));
+                    }
+                }
+                Spending::Pass(millis) => {
+                    bed.now = bed.now.after(Duration::from_millis(millis));
+                    bed.turn(vec![]);
+                }
+                Spending::Crash => bed.open(),
+            }
+            bed.check_purses(tasks, &own)?;
+        }
+        while !bed.made.is_empty() {
+            bed.end(0, receipt(0, 1));
+        }
+        bed.check_purses(tasks, &own)?;
     }
 }
 

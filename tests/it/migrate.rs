@@ -5,10 +5,13 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use taskdaemon::model::attempt::AttemptKey;
+use taskdaemon::model::budget::{Cap, Name, Purse};
 use taskdaemon::model::id::TaskId;
+use taskdaemon::model::price::Money;
 use taskdaemon::model::task::{Delay, State};
 use taskdaemon::model::time::Time;
 use taskdaemon::store::Store as _;
+use taskdaemon::store::calls::Calls as _;
 use taskdaemon::store::migrate::APPLICATION_ID;
 use taskdaemon::store::queues::Queues as _;
 use taskdaemon::store::sqlite::Sqlite;
@@ -79,4 +82,39 @@ fn a_file_of_version_1_keeps_its_tasks_clocks_counts_and_numbers() {
         )
         .expect("read");
     assert_eq!((rank, owner), (800_000_000, 0));
+}
+
+#[test]
+fn a_file_of_version_6_keeps_its_calls_which_hold_nothing_of_budgets() {
+    let dir = tempfile::tempdir().expect("directory");
+    version_1(dir.path());
+    let file = Connection::open(dir.path().join("taskdaemon.db")).expect("open");
+    for step in [
+        include_str!("../../src/store/migrations/2.sql"),
+        include_str!("../../src/store/migrations/3.sql"),
+        include_str!("../../src/store/migrations/4.sql"),
+        include_str!("../../src/store/migrations/5.sql"),
+        include_str!("../../src/store/migrations/6.sql"),
+    ] {
+        file.execute_batch(step).expect("a step");
+    }
+    file.execute_batch(
+        "PRAGMA user_version = 6;
+         INSERT INTO call (id, task, number, relayed, owner, model, gauge, at, input_max, output_max, cost_max)
+         VALUES (5, 3, 1, 0, 1000, 'chat', 'one/m-1', 30, 10, 100, 50);",
+    )
+    .expect("rows");
+    drop(file);
+    let mut store = Sqlite::open(dir.path(), &options()).expect("open");
+    let call = store.call_numbered(5).expect("read").expect("there");
+    assert_eq!((call.held, call.purses.len()), (0, 0), "{call:?}");
+    assert_eq!(call.estimate, Some(Money::from_micros(50)));
+    let name = Name::of_task(TaskId(3));
+    store.begin().expect("begin");
+    let purse = Purse::default().hold(call.holds());
+    store
+        .save_purse(&name, &purse, Time::from_micros(40))
+        .expect("save");
+    store.commit().expect("commit");
+    assert_eq!(store.purse(&name).expect("read"), (purse, Cap::default()));
 }

@@ -330,3 +330,28 @@ fn programs_that_leave_at_any_moment_leave_no_call_behind() {
     });
     assert!(!heard.is_finished(), "the provider was there to the end");
 }
+
+/// It was passed on to its end, and 16 MiB of it were kept to look for its cost.
+#[test]
+fn sec_26_an_answer_in_one_piece_that_is_too_long_is_broken_off() {
+    let body = format!(
+        "{{\"usage\":{{}},\"x\":\"{}\"}}",
+        "x".repeat(32 * 1024 * 1024)
+    );
+    let json = "Content-Type: application/json\r\n";
+    let (port, _seen) = provider(vec![Says::All(refusal("200 OK", json, &body))]);
+    let (bed, _dir, asker) = begin(port, "");
+    let (status, body) = asker.chat(&question());
+    assert_eq!(status, 200);
+    assert!(body.len() < 9 * 1024 * 1024, "{} bytes", body.len());
+    assert!(!body.ends_with("0\r\n\r\n"), "it looks whole");
+    bed.until("it is written down", |bed| {
+        asker.relayed(bed)[0]["end"] == "answered"
+    });
+    let memory = format!("/proc/{}/status", bed.pid());
+    let memory = std::fs::read_to_string(memory).expect("its memory");
+    let line = memory.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let size = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let size: u64 = size.expect("a size").parse().expect("a number");
+    assert!(size < 128 * 1024, "{size} kB");
+}

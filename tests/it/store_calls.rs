@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use taskdaemon::model::attempt::{Attempt, AttemptKey, Class, Outcome, Usage};
+use taskdaemon::model::budget::{Cap, Day, Name, Purse, Sum};
 use taskdaemon::model::gauge::Gauge;
 use taskdaemon::model::id::TaskId;
 use taskdaemon::model::ledger::{Call, Over, Spent};
@@ -33,6 +34,11 @@ fn call(task: TaskId, seconds: i64) -> Call {
             output: 100,
         },
         estimate: Some(Money::from_micros(50)),
+        held: 110,
+        purses: vec![
+            Name::of_user(1001, Day::of(at(seconds))),
+            Name::of_task(task),
+        ],
         over: None,
     }
 }
@@ -73,9 +79,10 @@ fn conforms<S: Store>(anew: impl Fn() -> S) {
     a_gauge_is_kept_under_its_name(&anew);
     a_call_is_kept_and_ends_once(&anew);
     only_calls_of_live_attempts_run(&anew);
-    relayed_calls_run_until_they_are_ended_or_lost(&anew);
+    relayed_calls_run_until_they_are_ended(&anew);
     sums_are_by_model_since_a_time(&anew);
     old_calls_are_dropped_in_steps(&anew);
+    purses_are_kept_with_their_limits(&anew);
 }
 
 fn a_gauge_is_kept_under_its_name<S: Store>(anew: impl Fn() -> S) {
@@ -156,7 +163,7 @@ fn only_calls_of_live_attempts_run<S: Store>(anew: impl Fn() -> S) {
     store.commit().expect("commit");
 }
 
-fn relayed_calls_run_until_they_are_ended_or_lost<S: Store>(anew: impl Fn() -> S) {
+fn relayed_calls_run_until_they_are_ended<S: Store>(anew: impl Fn() -> S) {
     let mut store = anew();
     store.begin().expect("begin");
     let count = |store: &mut S| store.running_calls("relay/m", at(0)).expect("count").calls;
@@ -180,10 +187,13 @@ fn relayed_calls_run_until_they_are_ended_or_lost<S: Store>(anew: impl Fn() -> S
     let end = over(44, Some(End::Answered), None, 1);
     store.end_call(ids[0], &end).expect("end");
     assert_eq!(count(&mut store), 2);
-    assert_eq!(store.lose_relayed_calls(at(45)).expect("lose"), 2);
+    let open = store.open_relayed_calls().expect("read");
+    let open: Vec<_> = open.iter().map(|call| call.id).collect();
+    assert_eq!(open, ids[1..]);
+    for id in open {
+        store.end_call(id, &over(45, None, None, 50)).expect("end");
+    }
     assert_eq!(count(&mut store), 0);
-    let lost = store.call_numbered(ids[1]).expect("read").expect("a row");
-    assert_eq!(lost.over, Some(over(45, None, None, 50)));
     store.commit().expect("commit");
 }
 
@@ -234,6 +244,51 @@ fn old_calls_are_dropped_in_steps<S: Store>(anew: impl Fn() -> S) {
         store.call(live.key).expect("read").is_some(),
         "it is not over"
     );
+    store.commit().expect("commit");
+}
+
+fn purses_are_kept_with_their_limits<S: Store>(anew: impl Fn() -> S) {
+    let sum = |tokens, micros| Sum {
+        tokens,
+        cost: Money::from_micros(micros),
+    };
+    let purse = Purse {
+        spent: sum(1, 2),
+        held: sum(3, 4),
+    };
+    let cap = Cap {
+        tokens: None,
+        cost: Some(Money::from_micros(9)),
+    };
+    let (batch, user) = (Name::of_batch(7, "b"), Name::of_user(7, Day::of(at(0))));
+    let mut store = anew();
+    store.begin().expect("begin");
+    let none = (Purse::default(), Cap::default());
+    assert_eq!(store.purse(&batch).expect("read"), none);
+    // In either order, and neither touches the other.
+    store.cap_purse(&batch, cap, at(-200)).expect("limit");
+    store.save_purse(&batch, &purse, at(-200)).expect("save");
+    store.save_purse(&user, &purse, at(-200)).expect("save");
+    store.commit().expect("commit");
+    let mut store = anew();
+    assert_eq!(store.purse(&batch).expect("read"), (purse, cap));
+    assert_eq!(store.purse(&user).expect("read"), (purse, Cap::default()));
+    store.begin().expect("begin");
+    let more = Purse {
+        spent: sum(4, 6),
+        held: Sum::default(),
+    };
+    store.save_purse(&batch, &more, at(-200)).expect("save");
+    assert_eq!(store.purse(&batch).expect("read"), (more, cap));
+    // Those of a day go with the calls, the others a year later.
+    assert_eq!(store.drop_calls(at(-150), 9).expect("drop"), 1);
+    assert_eq!(store.purse(&user).expect("read"), none);
+    assert_eq!(store.purse(&batch).expect("read"), (more, cap));
+    let year = 366 * 24 * 3600;
+    store.drop_calls(at(year - 201), 99).expect("drop");
+    assert_eq!(store.purse(&batch).expect("read"), (more, cap));
+    store.drop_calls(at(year - 199), 99).expect("drop");
+    assert_eq!(store.purse(&batch).expect("read"), none);
     store.commit().expect("commit");
 }
 

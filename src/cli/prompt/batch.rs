@@ -14,7 +14,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::LocalSet;
 
 use crate::api::asked::{Accepted, Submit};
+use crate::api::budgets::{BatchRule, BudgetInfo, BudgetRule};
 use crate::client::{self, Client};
+use crate::engine::budgets::BATCH;
+use crate::model::price::Money;
 
 use super::super::interrupt::Interrupt;
 use super::super::{Failure, Outcome, Setting, batch, complain};
@@ -52,6 +55,11 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// Whether there is a file of prompts.
+    pub(super) const fn is_given(&self) -> bool {
+        self.batch.is_some()
+    }
+
     /// The file of prompts, if there is one, which the rest goes with.
     pub(super) fn file(&self) -> Result<Option<&Path>, Failure> {
         let lone = [
@@ -136,6 +144,8 @@ pub(super) async fn prompt(path: &Path, args: &PromptArgs, setting: &Setting) ->
         created: 0,
         prints: !args.wait && out.is_none(),
     };
+    // Behind the keys, which have nothing to do with it.
+    entry.base.budget = args.max_cost.map(|cost| shared(&entry.prefix, cost));
     let mut interrupt = Interrupt::listen()?;
     entry.all(&common, hash, &mut interrupt, setting).await?;
     entry.say();
@@ -154,7 +164,11 @@ pub(super) async fn prompt(path: &Path, args: &PromptArgs, setting: &Setting) ->
             let is_json = common.prompt.schema.is_some();
             results.collect(&client, &handed, is_json).await?;
         }
-        tally.tell(setting)
+        let spent = match args.max_cost {
+            Some(_) => spent(&client, &handed).await?,
+            None => None,
+        };
+        tally.tell(spent.as_ref(), setting)
     };
     let told = match out {
         Some(out) => format!(
@@ -166,6 +180,34 @@ pub(super) async fn prompt(path: &Path, args: &PromptArgs, setting: &Setting) ->
     interrupt
         .unless(&told, LocalSet::new().run_until(rest))
         .await
+}
+
+/// The budget of a whole file.
+fn shared(prefix: &str, cost: Money) -> BudgetRule {
+    let batch = BatchRule {
+        name: prefix.to_owned(),
+        cost: Some(cost),
+        ..BatchRule::default()
+    };
+    BudgetRule {
+        batch: Some(batch),
+        ..BudgetRule::default()
+    }
+}
+
+/// How the budget of a file stands.
+async fn spent(client: &Client, handed: &[Handed]) -> Result<Option<BudgetInfo>, Failure> {
+    for one in handed {
+        match client.task(one.task).await {
+            Ok(task) => {
+                let mut budgets = task.budgets.into_iter();
+                return Ok(budgets.find(|budget| budget.of == BATCH));
+            }
+            Err(client::Error::Refused(wire, _)) if wire.status == 404 => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
 }
 
 /// The name of a file without its ending.

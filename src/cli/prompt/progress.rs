@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::api::budgets::BudgetInfo;
 use crate::client::{Client, Error};
 use crate::clock;
 use crate::model::quantity::format_duration;
 
+use super::super::providers::budgets;
 use super::super::{Failure, Outcome, Setting, complain};
 use super::batch::{End, Handed};
 
@@ -70,12 +72,24 @@ impl Tally {
     }
 
     /// Says how it went, and gives the exit code.
-    pub(super) fn tell(&self, setting: &Setting) -> Outcome {
+    pub(super) fn tell(&self, spent: Option<&BudgetInfo>, setting: &Setting) -> Outcome {
         let (all, answered, failed) = (self.all, self.answered, self.failed);
         if setting.json {
-            let told = serde_json::json!({"prompts": all, "answered": answered, "failed": failed});
+            let mut told =
+                serde_json::json!({"prompts": all, "answered": answered, "failed": failed});
+            if let (Some(budget), Some(told)) = (spent, told.as_object_mut()) {
+                told.insert(
+                    "budget".to_owned(),
+                    serde_json::to_value(budget).map_err(io::Error::from)?,
+                );
+            }
             writeln!(io::stdout().lock(), "{told}")?;
-        } else if failed > 0 {
+            return Ok(u8::from(failed > 0));
+        }
+        if let Some(budget) = spent {
+            complain(&budgets::told(budget));
+        }
+        if failed > 0 {
             complain(&format!(
                 "{answered} of {all} prompts answered, {failed} failed; the same command with \
                  --retry-failed asks those again"

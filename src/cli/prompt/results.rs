@@ -191,11 +191,12 @@ async fn one(
     let dropped = attempts.last().map_or(0, |last| last.output_dropped_bytes);
     if end != Some(End::Answered) {
         let said = client.output(task, "stderr").await?;
-        let message = shown
-            .outcome
-            .as_ref()
-            .map(|outcome| outcome.message.clone());
-        let why = last_words(&said).or(message);
+        let outcome = shown.outcome.as_ref();
+        let message = outcome.map(|outcome| outcome.message.clone());
+        // What was said last is of an attempt before, if there was one.
+        let refused = outcome.is_some_and(|outcome| outcome.class == "budget");
+        let said = last_words(&said).filter(|_| !refused);
+        let why = said.or(message);
         return about(attempts, &shown.state, None, why);
     }
     if dropped > 0 {

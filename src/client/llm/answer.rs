@@ -2,11 +2,13 @@
 
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::headers;
 use super::stream::Event;
 use super::{Failure, Piece, Usage};
+use crate::model::json;
 use crate::model::prompt::Dialect;
 use crate::model::receipt::End;
 
@@ -74,6 +76,23 @@ impl Fault {
     }
 }
 
+/// What matters of an answer that came in one piece.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Counted {
+    usage: Option<Counts>,
+}
+
+/// What a provider counts, in the words of both dialects.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Counts {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+}
+
 /// An answer that comes.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -99,15 +118,16 @@ impl Answer {
 
     /// What the provider counts for an answer that came in one piece.
     pub(super) fn usage_of(&self, body: &[u8]) -> Usage {
-        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        // All else of it is passed over, and takes no memory.
+        let body: Counted = serde_json::from_slice(body).unwrap_or_default();
+        let counts = body.usage.unwrap_or_default();
         let (input, output) = match self.dialect {
-            Dialect::OpenAi => ("prompt_tokens", "completion_tokens"),
-            Dialect::Anthropic => ("input_tokens", "output_tokens"),
+            Dialect::OpenAi => (counts.prompt_tokens, counts.completion_tokens),
+            Dialect::Anthropic => (counts.input_tokens, counts.output_tokens),
         };
-        let number = |name: &str| body.get("usage")?.get(name)?.as_u64();
         Usage {
-            input: number(input),
-            output: number(output),
+            input,
+            output,
             ..Usage::default()
         }
     }
@@ -135,15 +155,13 @@ impl Answer {
                 words: "its last word came without a reason to end".to_owned(),
             });
         }
-        let data: Value = match serde_json::from_str(&event.data) {
+        let data = match json::read(&event.data) {
             Ok(data) => data,
             // An event of a kind that has no content.
             Err(_) if event.data.trim().is_empty() => return Ok(Heard::Nothing),
-            Err(error) => {
-                return Err(Fault {
-                    kind: "not JSON".to_owned(),
-                    words: error.to_string(),
-                });
+            Err(words) => {
+                let kind = "not JSON".to_owned();
+                return Err(Fault { kind, words });
             }
         };
         if let Some(error) = data.get("error").filter(|error| !error.is_null()) {

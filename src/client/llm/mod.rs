@@ -13,19 +13,22 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::https::{self, Error};
+use crate::clock;
 use crate::model::prompt::{Call, Dialect, Key};
 use crate::model::receipt::{End, Receipt, Remains};
 
 mod answer;
 mod headers;
 pub mod relay;
+mod room;
 mod shape;
 mod stream;
 
 use answer::{Answer, Heard};
+use room::Room;
 use stream::Stream;
 
 /// Bytes of the body of a refusal that are read.
@@ -169,6 +172,14 @@ pub enum Piece {
     Data(String),
 }
 
+impl Piece {
+    /// Bytes of it.
+    const fn len(&self) -> usize {
+        let (Self::Text(words) | Self::Data(words)) = self;
+        words.len()
+    }
+}
+
 /// A reply that was not what was asked for, and what is answered to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
@@ -189,20 +200,20 @@ pub async fn ask(
     mut hear: impl FnMut(&Piece) -> std::io::Result<()>,
 ) -> Result<Told, Failure> {
     let (url, headers, body) = request(call, turn)?;
-    let idle = Duration::from_millis(call.idle_ms);
-    let begun = timeout(idle, https::open(&url, headers, body.to_string())).await;
+    let first = Duration::from_millis(call.first_ms);
+    let begun = timeout(first, https::open(&url, headers, body.to_string())).await;
     let response = begun
-        .map_err(|_| Failure::broken(silent(&url, idle)))?
+        .map_err(|_| Failure::broken(silent(&url, first)))?
         .map_err(network)?;
     let status = response.status();
     let (parts, body) = response.into_parts();
     if status != StatusCode::OK {
-        let text = refusal(body, idle).await;
+        let text = refusal(body, first).await;
         return Err(answer::refused(&url, status, &parts.headers, &text));
     }
     let remains = headers::remains(&parts.headers);
     let mut answer = Answer::new(call.dialect);
-    match listen(&mut answer, &url, body, idle, &mut hear).await {
+    match listen(&mut answer, call, &url, body, &mut hear).await {
         Ok(usage) => Ok(Told { usage, remains }),
         Err(failure) => Err(Failure {
             remains,
@@ -214,15 +225,17 @@ pub async fn ask(
 
 async fn listen(
     answer: &mut Answer,
+    call: &Call,
     url: &str,
     mut body: Incoming,
-    idle: Duration,
     hear: &mut impl FnMut(&Piece) -> std::io::Result<()>,
 ) -> Result<Usage, Failure> {
-    let mut stream = Stream::default();
+    let (mut stream, mut room) = (Stream::default(), Room::of(call));
+    let mut patience = Duration::from_millis(call.first_ms);
     loop {
-        let frame = timeout(idle, body.frame()).await;
-        let frame = frame.map_err(|_| Failure::broken(silent(url, idle)))?;
+        let frame = timeout(patience, body.frame()).await;
+        let frame = frame.map_err(|_| Failure::broken(silent(url, patience)))?;
+        patience = Duration::from_millis(call.idle_ms);
         let bytes: Option<Bytes> = match frame {
             None => None,
             Some(Ok(frame)) => frame.into_data().ok(),
@@ -233,6 +246,7 @@ async fn listen(
             }
         };
         let over = bytes.is_none();
+        room.sent(url, bytes.as_ref().map_or(0, Bytes::len))?;
         let events = match &bytes {
             Some(bytes) => stream.push(bytes),
             None => stream.end(),
@@ -242,6 +256,7 @@ async fn listen(
             match answer.hear(&event).map_err(|fault| fault.at(url))? {
                 Heard::Nothing => {}
                 Heard::Words(piece) => {
+                    room.text(url, piece.len())?;
                     let failed = |error| Failure::here(format!("cannot write: {error}"));
                     hear(&piece).map_err(failed)?;
                 }
@@ -362,11 +377,12 @@ fn secret(text: &str) -> Result<HeaderValue, Failure> {
     Ok(value)
 }
 
-/// The body of a refusal, as far as it comes.
-async fn refusal(mut body: Incoming, idle: Duration) -> String {
+/// The body of a refusal, as far as it comes within a time.
+async fn refusal(mut body: Incoming, time: Duration) -> String {
+    let end = Instant::from_std(clock::instant() + time);
     let mut text = Vec::new();
     while text.len() < REFUSAL_MAX
-        && let Ok(Some(Ok(frame))) = timeout(idle, body.frame()).await
+        && let Ok(Some(Ok(frame))) = timeout_at(end, body.frame()).await
     {
         text.extend(frame.data_ref().into_iter().flatten());
     }

@@ -12,13 +12,12 @@ use tokio::time::timeout;
 
 use super::answer::{Answer, Heard};
 use super::headers;
+use super::room::{ANSWER_MAX, too_long};
 use super::stream::Stream;
 use super::{Failure, authorize, network, refusal, silent};
 use crate::model::prompt::{Dialect, Key};
 use crate::model::receipt::{End, Receipt, Remains};
 
-/// Bytes of an answer in one piece that are looked through for its cost.
-const WHOLE_MAX: usize = 16 * 1024 * 1024;
 /// Header of whoever speaks the messages dialect, which is passed on.
 const BETA: &str = "anthropic-beta";
 
@@ -44,6 +43,8 @@ pub struct Provider<'g> {
     pub model: &'g str,
     /// Most tokens of the answer.
     pub max_tokens: u32,
+    /// The answer must not be longer, whether or not it was said.
+    pub limited: bool,
 }
 
 impl Question {
@@ -53,12 +54,19 @@ impl Question {
         self.body.get("model").and_then(Value::as_str).unwrap_or("")
     }
 
-    /// Most tokens of the answer, if it says so.
+    /// Most tokens of the answer, of all that it asks for at once, if it says so.
     #[must_use]
     pub fn max_tokens(&self) -> Option<u32> {
         let mut most = ["max_completion_tokens", "max_tokens"].into_iter();
         let most = most.find_map(|name| self.body.get(name)?.as_u64());
+        let most = most.map(|most| most.saturating_mul(self.choices()));
         most.map(|most| u32::try_from(most).unwrap_or(u32::MAX))
+    }
+
+    /// How many answers it asks for.
+    fn choices(&self) -> u64 {
+        let count = self.body.get("n").and_then(Value::as_u64);
+        count.unwrap_or(1).max(1)
     }
 
     /// Whether the answer is to come in pieces.
@@ -71,7 +79,8 @@ impl Question {
     /// be told what it cost, and in the dialect that needs one a bound on the
     /// answer. Chat completions have two words for that, and some models take
     /// only one of them: there, none is none, and a longer answer than was
-    /// reckoned with is charged when it is over.
+    /// reckoned with is charged when it is over. Where a budget is, it gets the
+    /// newer one.
     fn body_for(&self, provider: &Provider<'_>) -> Value {
         let mut body = self.body.clone();
         let Some(fields) = body.as_object_mut() else {
@@ -80,6 +89,10 @@ impl Question {
         fields.insert("model".to_owned(), json!(provider.model));
         if self.dialect == Dialect::Anthropic && self.max_tokens().is_none() {
             fields.insert("max_tokens".to_owned(), json!(provider.max_tokens));
+        }
+        if self.dialect == Dialect::OpenAi && provider.limited && self.max_tokens().is_none() {
+            let each = u64::from(provider.max_tokens) / self.choices();
+            fields.insert("max_completion_tokens".to_owned(), json!(each.max(1)));
         }
         if self.dialect == Dialect::OpenAi && self.is_stream() {
             let options = fields.entry("stream_options").or_insert_with(|| json!({}));
@@ -171,15 +184,22 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Takes in bytes of the answer.
-    pub fn hear(&mut self, bytes: &Bytes) {
+    /// Takes in bytes of the answer; whether it may go on. One in pieces may for
+    /// as long as its reader reads: nothing of it is kept here. One in a single
+    /// piece is looked through for its cost.
+    #[must_use]
+    pub fn hear(&mut self, bytes: &Bytes) -> bool {
         let Some(stream) = &mut self.stream else {
-            let room = WHOLE_MAX.saturating_sub(self.whole.len());
-            self.whole.extend(bytes.iter().take(room));
-            return;
+            if self.whole.len() + bytes.len() > ANSWER_MAX {
+                let what = "in one piece it may have 8 MiB";
+                self.failure = Some(too_long(&self.url, what));
+                return false;
+            }
+            self.whole.extend(bytes);
+            return true;
         };
         let Ok(events) = stream.push(bytes) else {
-            return;
+            return true;
         };
         for event in events {
             match self.answer.hear(&event) {
@@ -191,6 +211,7 @@ impl Listening {
                 }
             }
         }
+        true
     }
 
     /// What it came to; `whole` where the provider has ended it in order.
@@ -238,6 +259,7 @@ mod tests {
             key: None,
             model: "m-1",
             max_tokens: 77,
+            limited: false,
         };
         let asked = question(
             Dialect::OpenAi,
@@ -252,6 +274,17 @@ mod tests {
         assert_eq!(asked.max_tokens(), Some(5));
         let expected = json!({"max_completion_tokens": 5, "model": "m-1"});
         assert_eq!(asked.body_for(&provider), expected);
+        // Several answers are as many times as long.
+        let asked = question(Dialect::OpenAi, json!({"max_tokens": 5, "n": 3}));
+        assert_eq!(asked.max_tokens(), Some(15));
+        let limited = Provider {
+            limited: true,
+            ..provider
+        };
+        let asked = question(Dialect::OpenAi, json!({"n": 7}));
+        let expected = json!({"n": 7, "model": "m-1", "max_completion_tokens": 11});
+        assert_eq!(asked.body_for(&limited), expected);
+        let provider = limited;
         let asked = question(Dialect::Anthropic, json!({"messages": []}));
         let expected = json!({"messages": [], "model": "m-1", "max_tokens": 77});
         assert_eq!(asked.body_for(&provider), expected);
@@ -273,27 +306,27 @@ mod tests {
     #[test]
     fn the_cost_of_an_answer_is_found_in_pieces_and_in_one() {
         let mut pieces = listening(Dialect::OpenAi, true);
-        pieces.hear(&Bytes::from_static(
+        assert!(pieces.hear(&Bytes::from_static(
             b"data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n",
-        ));
-        pieces.hear(&Bytes::from_static(b"data: [DONE]\n\n"));
+        )));
+        assert!(pieces.hear(&Bytes::from_static(b"data: [DONE]\n\n")));
         let receipt = pieces.end(true);
         assert_eq!(
             (receipt.end, receipt.input, receipt.output),
             (End::Answered, Some(7), Some(2))
         );
         let mut one = listening(Dialect::Anthropic, false);
-        one.hear(&Bytes::from_static(b"{\"usage\":{\"input_tokens\":9,"));
-        one.hear(&Bytes::from_static(b"\"output_tokens\":4}}"));
+        assert!(one.hear(&Bytes::from_static(b"{\"usage\":{\"input_tokens\":9,")));
+        assert!(one.hear(&Bytes::from_static(b"\"output_tokens\":4}}")));
         let receipt = one.end(true);
         assert_eq!(
             (receipt.end, receipt.input, receipt.output),
             (End::Answered, Some(9), Some(4))
         );
         let mut half = listening(Dialect::OpenAi, true);
-        half.hear(&Bytes::from_static(
+        assert!(half.hear(&Bytes::from_static(
             b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n",
-        ));
+        )));
         assert_eq!(half.end(true).end, End::Broken);
     }
 }

@@ -3,7 +3,7 @@
 //! comments are nothing.
 
 /// Longest line, and most data of one event.
-const EVENT_MAX: usize = 4 * 1024 * 1024;
+const EVENT_MAX: usize = 1024 * 1024;
 
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -62,6 +62,8 @@ impl Words {
     pub(super) fn refuse(self, status: StatusCode, told: &str) -> Answer {
         let kind = match status {
             StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::PAYMENT_REQUIRED if self.0 == Dialect::OpenAi => "insufficient_quota",
+            StatusCode::PAYMENT_REQUIRED => "billing_error",
             StatusCode::FORBIDDEN => "permission_error",
             StatusCode::NOT_FOUND => "not_found_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -70,7 +72,8 @@ impl Words {
         };
         let body = match self.0 {
             Dialect::OpenAi => {
-                json!({"error": {"message": told, "type": kind, "param": null, "code": null}})
+                let code = (status == StatusCode::PAYMENT_REQUIRED).then_some(kind);
+                json!({"error": {"message": told, "type": kind, "param": null, "code": code}})
             }
             Dialect::Anthropic => {
                 json!({"type": "error", "error": {"type": kind, "message": told}})

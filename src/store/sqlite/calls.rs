@@ -1,8 +1,11 @@
 //! [`Calls`] in SQLite.
 
+use std::time::Duration;
+
 use rusqlite::{Row, params};
 
 use crate::model::attempt::AttemptKey;
+use crate::model::budget::{Cap, Name, Purse, Sum};
 use crate::model::gauge::{Gauge, Others};
 use crate::model::id::TaskId;
 use crate::model::ledger::{Call, Over, Spent};
@@ -20,16 +23,15 @@ use super::{Sqlite, failed, json};
 macro_rules! columns {
     () => {
         "id, task, number, relayed, owner, model, gauge, at, input_max, output_max, cost_max, ended, how, \
-         input, output, cost"
+         input, output, cost, held, purses"
     };
 }
 
 const BEGIN: &str = "INSERT INTO call (task, number, owner, model, gauge, at, input_max, \
-     output_max, cost_max, relayed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+     output_max, cost_max, relayed, held, purses) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 const END: &str = "UPDATE call SET ended = ?2, how = ?3, input = ?4, output = ?5, cost = ?6 \
      WHERE id = ?1 AND ended IS NULL";
-const LOSE: &str = "UPDATE call SET ended = ?1, cost = cost_max \
-     WHERE ended IS NULL AND relayed = 1";
 /// Of attempts that are live: a row without its attempt's end holds nothing up.
 const RUNNING: &str = "SELECT count(*), coalesce(sum(input_max), 0), coalesce(sum(output_max), 0) \
      FROM call INDEXED BY call_open LEFT JOIN attempt USING (task, number) \
@@ -45,6 +47,22 @@ const SPENT: &str = "SELECT model, count(*), coalesce(sum(input), 0), coalesce(s
 const DROP: &str = "DELETE FROM call WHERE id IN (\
      SELECT id FROM call INDEXED BY call_at WHERE at < ?1 AND ended IS NOT NULL \
      ORDER BY at LIMIT ?2)";
+
+const PURSE: &str = "SELECT 0, tokens, cost, tokens_held, cost_held, tokens_cap, cost_cap \
+     FROM purse WHERE name = ?1";
+const SAVE_PURSE: &str = "INSERT INTO purse \
+     (name, lasts, touched, tokens, cost, tokens_held, cost_held) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO UPDATE SET \
+     touched = excluded.touched, tokens = excluded.tokens, cost = excluded.cost, \
+     tokens_held = excluded.tokens_held, cost_held = excluded.cost_held";
+const CAP_PURSE: &str = "INSERT INTO purse (name, lasts, touched, tokens_cap, cost_cap) \
+     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO UPDATE SET \
+     touched = excluded.touched, tokens_cap = excluded.tokens_cap, cost_cap = excluded.cost_cap";
+const DROP_PURSES: &str = "DELETE FROM purse WHERE name IN (\
+     SELECT name FROM purse INDEXED BY purse_touched \
+     WHERE touched < iif(lasts, ?2, ?1) AND touched < ?1 ORDER BY touched LIMIT ?3)";
+/// How much longer purses are kept that are of no day.
+const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 fn read(row: &Row<'_>) -> Result<Call, Error> {
     let mut from = Columns::new(row, "call")?;
@@ -66,6 +84,8 @@ fn read(row: &Row<'_>) -> Result<Call, Error> {
     let (input, output): (Option<u64>, Option<u64>) = (from.get()?, from.get()?);
     let cost = money(from.get()?);
     let used = input.zip(output);
+    let held = from.get()?;
+    let purses: String = from.get()?;
     Ok(Call {
         id,
         key,
@@ -76,6 +96,11 @@ fn read(row: &Row<'_>) -> Result<Call, Error> {
         at,
         taken,
         estimate,
+        held,
+        purses: purses
+            .lines()
+            .map(|name| Name::read(name.to_owned()))
+            .collect(),
         over: ended.map(|at| Over {
             at,
             end: how.and_then(|word| End::from_word(&word)),
@@ -113,6 +138,7 @@ impl Calls for Sqlite {
     }
 
     fn begin_call(&mut self, call: &Call) -> Result<i64, Error> {
+        let purses: Vec<_> = call.purses.iter().map(Name::as_str).collect();
         self.statement(BEGIN)?
             .execute(params![
                 call.key.task.0,
@@ -125,17 +151,69 @@ impl Calls for Sqlite {
                 call.taken.output,
                 call.estimate.map(Money::micros),
                 call.relayed,
+                call.held,
+                purses.join("\n"),
             ])
             .map_err(failed("save a call"))?;
         Ok(self.connection.last_insert_rowid())
     }
 
-    fn lose_relayed_calls(&mut self, now: Time) -> Result<u64, Error> {
-        let lost = self
-            .statement(LOSE)?
-            .execute([now.micros()])
-            .map_err(failed("end calls"))?;
-        Ok(u64::try_from(lost).unwrap_or(u64::MAX))
+    fn open_relayed_calls(&mut self) -> Result<Vec<Call>, Error> {
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM call INDEXED BY call_open WHERE ended IS NULL AND relayed = 1"
+        );
+        self.rows(sql, [], read)
+    }
+
+    fn purse(&mut self, name: &Name) -> Result<(Purse, Cap), Error> {
+        let found = self.rows(PURSE, [name.as_str()], |row| {
+            let mut from = Columns::new(row, "purse")?;
+            let mut sum = || {
+                Ok::<_, Error>(Sum {
+                    tokens: from.get()?,
+                    cost: Money::from_micros(from.get()?),
+                })
+            };
+            let purse = Purse {
+                spent: sum()?,
+                held: sum()?,
+            };
+            let tokens = from.get()?;
+            let cost: Option<u64> = from.get()?;
+            let cost = cost.map(Money::from_micros);
+            Ok((purse, Cap { tokens, cost }))
+        })?;
+        Ok(found.into_iter().next().unwrap_or_default())
+    }
+
+    fn save_purse(&mut self, name: &Name, purse: &Purse, now: Time) -> Result<(), Error> {
+        self.statement(SAVE_PURSE)?
+            .execute(params![
+                name.as_str(),
+                name.lasts(),
+                now.micros(),
+                purse.spent.tokens,
+                purse.spent.cost.micros(),
+                purse.held.tokens,
+                purse.held.cost.micros(),
+            ])
+            .map_err(failed("save what was spent"))?;
+        Ok(())
+    }
+
+    fn cap_purse(&mut self, name: &Name, cap: Cap, now: Time) -> Result<(), Error> {
+        self.statement(CAP_PURSE)?
+            .execute(params![
+                name.as_str(),
+                name.lasts(),
+                now.micros(),
+                cap.tokens,
+                cap.cost.map(Money::micros),
+            ])
+            .map_err(failed("save a budget"))?;
+        Ok(())
     }
 
     fn end_call(&mut self, id: i64, over: &Over) -> Result<(), Error> {
@@ -221,6 +299,12 @@ impl Calls for Sqlite {
             .statement(DROP)?
             .execute(params![before.micros(), limit])
             .map_err(failed("remove calls"))?;
+        let year = before.before(YEAR).micros();
+        let purses = self
+            .statement(DROP_PURSES)?
+            .execute(params![before.micros(), year, limit])
+            .map_err(failed("remove what was spent"))?;
+        let dropped = dropped.max(purses);
         Ok(u32::try_from(dropped).unwrap_or(u32::MAX))
     }
 }
