@@ -74,6 +74,11 @@ struct Called {
 
 /// Makes a call as a task does, and watches how much memory it takes.
 fn call(port: u16, tokens: u32, schema: &Value) -> Called {
+    call_within(port, tokens, schema, (20_000, 20_000))
+}
+
+/// The same, of a provider that may be silent for so many milliseconds, before its answer and in it.
+fn call_within(port: u16, tokens: u32, schema: &Value, (first, idle): (u32, u32)) -> Called {
     let mut child = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
         .arg("call")
         .stdin(Stdio::piped())
@@ -83,8 +88,8 @@ fn call(port: u16, tokens: u32, schema: &Value) -> Called {
         .expect("start");
     let order = json!({
         "dialect": "openai", "base_url": format!("http://127.0.0.1:{port}/v1"), "key": null,
-        "model": "m", "system": null, "text": "?", "max_tokens": tokens, "first_ms": 20_000,
-        "idle_ms": 20_000, "schema": schema, "repairs": 0,
+        "model": "m", "system": null, "text": "?", "max_tokens": tokens, "first_ms": first,
+        "idle_ms": idle, "schema": schema, "repairs": 0,
     });
     let mut input = child.stdin.take().expect("a pipe");
     input.write_all(order.to_string().as_bytes()).expect("ask");
@@ -284,4 +289,27 @@ fn sec_26_a_stream_that_trickles_for_ever_ends_at_the_time_limit_of_its_task() {
     // The connection is gone with it.
     sent.recv_timeout(Duration::from_secs(5))
         .expect("it noticed");
+}
+
+#[test]
+fn a_provider_that_falls_silent_is_given_up() {
+    let long = Duration::from_secs(60);
+    for (begin, piece, within, told) in [
+        // Not a byte of an answer, a head alone, and silence behind the first words.
+        ("", "", (300, 60_000), "said nothing for 0.3 s"),
+        (BEGIN, "", (300, 60_000), "said nothing for 0.3 s"),
+        (
+            BEGIN,
+            &*chat("word"),
+            (60_000, 400),
+            "said nothing for 0.4 s",
+        ),
+    ] {
+        let (port, _sent) = flood(begin, piece.to_owned(), long);
+        let begun = clock::instant();
+        let called = call_within(port, 16, &Value::Null, within);
+        assert_eq!(called.code, 75, "{}", called.said);
+        assert!(called.said.contains(told), "{}", called.said);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{}", called.said);
+    }
 }

@@ -45,6 +45,7 @@ mod prompt_limits;
 mod queues;
 mod record;
 mod relay;
+mod replay;
 mod retention;
 mod run_as;
 mod runner;

@@ -1,5 +1,7 @@
 //! What the events of an answer mean, and what a refusal does.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use serde::Deserialize;
@@ -30,6 +32,8 @@ pub(super) enum Heard {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     kind: String,
+    /// Where it is told beside the kind.
+    code: String,
     words: String,
 }
 
@@ -41,8 +45,10 @@ impl Fault {
             let text = value.as_str().map(ToOwned::to_owned);
             text.or_else(|| value.as_u64().map(|number| number.to_string()))
         };
+        let code = text("code").unwrap_or_default();
         Self {
-            kind: text("type").or_else(|| text("code")).unwrap_or_default(),
+            kind: text("type").unwrap_or_else(|| code.clone()),
+            code,
             words: text("message").unwrap_or_else(|| error.to_string()),
         }
     }
@@ -64,15 +70,23 @@ impl Fault {
             "403",
             "404",
         ];
-        if lasting.contains(&self.kind.as_str()) {
-            Failure::rejected(told)
-        } else if self.kind == "rate_limit_error" {
-            Failure::new(End::Refused, told)
-        } else if self.kind == "overloaded_error" {
-            Failure::new(End::Overloaded, told)
+        let is = |words: &[&str]| {
+            words
+                .iter()
+                .any(|word| self.kind == *word || self.code == *word)
+        };
+        let end = if is(&["insufficient_quota", "billing_error", "402"]) {
+            End::Barred
+        } else if is(&["rate_limit_error", "rate_limit_exceeded", "429"]) {
+            End::Refused
+        } else if is(&["overloaded_error", "503", "529"]) {
+            End::Overloaded
+        } else if is(&lasting) {
+            End::Rejected
         } else {
-            Failure::broken(told)
-        }
+            End::Broken
+        };
+        Failure::new(end, told)
     }
 }
 
@@ -152,6 +166,7 @@ impl Answer {
             }
             return Err(Fault {
                 kind: "unfinished".to_owned(),
+                code: String::new(),
                 words: "its last word came without a reason to end".to_owned(),
             });
         }
@@ -161,7 +176,8 @@ impl Answer {
             Err(_) if event.data.trim().is_empty() => return Ok(Heard::Nothing),
             Err(words) => {
                 let kind = "not JSON".to_owned();
-                return Err(Fault { kind, words });
+                let code = String::new();
+                return Err(Fault { kind, code, words });
             }
         };
         if let Some(error) = data.get("error").filter(|error| !error.is_null()) {
@@ -230,7 +246,9 @@ fn words(text: Option<&Value>, piece: fn(String) -> Piece) -> Heard {
 /// What a status other than 200 stands for.
 pub(super) fn refused(url: &str, status: StatusCode, headers: &HeaderMap, text: &str) -> Failure {
     let data: Value = serde_json::from_str(text).unwrap_or_default();
-    let error = data.get("error").unwrap_or(&data);
+    // Some put it into a list.
+    let data = data.get(0).unwrap_or(&data);
+    let error = data.get("error").unwrap_or(data);
     let fault = Fault::of(error);
     let words = if error.is_object() {
         &fault.words
@@ -243,24 +261,42 @@ pub(super) fn refused(url: &str, status: StatusCode, headers: &HeaderMap, text: 
         _ => "",
     };
     let told = format!("{url}: answered {status}: {}{advice}", shorten(words));
-    let code = error
-        .get("code")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let spent = code == "insufficient_quota" || fault.kind == "insufficient_quota";
+    let spent = fault.code == "insufficient_quota" || fault.kind == "insufficient_quota";
     let end = match status.as_u16() {
         401..=403 => End::Barred,
         429 if spent => End::Barred,
+        400 if is_of_money(&fault.words) => End::Barred,
         429 => End::Refused,
         503 | 529 => End::Overloaded,
         408 | 409 | 425 | 500.. => End::Broken,
         _ => End::Rejected,
     };
     Failure {
-        wait: headers::wait(headers),
+        wait: headers::wait(headers).or_else(|| told_wait(error)),
         remains: headers::remains(headers),
         ..Failure::new(end, told)
     }
+}
+
+/// Whether a refusal is of an account that has nothing left to spend. Of one
+/// vendor that comes as a fault of the question, and only its words tell it.
+fn is_of_money(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    [
+        "credit balance is too low",
+        "reached your specified api usage limits",
+    ]
+    .iter()
+    .any(|known| words.contains(known))
+}
+
+/// The wait that is told in the body alone, as one vendor does: `"26s"`, in one
+/// of several details.
+fn told_wait(error: &Value) -> Option<Duration> {
+    let mut details = error.get("details")?.as_array()?.iter();
+    let delay = details.find_map(|detail| detail.get("retryDelay")?.as_str())?;
+    let seconds: f64 = delay.strip_suffix('s')?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// The beginning, in one line.
