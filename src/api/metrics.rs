@@ -14,18 +14,20 @@ use prometheus::{GaugeVec, IntCounter, Opts, Registry, TEXT_FORMAT, TextEncoder}
 
 use crate::clock;
 use crate::engine::snapshot::{Phase, Snapshot};
+use crate::model::health::{Level, Part, worst};
 use crate::model::queue::Lane;
 use crate::model::task::State as TaskState;
 use crate::model::time::Time;
 use crate::telemetry;
 
-use super::Shared;
 use super::problem::Problem;
+use super::pulse::Beat;
 use super::queues::QueueInfo;
 use super::requests::Requests;
+use super::{Shared, health};
 
-/// How long the engine may take before the page is answered without what only
-/// it knows. Below Prometheus' own default of ten seconds.
+/// How long the database may take before the page is answered without what only
+/// that knows. Below Prometheus' own default of ten seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Queues that have rows of their own, first by name; the others are one,
 /// which is called so.
@@ -100,11 +102,10 @@ impl Page {
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
-    let begun = clock::instant();
     let lanes = tokio::time::timeout(PATIENCE, shared.handle.queues()).await;
     let lanes = lanes.ok().and_then(Result::ok);
-    let took = begun.elapsed();
-    let text = page(&shared, lanes.as_deref(), took).map_err(|error| {
+    let (beat, parts) = health::parts(&shared).await;
+    let text = page(&shared, lanes.as_deref(), beat, &parts).map_err(|error| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(
             status,
@@ -115,18 +116,42 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Respons
     Ok((StatusCode::OK, [(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
 }
 
-fn page(shared: &Shared, lanes: Option<&[Lane]>, took: Duration) -> prometheus::Result<String> {
+fn page(
+    shared: &Shared,
+    lanes: Option<&[Lane]>,
+    beat: Beat,
+    parts: &[Part],
+) -> prometheus::Result<String> {
     let snapshot = shared.handle.snapshot();
     let mut page = Page::new()?;
     page.gauge(
         "engine_answered",
-        "Whether the engine answered this question in two seconds.",
-        truth(lanes.is_some()),
+        "Whether the engine answered at once when this page was made.",
+        truth(matches!(beat, Beat::Answered(_))),
     );
     page.gauge(
         "engine_answer_seconds",
-        "How long it was waited for the engine to answer this question.",
-        took.as_secs_f64(),
+        "How long the engine took to answer, or has not answered for.",
+        beat.wait().as_secs_f64(),
+    );
+    page.gauge(
+        "reader_answered",
+        "Whether the database was read in two seconds; without that, rows of queues are missing.",
+        truth(lanes.is_some()),
+    );
+    let levels = parts
+        .iter()
+        .map(|part| ([part.name.clone()], f64::from(part.level as u8)));
+    page.gauges(
+        "health",
+        "How each part of the daemon is: 0 healthy, 1 degraded, 2 unhealthy.",
+        ["part"],
+        levels,
+    );
+    page.gauge(
+        "degraded",
+        "Whether the daemon is not healthy, as `GET /health` tells it.",
+        truth(worst(parts) != Level::Healthy),
     );
     daemon(&mut page, shared, &snapshot);
     store(&mut page, &snapshot);
@@ -152,11 +177,6 @@ fn daemon(page: &mut Page, shared: &Shared, snapshot: &Snapshot) {
         "running",
         "Whether the daemon does its work: 0 while it starts, stops or has failed.",
         truth(snapshot.phase == Phase::Running),
-    );
-    page.gauge(
-        "degraded",
-        "Whether the daemon lacks something, as `GET /health` tells it.",
-        truth(shared.lacks.borrow().is_some()),
     );
     page.gauge(
         "runner_connected",

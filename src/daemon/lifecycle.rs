@@ -98,7 +98,6 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let sockets = sockets(parts.listeners)?;
     let (stop, stopping) = watch::channel(false);
     let (ask, asked) = mpsc::channel(RELOADS);
-    let (lack, lacks) = watch::channel(None);
     let state = State {
         handle: parts.handle.clone(),
         output_dir: parts.output,
@@ -106,7 +105,6 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         version: crate::VERSION,
         supervisor: supervisor(&parts.origin),
         denied: policy::denied,
-        lacks,
     };
     let server = Server::new(parts.settings.api.clone(), state, stopping)
         .map_err(|error| system("set up the API")(std::io::Error::other(error.to_string())))?;
@@ -129,7 +127,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let notify = lasting(notify, &parts.origin);
     let (options, current) = watch::channel(reloader.settings.daemon.clone());
     let fed = feed_watchdog(parts.handle.clone(), notify.clone(), interval);
-    let well = watch_wellbeing(parts.handle.watch(), current, parts.monitor.clone(), lack);
+    let well = watch_wellbeing(parts.handle.watch(), current, parts.monitor.clone());
     let told = tell_status(parts.handle.watch(), notify.clone());
     let background = [tokio::spawn(told), tokio::spawn(fed), tokio::spawn(well)];
     let background = background.into_iter().chain(relaying);

@@ -131,8 +131,9 @@ fn turn_until_over<S: Store>(
         let batch = match held.let_through(batch, &mut engine)? {
             Passed::Turn(batch) => batch,
             Passed::Nothing => {
-                engine.tell();
-                next = Some(clock::now().after(NAP));
+                let now = clock::now();
+                engine.tell(now);
+                next = Some(now.after(NAP));
                 continue;
             }
             Passed::End => return Ok(()),
@@ -263,6 +264,7 @@ impl Held {
             (true, false) => tracing::info!("the database is ours again"),
             (true, true) | (false, false) => {}
         }
+        engine.locked(locked);
         Ok(!locked)
     }
 }
