@@ -231,7 +231,10 @@ impl Held {
             }
         }
         self.recover(engine)?;
-        engine.long_log(self.wal.judge(self.disk.long_log(), clock::instant()));
+        let log = self.disk.log_bytes();
+        let is_long = self.disk.is_long(log);
+        self.wal.judge(is_long.then_some(log), clock::instant());
+        engine.log_length(log, is_long);
         if !self.back.is_empty() {
             batch.splice(0..0, self.back.drain(..));
         }

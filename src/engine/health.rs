@@ -35,7 +35,7 @@ pub fn lack(snapshot: &Snapshot) -> Option<&'static str> {
         (snapshot.locked, LOCKED),
         (snapshot.shortage.is_some(), SHORT),
         (snapshot.runner.is_none(), NO_RUNNER),
-        (snapshot.long_log.is_some(), LONG_LOG),
+        (snapshot.long_log, LONG_LOG),
     ];
     let found = all.into_iter().find(|(lacks, _)| *lacks);
     found.map(|(_, what)| what)
@@ -60,11 +60,10 @@ fn store(snapshot: &Snapshot, now: Time) -> Part {
     let age = now.since(snapshot.turned).as_millis();
     let mut part = Part::healthy("store")
         .with("commits", snapshot.commits)
-        .with("last_commit_ms_ago", age);
-    if let Some(bytes) = snapshot.long_log {
-        part = part
-            .with("log_bytes", bytes)
-            .but(Level::Degraded, LONG_LOG, since.long_log);
+        .with("last_commit_ms_ago", age)
+        .with("log_bytes", snapshot.log_bytes);
+    if snapshot.long_log {
+        part = part.but(Level::Degraded, LONG_LOG, since.long_log);
     }
     if snapshot.locked {
         part = part.but(Level::Unhealthy, LOCKED, since.locked);

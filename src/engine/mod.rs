@@ -16,6 +16,7 @@ pub mod calls;
 pub mod clocks;
 pub mod closed;
 pub mod command;
+pub mod counted;
 mod damage;
 pub mod edit;
 pub mod effect;
@@ -315,6 +316,8 @@ impl<S: Store> Engine<S> {
         if let (Some(verdict), Some((started, ended))) = (&step.verdict, end) {
             self.store
                 .end_attempt(key, started.as_ref(), ended.at, verdict, &ended.usage)?;
+            let ran = started.map(|started| ended.at.since(started.at));
+            self.snapshot.counted.end(verdict.class, ran);
             if let Some(prompt) = &step.task.spec.prompt {
                 self.end_call(key, prompt, &ended, now)?;
             }

@@ -13,6 +13,7 @@ use crate::store::disk::{Room, Shortage};
 use super::Engine;
 use super::accounts::Accounts;
 use super::closed::Closed;
+use super::counted::Counted;
 use super::runner::RunnerUp;
 use super::signs::Signs;
 
@@ -49,6 +50,8 @@ pub struct Snapshot {
     pub runner: Option<Arc<RunnerUp>>,
     /// What live attempts say of themselves.
     pub signs: Signs,
+    /// What was counted since start.
+    pub counted: Counted,
     /// Commits since start.
     pub commits: u64,
     /// Commands carried out since start.
@@ -63,8 +66,10 @@ pub struct Snapshot {
     pub read_only: bool,
     /// Whether another process holds the database's lock.
     pub locked: bool,
-    /// Bytes of the database's log, while it is much longer than it should be.
-    pub long_log: Option<u64>,
+    /// Bytes of the database's write-ahead log.
+    pub log_bytes: u64,
+    /// Whether that is much longer than it should be.
+    pub long_log: bool,
     /// Set while nobody can say as whom tasks may run, so that none is started.
     pub closed: Option<Closed>,
     /// Models, and how the accounts behind them stand.
@@ -111,7 +116,7 @@ impl Snapshot {
             (self.shortage.is_some(), &mut since.shortage),
             (self.read_only, &mut since.read_only),
             (self.locked, &mut since.locked),
-            (self.long_log.is_some(), &mut since.long_log),
+            (self.long_log, &mut since.long_log),
             (self.runner.is_none(), &mut since.no_runner),
             (self.closed.is_some(), &mut since.closed),
         ] {
@@ -169,9 +174,10 @@ impl<S: Store> Engine<S> {
         self.snapshot.read_only = matches!(room, Room::ReadOnly);
     }
 
-    /// Learns how long the database's log is, if it is too long.
-    pub const fn long_log(&mut self, bytes: Option<u64>) {
-        self.snapshot.long_log = bytes;
+    /// Learns how long the database's log is, and whether that is too long.
+    pub const fn log_length(&mut self, bytes: u64, is_long: bool) {
+        self.snapshot.log_bytes = bytes;
+        self.snapshot.long_log = is_long;
     }
 
     /// Learns whether another process holds the database's lock.
