@@ -28,6 +28,7 @@ mod init;
 mod job;
 mod ladder;
 mod lifecycle;
+mod manuals;
 mod metrics;
 mod migrate;
 mod mtls;
