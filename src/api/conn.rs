@@ -308,6 +308,10 @@ impl Post {
         let settings = Arc::clone(&shared.settings.borrow());
         head::check(&parts, self.peer, &settings.options.names)?;
         if shared.public.contains(&parts.uri.path()) {
+            let names = self.names.as_ref();
+            if let Some(known) = identity::known(shared, self.peer, names, &parts.headers) {
+                parts.extensions.insert(known);
+            }
             return Ok((Request::from_parts(parts, body), None));
         }
         if let (Peer::Tcp(_), Some(wait)) = (self.peer, shared.attempts.wait(self.peer.key())) {

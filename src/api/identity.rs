@@ -12,6 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::clock;
 use crate::engine::command::{Caller, Command};
 use crate::engine::record::{Ask, Note};
 use crate::model::event::Kind;
@@ -81,6 +82,8 @@ pub(super) struct Settings {
     certificates: Vec<Arc<Grant>>,
     /// How TCP is encrypted; not at all without.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// The first of the server's certificates to expire, and when.
+    pub(super) expiry: Option<Time>,
     admins: Names,
     readers: Names,
 }
@@ -159,6 +162,7 @@ impl Settings {
             tokens,
             certificates,
             tls: tls::server(&options)?,
+            expiry: tls::expiry(&options),
             admins,
             readers: Names::look_up("api.readers", &options.readers)?,
             options,
@@ -247,6 +251,26 @@ impl Settings {
         });
         found.map(Arc::clone)
     }
+}
+
+/// What somebody may do who need not say who that is, where it is known. A
+/// proof that is wrong counts like one that was tried where it is needed.
+pub(super) fn known(
+    shared: &Shared,
+    peer: Peer,
+    names: Option<&Arc<[String]>>,
+    headers: &HeaderMap,
+) -> Option<Standing> {
+    if matches!(peer, Peer::Tcp(_)) {
+        let shows = names.is_some() || headers.contains_key(AUTHORIZATION);
+        if !shows || shared.attempts.wait(peer.key()).is_some() {
+            return None;
+        }
+    }
+    let settings = Arc::clone(&shared.settings.borrow());
+    let found = settings.identify(peer, names, headers, Origin::NONE, clock::now());
+    let found = found.inspect_err(|_| shared.attempts.fail(peer.key()));
+    found.ok().map(|found| found.standing)
 }
 
 fn refuse(detail: &str) -> Problem {

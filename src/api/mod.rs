@@ -30,9 +30,11 @@ mod conn;
 pub mod dto;
 pub mod edit;
 pub mod events;
+mod expiry;
 mod follow;
 pub mod graph;
 mod head;
+pub mod health;
 pub mod hooks;
 mod identity;
 pub mod json;
@@ -49,6 +51,7 @@ mod pieces;
 pub mod problem;
 pub mod progress;
 mod prompts;
+mod pulse;
 mod query;
 pub mod queues;
 mod requests;
@@ -60,6 +63,7 @@ mod stream;
 mod submit;
 mod tasks;
 mod tls;
+mod vitals;
 
 use admin::Reload;
 use identity::Settings;
@@ -81,8 +85,6 @@ pub struct State {
     pub supervisor: Option<admin::Supervisor>,
     /// What a run-as policy file surely denies.
     pub denied: Denied,
-    /// What the daemon has lacked for a while.
-    pub lacks: watch::Receiver<Option<&'static str>>,
 }
 
 /// Says of some users as whom a policy file lets a uid run no task now, if
@@ -98,7 +100,9 @@ struct Shared {
     version: &'static str,
     supervisor: Option<admin::Supervisor>,
     denied: Denied,
-    lacks: watch::Receiver<Option<&'static str>>,
+    pulse: pulse::Pulse,
+    seen: health::Seen,
+    vitals: vitals::Vitals,
     started: Time,
     settings: watch::Receiver<Arc<Settings>>,
     shutdown: watch::Receiver<bool>,
@@ -162,7 +166,9 @@ impl Server {
             version: state.version,
             supervisor: state.supervisor,
             denied: state.denied,
-            lacks: state.lacks,
+            pulse: pulse::Pulse::default(),
+            seen: health::Seen::default(),
+            vitals: vitals::Vitals::begin(),
             started,
             settings,
             shutdown,

@@ -307,6 +307,8 @@ impl<S: Store> Engine<S> {
             Some(known) => price.map(|price| price.of(known)),
             None => call.estimate,
         };
+        let counted = &mut self.snapshot.counted;
+        counted.call(&call.model, end, used, cost);
         self.store.end_call(
             call.id,
             &Over {

@@ -117,7 +117,6 @@ fn state(handle: &Handle, dir: &Path) -> State {
         version: "test",
         supervisor: None,
         denied: |_, _, _, _| None,
-        lacks: watch::channel(None).1,
     }
 }
 
