@@ -10,7 +10,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::client::target::Target;
@@ -33,6 +32,7 @@ mod jobs;
 mod launch;
 mod list;
 mod logs;
+mod misread;
 mod page;
 mod process;
 mod prompt;
@@ -49,6 +49,7 @@ mod tasks;
 pub mod text;
 mod token;
 pub mod top;
+mod web;
 
 /// A durable task queue, scheduler and supervisor for a Linux host.
 #[derive(Debug, Parser)]
@@ -141,6 +142,8 @@ enum Verb {
     Edit(Box<edit::Args>),
     /// Watch queues and tasks, and act on them
     Top,
+    /// Open the web page for a browser on this host, until Ctrl-C
+    Web(web::Args),
     /// Print what happened, and with --follow what happens
     Events(record::EventsArgs),
     /// Copy the database while it is in use, and check the copy
@@ -276,12 +279,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if args.get(1).is_some_and(|verb| verb == "runner") {
         return match RunnerCli::try_parse_from(args.into_iter().skip(1)) {
             Ok(cli) => told(process::runner(cli.args)),
-            Err(error) => misread(&error),
+            Err(error) => misread::misread(&error),
         };
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => return misread(&error),
+        Err(error) => return misread::misread(&error),
     };
     let setting = Setting {
         host: cli.host,
@@ -295,18 +298,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     told(dispatch(cli.verb, &setting))
 }
 
-/// Says what is wrong with the arguments, or what was asked about them.
-fn misread(error: &clap::Error) -> ExitCode {
-    let printed = error.print();
-    hint(error);
-    let code = if printed.is_ok() {
-        error.exit_code()
-    } else {
-        1
-    };
-    ExitCode::from(u8::try_from(code).unwrap_or(2))
-}
-
 /// Says why, where it failed.
 fn told(outcome: Outcome) -> ExitCode {
     match outcome {
@@ -317,20 +308,6 @@ fn told(outcome: Outcome) -> ExitCode {
             }
             ExitCode::from(failure.code())
         }
-    }
-}
-
-/// Says where the command stands, to whoever knows other queues.
-fn hint(error: &clap::Error) {
-    let text = |kind| error.get(kind).map(ToString::to_string);
-    let word = text(ContextKind::InvalidArg).filter(|word| !word.starts_with('-'));
-    let usage = text(ContextKind::Usage).unwrap_or_default();
-    if let (ErrorKind::UnknownArgument, Some(word)) = (error.kind(), word)
-        && usage.contains("taskdaemon submit")
-    {
-        complain(&format!(
-            "put the command behind `--`: taskdaemon submit -- {word} …"
-        ));
     }
 }
 
@@ -349,6 +326,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Resume(args) => online(several::change(&args, "resume", setting)),
         Verb::Edit(args) => online(edit::edit(&args, setting)),
         Verb::Top => online(top::top(setting)),
+        Verb::Web(args) => web::web(&args, setting),
         Verb::Events(args) => online(record::events(&args, setting)),
         Verb::Backup(args) => record::backup(&args, setting),
         Verb::Queue(verb) => online(queues::queue(verb, setting)),

@@ -118,6 +118,7 @@ fn state(handle: &Handle, dir: &Path) -> State {
         supervisor: None,
         denied: |_, _, _, _| None,
         lacks: watch::channel(None).1,
+        pages: None,
     }
 }
 

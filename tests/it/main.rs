@@ -68,3 +68,4 @@ mod templates;
 mod terminal;
 mod tidy;
 mod top;
+mod web;
