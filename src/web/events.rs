@@ -63,7 +63,9 @@ fn told(data: &Value) -> String {
             cut(&word(data), 160)
         };
     };
-    let pairs = pairs.iter().filter(|(_, value)| !value.is_null());
+    let pairs = pairs
+        .iter()
+        .filter(|(_, value)| !value.is_null() && value.as_str() != Some(""));
     let pairs: Vec<_> = pairs
         .map(|(name, value)| format!("{name} {}", word(value)))
         .collect();
@@ -82,7 +84,7 @@ fn row(event: &EventInfo) -> Markup {
                 }
             }
             td { (event.queue.as_deref().unwrap_or_default()) }
-            td { @if let Some(uid) = event.actor { "user " (uid) } }
+            td .who-did { @if let Some(uid) = event.actor { "user " (uid) } }
             td .why { (told(&event.data)) }
         }
     }

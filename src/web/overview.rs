@@ -18,7 +18,7 @@ use super::tasks;
 const CHARTS: [(&str, &str); 3] = [
     ("running", "Running"),
     ("waiting", "Waiting"),
-    ("ended", "Ended, each 2 s"),
+    ("ended", "Ended"),
 ];
 
 pub(super) async fn page(visit: &Visit) -> Result<Page, Wire> {

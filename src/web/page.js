@@ -186,12 +186,15 @@ document.addEventListener("submit", async (event) => {
     try {
         const action = button?.getAttribute("formaction") || form.getAttribute("action");
         const answer = await fetch(action, { method: "POST", body, headers: { Accept: "text/html" } });
+        if (answer.status === 401) return location.assign("/sign-in");
         const page = parse(await answer.text());
-        const problem = find(".problem", page);
         if (answer.ok) return show(page, answer.redirected ? answer.url : location.href);
-        problem?.classList.add("here");
+        const problem = find(".problem", page);
+        if (!problem) return tell(false, `not done: ${answer.status}`);
+        problem.classList.add("here");
         // What was filled in stays, and stands below why it was refused.
-        if (problem) form.closest("[data-live]") ? find("main").prepend(problem) : form.prepend(problem);
+        if (form.closest("[data-live]")) find("main").prepend(problem);
+        else form.prepend(problem);
     } catch {
         tell(false, "not sent: no answer");
     } finally {

@@ -81,9 +81,25 @@ pub(super) fn title(task: &TaskInfo) -> String {
     name.unwrap_or_else(|| brief(&task.run.words()))
 }
 
-/// Some letters of a command.
+/// Some letters of a command; of one for a shell only what the shell is told.
 pub(super) fn brief(words: &[String]) -> String {
-    cut(&words.join(" "), 80)
+    match words {
+        [shell, flag, text] if shell == "sh" && flag == "-c" => cut(text, 80),
+        _ => cut(&line(words), 80),
+    }
+}
+
+/// A command as one would type it.
+pub(super) fn line(words: &[String]) -> String {
+    let plain = |letter: char| letter.is_alphanumeric() || "-_./:=,@%+".contains(letter);
+    let quoted = words.iter().map(|word| {
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// Some letters of a text, in one line.
@@ -178,6 +194,12 @@ mod tests {
         }
         assert_eq!(cut("a\n b   c", 9), "a b c");
         assert_eq!(cut("äöüß", 3), "äö…");
+        let words = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            line(&words(&["a-b", "", "it's", "$x"])),
+            "a-b '' 'it'\\''s' '$x'"
+        );
+        assert_eq!(brief(&words(&["sh", "-c", "echo a b"])), "echo a b");
     }
 
     #[test]

@@ -12,6 +12,11 @@ use super::parts::state;
 pub(super) async fn page(visit: &Visit) -> Result<Page, Wire> {
     let list: QueueList = visit.get("/v1/queues").await?;
     let may = visit.may("PATCH", "/v1/queues/{queue}");
+    let meant = Visit::value(&visit.query, "set");
+    let meant = list
+        .queues
+        .iter()
+        .find(|queue| Some(queue.name.as_str()) == meant);
     let body = html! {
         h1 { "Queues" }
         div #queues data-live="" {
@@ -28,7 +33,7 @@ pub(super) async fn page(visit: &Visit) -> Result<Page, Wire> {
                 }
             }
         }
-        @if may { section { h2 { "Set limits" } (limits(visit)) } }
+        @if may { section { h2 #limits { "Set limits" } (limits(visit, meant)) } }
     };
     Ok(Page::new("Queues", "/queues", body))
 }
@@ -60,6 +65,7 @@ fn row(visit: &Visit, queue: &QueueInfo, may: bool) -> Markup {
                         } @else {
                             (button(visit, &act("resume"), "Resume", "main"))
                         }
+                        a .button href={ "/queues?set=" (queue.name) "#limits" } { "Limits" }
                         (careful(visit, &act("remove"), "Remove", &format!("Remove queue {}?", queue.name)))
                     }
                 }
@@ -80,17 +86,31 @@ fn told(queue: &QueueInfo) -> String {
     words.join(", ")
 }
 
-fn limits(visit: &Visit) -> Markup {
+/// The form that sets limits; filled in with those of the queue that is meant.
+fn limits(visit: &Visit, queue: Option<&QueueInfo>) -> Markup {
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let name = text(queue.map(|queue| queue.name.clone()));
+    let concurrency = text(
+        queue
+            .and_then(|queue| queue.concurrency)
+            .map(|most| most.to_string()),
+    );
+    let rate = text(
+        queue
+            .and_then(|queue| queue.rate.as_ref())
+            .map(ToString::to_string),
+    );
+    let group = text(queue.map(|queue| queue.group_limit.to_string()));
     let body = html! {
         p .quiet { "All three are set: what is left empty has no limit any more. A name that is new makes a queue." }
         div .grid {
             p .field {
                 label for="queue-name" { "Queue" }
-                input type="text" id="queue-name" name="name" required autocomplete="off" spellcheck="false";
+                input type="text" id="queue-name" name="name" value=(name) required autocomplete="off" spellcheck="false";
             }
-            (field("concurrency", "concurrency", "At once", "no limit", ""))
-            (field("rate", "rate", "Starts in a time", "no limit, or 10/1m", ""))
-            (field("group-limit", "group_limit", "At once of one group", "1", ""))
+            (field("concurrency", "concurrency", "At once", "no limit", &concurrency))
+            (field("rate", "rate", "Starts in a time", "no limit, or 10/1m", &rate))
+            (field("group-limit", "group_limit", "At once of one group", "1", &group))
         }
         button .main { "Set" }
     };

@@ -10,7 +10,7 @@ use crate::api::problem::Wire;
 use crate::api::visit::Visit;
 
 use super::frame::{Page, button, careful};
-use super::parts::{bytes, clock_time, maybe, span, state, title, when, why};
+use super::parts::{bytes, clock_time, line, maybe, span, state, title, when, why};
 use super::{events, graph};
 
 /// The end of the output that stands in the page; the script reads all of it.
@@ -50,12 +50,14 @@ pub(super) async fn page(visit: &Visit, id: &str) -> Result<Page, Wire> {
 
 fn head(visit: &Visit, task: &TaskInfo) -> Markup {
     let is_over = task.ended_at.is_some();
+    let said = why(task);
     let act = |verb: &str| format!("/tasks/{}/{verb}", task.id);
     html! {
         p .house {
-            (state(&task.state)) " " (why(task))
-            @if let Some(started) = task.started_at { ", since " (when(started)) }
-            @if let Some(ended) = task.ended_at { ", " (when(ended)) }
+            (state(&task.state)) " "
+            @if !said.0.is_empty() { span .bit { (said) " " } }
+            @if let Some(started) = task.started_at { span .bit { "since " (when(started)) } }
+            @if let Some(ended) = task.ended_at { span .bit { (when(ended)) } }
         }
         @if let Some(done) = task.progress {
             progress max="100" value=(done) aria-label="Progress" { (done) " %" }
@@ -106,7 +108,7 @@ fn facts(task: &TaskInfo) -> Markup {
         ("Group", &task.group),
     ];
     html! {
-        pre .command { (run.words().join(" ")) }
+        pre .command { (line(&run.words())) }
         dl .facts {
             @for (name, value) in texts {
                 @if let Some(value) = value { (fact(name, html! { code { (value) } })) }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getuid};
 use serde_json::{Value, json};
+use taskdaemon::api::access;
 use taskdaemon::api::pairs::encode;
+use taskdaemon::model::role::Role;
 
 use crate::bed::Bed;
 use crate::security::{free_port, hash};
@@ -396,6 +398,64 @@ fn a_session_reads_the_api_and_changes_things_by_forms_only() {
     let direct = exchange(stream, "POST", "/v1/tasks", &headers, &body);
     assert_eq!(direct.status, 401, "{}", direct.body);
     assert_eq!(bed.get("/v1/tasks").expect("list").1["tasks"], json!([]));
+}
+
+#[test]
+fn forms_take_the_role_of_their_routes() {
+    let roles = Role::ALL.map(Role::word);
+    let (bed, port) = tcp_bed(&roles);
+    let new = json!({ "name": "s", "when": "every 1h", "task": { "command": ["true"] } });
+    assert_eq!(bed.post("/v1/schedules", &new).expect("schedule").0, 201);
+    let id = bed.submit(&json!({ "command": ["true"], "delay": "1h" }));
+    let task = |verb: &str| format!("/tasks/{id}/{verb}");
+    let schedule = [("name", "t"), ("when", "every 1h"), ("command", "true")];
+    let none: &[(&str, &str)] = &[];
+    let forms = [
+        ("/tasks", &[("command", "true")][..], "POST", "/v1/tasks"),
+        (&task("pause"), none, "POST", "/v1/tasks/{id}/pause"),
+        (&task("resume"), none, "POST", "/v1/tasks/{id}/resume"),
+        (&task("cancel"), none, "POST", "/v1/tasks/{id}/cancel"),
+        (&task("retry"), none, "POST", "/v1/tasks/{id}/retry"),
+        ("/tasks/cancel", &[("all", "1")], "POST", "/v1/tasks/cancel"),
+        (
+            "/tasks/retry",
+            &[("id", "1")],
+            "POST",
+            "/v1/tasks/{id}/retry",
+        ),
+        ("/queues", &[("name", "x")], "PATCH", "/v1/queues/{queue}"),
+        ("/queues/x/pause", none, "POST", "/v1/queues/{queue}/{verb}"),
+        ("/queues/x/remove", none, "DELETE", "/v1/queues/{queue}"),
+        ("/schedules", &schedule, "POST", "/v1/schedules"),
+        (
+            "/schedules/1/pause",
+            none,
+            "POST",
+            "/v1/schedules/{schedule}/{verb}",
+        ),
+        (
+            "/schedules/1/remove",
+            none,
+            "DELETE",
+            "/v1/schedules/{schedule}",
+        ),
+    ];
+    for role in Role::ALL {
+        let cookie = sign_in(port, role.word()).cookie();
+        let stamp = signed_in(port, &cookie, "GET", "/", &[]).stamp();
+        for (path, fields, method, route) in forms {
+            let table = access::table();
+            let mut rows = table.iter();
+            let row = rows.find(|row| row.method == method && row.path == route);
+            let least = row.and_then(|row| row.least).expect("a row of the table");
+            let all = [fields, &[("stamp", stamp.as_str())]].concat();
+            let answer = signed_in(port, &cookie, "POST", path, &all);
+            let what = format!("{role:?} {path}: {} {}", answer.status, answer.body);
+            let refused = answer.status == 403 && answer.body.contains("this takes the role");
+            assert_eq!(refused, !role.covers(least), "{what}");
+            assert!(![401, 500].contains(&answer.status), "{what}");
+        }
+    }
 }
 
 #[test]
