@@ -21,7 +21,7 @@ use hyper::header::{
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -35,6 +35,9 @@ use super::{Outcome, Setting, not_in_json, online};
 
 /// Largest form.
 const FORM_MAX: usize = 16 * 1024 * 1024;
+/// How long a connection may be without a request: others of this host can
+/// connect too, and must not keep the browser out, nor the address open.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Most connections at once: a browser has a few to each page.
 const CONNECTIONS: usize = 64;
 
@@ -109,7 +112,10 @@ async fn converse(stream: TcpStream, door: Arc<Door>) {
         let door = Arc::clone(&door);
         async move { Ok::<_, Infallible>(door.answer(request).await) }
     });
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(stream), answer);
     // A browser that goes away is no fault.
     drop(connection.await);
 }

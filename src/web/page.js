@@ -167,6 +167,7 @@ function begin() {
     for (const stream of streams) stream.close();
     streams = [];
     for (const part of all("[data-live]")) part.was ??= part.outerHTML;
+    find("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
     if (!find("#link") || document.hidden) return;
     open(EVENTS, () => tell(true, "live"), { message: soon, gap: soon });
     all("[data-log]").forEach(follow);

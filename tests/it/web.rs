@@ -888,6 +888,17 @@ fn web_passes_on_what_its_own_pages_ask_and_nothing_else() {
 }
 
 #[test]
+fn who_connects_to_web_and_says_nothing_keeps_nobody_out() {
+    let bed = Bed::start(&[]);
+    let web = Web::open(&bed, &[]);
+    let connect = |_| TcpStream::connect(("127.0.0.1", web.1)).expect("connect");
+    let silent: Vec<_> = (0..64).map(connect).collect();
+    // All places are taken: this one waits for those to be closed, which takes ten seconds.
+    assert_eq!(web.ask("GET", &web.2, &[], &[]).status, 303);
+    drop(silent);
+}
+
+#[test]
 fn web_closes_when_nobody_is_there_and_at_ctrl_c() {
     let bed = Bed::start(&[]);
     let mut idle = Web::open(&bed, &["--idle", "200ms"]);
