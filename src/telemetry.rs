@@ -367,6 +367,8 @@ pub mod id {
     pub const RELOAD_REFUSED: &str = "3071b2ccb608479bbd9af0a90f01b841";
     /// A task failed for good.
     pub const TASK_FAILED: &str = "e47a2f291696466396ffe3d4426c6bdc";
+    /// An agent ended too often, or for good.
+    pub const AGENT_FAILED: &str = "5416478b9487406ab7ae5a36a8d2e2ed";
     /// Nobody saw how an attempt ended.
     pub const ATTEMPT_LOST: &str = "818c2019a5544d4f98fba4798f19b8a0";
     /// A runner is there.

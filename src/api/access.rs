@@ -20,8 +20,8 @@ use super::identity::Standing;
 use super::problem::Problem;
 use super::requests::Counted;
 use super::{
-    Shared, admin, bulk, edit, events, graph, hooks, identity, log, metrics, models, queues,
-    schedules, submit, tasks,
+    Shared, admin, agents, bulk, edit, events, graph, hooks, identity, log, metrics, models,
+    queues, schedules, submit, tasks,
 };
 
 /// A method, for the table and for the router.
@@ -107,6 +107,11 @@ fn routes() -> Vec<Route> {
             "/v1/schedules/{schedule}/{verb}",
             schedules::change,
         ),
+        least(Read, GET, "/v1/agents", agents::list),
+        least(Own, POST, "/v1/agents", agents::add),
+        least(Read, GET, "/v1/agents/{agent}", agents::show),
+        least(Own, DELETE, "/v1/agents/{agent}", agents::remove),
+        least(Own, POST, "/v1/agents/{agent}/{verb}", agents::change),
         least(Read, GET, "/v1/models", models::list),
         least(Read, GET, "/v1/models/{model}", models::show),
         least(Read, GET, "/v1/status", admin::status),

@@ -12,8 +12,10 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::engine::agents::Agents;
 use crate::engine::command::Caller;
-use crate::engine::snapshot::{Phase, Snapshot};
+use crate::engine::snapshot::{Phase as Doing, Snapshot};
+use crate::model::agent::phase::Phase;
 use crate::model::task::State as TaskState;
 
 use super::Shared;
@@ -51,6 +53,10 @@ pub struct Status {
     pub tasks: BTreeMap<String, u64>,
     /// Slots in use and in all.
     pub slots: Slots,
+    /// Instances of agents in each phase that some are in, and until when those
+    /// wait that cool off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<AgentCount>,
     /// The process that owns the tasks' processes.
     pub runner: Option<Runner>,
     /// Who starts the daemon again when it dies, where that is a process of
@@ -61,6 +67,34 @@ pub struct Status {
     pub commits: u64,
     /// Commands since start.
     pub commands: u64,
+}
+
+/// Agents, each instance counted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentCount {
+    /// In each phase, in the order in which they are told.
+    pub phases: Vec<(String, u64)>,
+    /// When the first starts again of those that cool off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooling_until: Option<Stamp>,
+}
+
+impl AgentCount {
+    /// What there is; nothing without agents.
+    #[must_use]
+    pub fn of(agents: &Agents) -> Option<Self> {
+        let phases = Phase::ALL.into_iter().zip(agents.tally());
+        let phases: Vec<_> = phases
+            .filter(|(_, count)| *count > 0)
+            .map(|(phase, count)| (phase.word().to_owned(), count))
+            .collect();
+        let lives = agents.all.values().flat_map(|agent| &agent.lives);
+        let cooling = lives.filter(|life| life.phase == Phase::CoolingOff);
+        (!phases.is_empty()).then(|| Self {
+            phases,
+            cooling_until: cooling.filter_map(|life| life.wake).min().map(Stamp),
+        })
+    }
 }
 
 /// Attempts at once.
@@ -109,6 +143,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Response {
         .into_iter()
         .map(|state| (state.word().to_owned(), snapshot.count(state)))
         .collect();
+    let agents = AgentCount::of(&snapshot.agents);
     let runner = snapshot.runner.map(|runner| {
         let can = runner.abilities;
         let enforces = [
@@ -135,6 +170,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Response {
             used: snapshot.used,
             total: snapshot.slots,
         },
+        agents,
         runner,
         supervisor: shared.supervisor,
         commits: snapshot.commits,
@@ -143,12 +179,12 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Response {
     json::answer(StatusCode::OK, &status)
 }
 
-const fn phase(phase: Phase) -> &'static str {
+const fn phase(phase: Doing) -> &'static str {
     match phase {
-        Phase::Starting => "starting",
-        Phase::Running => "running",
-        Phase::Stopping => "stopping",
-        Phase::Failed => "failed",
+        Doing::Starting => "starting",
+        Doing::Running => "running",
+        Doing::Stopping => "stopping",
+        Doing::Failed => "failed",
     }
 }
 
@@ -196,7 +232,7 @@ pub(super) async fn healthy(State(shared): State<Arc<Shared>>) -> Response {
         Ok(Ok(_)) => {
             let snapshot = shared.handle.snapshot();
             match *shared.lacks.borrow() {
-                Some(why) if snapshot.phase == Phase::Running => degraded(why),
+                Some(why) if snapshot.phase == Doing::Running => degraded(why),
                 Some(_) | None => readiness(&snapshot),
             }
         }
@@ -207,8 +243,8 @@ pub(super) async fn healthy(State(shared): State<Arc<Shared>>) -> Response {
 
 fn readiness(snapshot: &Snapshot) -> Response {
     match snapshot.phase {
-        Phase::Running => ok(),
-        Phase::Starting | Phase::Stopping | Phase::Failed => {
+        Doing::Running => ok(),
+        Doing::Starting | Doing::Stopping | Doing::Failed => {
             let detail = format!("the daemon is {}", phase(snapshot.phase));
             unwell(detail)
         }

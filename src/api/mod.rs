@@ -20,6 +20,7 @@ use crate::model::time::Time;
 
 pub mod access;
 pub mod admin;
+pub mod agents;
 pub mod asked;
 mod attempts;
 mod body;

@@ -9,6 +9,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTIC
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::agents::ask::Refused;
 use crate::engine::command::Error;
 use crate::engine::relay::NoCall;
 use crate::model::invalid::Invalid;
@@ -210,6 +211,13 @@ impl From<Error> for Problem {
                 NoCall::OtherDialect(_) => (StatusCode::BAD_REQUEST, "other_dialect", None),
                 NoCall::Barred { .. } => (StatusCode::CONFLICT, "model_barred", None),
             },
+            Error::Agent(why) => match why {
+                Refused::NotFound(_) => (StatusCode::NOT_FOUND, "agent_not_found", None),
+                Refused::Exists(_) => (StatusCode::CONFLICT, "agent_exists", None),
+                Refused::Goes(_) => (StatusCode::CONFLICT, "agent_stops", Some(1)),
+                Refused::TooMany { .. } => (StatusCode::CONFLICT, "too_many_agents", None),
+                Refused::Loop(..) => (StatusCode::CONFLICT, "agent_loop", None),
+            },
             Error::Draining(_) => (StatusCode::CONFLICT, "queue_draining", None),
             Error::QueueInUse { .. } => (StatusCode::CONFLICT, "queue_in_use", None),
             Error::AdminOnly(_) => (StatusCode::FORBIDDEN, "not_permitted", None),
@@ -248,6 +256,7 @@ impl From<Error> for Problem {
 const fn refusal_code(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Fenced(_) => "fenced",
+        Refusal::OfAgent { .. } => "of_agent",
         Refusal::Over { .. } => "already_over",
         Refusal::Unfit { .. } => "wrong_state",
     }

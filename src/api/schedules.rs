@@ -11,9 +11,10 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::engine::called::Called;
 use crate::engine::command::Caller;
 use crate::engine::reader::ScheduleView;
-use crate::engine::schedules::{Called, Change};
+use crate::engine::schedules::Change;
 use crate::model::id::ScheduleId;
 use crate::model::quantity::format_duration;
 use crate::model::schedule::due::{MOST, Missed, Overlap};
@@ -287,7 +288,7 @@ pub(super) async fn remove(
 }
 
 /// A number is one; no name is a number.
-fn called(text: String) -> Called {
+fn called(text: String) -> Called<ScheduleId> {
     match text.parse() {
         Ok(number) => Called::Number(ScheduleId(number)),
         Err(_) => Called::Name(text),
@@ -359,7 +360,7 @@ fn host_zone() -> Zone {
 }
 
 /// The task of a schedule, without what has a meaning only once.
-fn template(task: NewTask, now: Time) -> Result<Template, Problem> {
+pub(super) fn template(task: NewTask, now: Time) -> Result<Template, Problem> {
     task.check(now)
         .map_err(|invalid| in_task(problem::of_field(None, &invalid)))?;
     prompts::schemas(std::slice::from_ref(&task)).map_err(|(_, problem)| in_task(problem))?;
@@ -386,7 +387,7 @@ fn template(task: NewTask, now: Time) -> Result<Template, Problem> {
 }
 
 /// The same problem, said of the schedule's task.
-fn in_task(problem: Problem) -> Problem {
+pub(super) fn in_task(problem: Problem) -> Problem {
     let Some(field) = &problem.field else {
         return problem;
     };

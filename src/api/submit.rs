@@ -305,6 +305,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
             on_interrupt: asked.on_interrupt.unwrap_or_default(),
             hooks,
             hook_of: None,
+            run: None,
             prompt,
         },
     })

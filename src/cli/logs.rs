@@ -40,6 +40,19 @@ pub(super) struct Args {
     raw: bool,
 }
 
+impl Args {
+    /// All that the latest attempt of a task wrote.
+    pub(super) const fn of(id: i64, follow: bool) -> Self {
+        Self {
+            id,
+            follow,
+            attempt: None,
+            stream: None,
+            raw: false,
+        }
+    }
+}
+
 /// One of a task's two outputs.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum StreamName {

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::future::Future;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -16,8 +16,10 @@ use crate::client::target::Target;
 use crate::client::tls::Files;
 use crate::client::{self, Client};
 
+mod agents;
 mod batch;
 mod call;
+mod certificates;
 mod completions;
 mod deliver;
 mod demo;
@@ -46,6 +48,7 @@ mod start;
 mod status;
 mod submit;
 mod tasks;
+mod tend;
 pub mod text;
 mod token;
 pub mod top;
@@ -65,7 +68,7 @@ struct Cli {
     )]
     host: Option<String>,
     #[command(flatten)]
-    tls: Tls,
+    tls: certificates::Tls,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     json: bool,
@@ -80,37 +83,6 @@ struct Cli {
 struct RunnerCli {
     #[command(flatten)]
     args: process::RunnerArgs,
-}
-
-/// Certificates for a daemon behind `https://`. The names are long, since these
-/// arguments are those of every verb: another `key` would take that of `submit`.
-#[derive(Debug, clap::Args)]
-struct Tls {
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        hide_short_help = true,
-        help = "Believe a daemon whose certificate these have signed; otherwise TASKDAEMON_TLS_CA, \
-                otherwise those that this host trusts"
-    )]
-    tls_ca: Option<PathBuf>,
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        hide_short_help = true,
-        help = "Show this certificate; otherwise TASKDAEMON_TLS_CERT"
-    )]
-    tls_cert: Option<PathBuf>,
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        hide_short_help = true,
-        help = "The key of that certificate; otherwise TASKDAEMON_TLS_KEY"
-    )]
-    tls_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -157,6 +129,9 @@ enum Verb {
     /// Make tasks at set times
     #[command(subcommand)]
     Schedule(schedules::Verb),
+    /// Keep processes running: agents, workers, bots
+    #[command(subcommand)]
+    Agent(agents::Verb),
     /// Start a daemon by hand, in the background
     Start(Box<start::StartArgs>),
     /// Stop a daemon that was started by hand; running tasks go on
@@ -186,6 +161,9 @@ enum Verb {
     /// Make the call on standard input: what a prompt's task runs
     #[command(hide = true)]
     Call,
+    /// Look after an agent from beside it: what its task runs where a probe wants that
+    #[command(hide = true)]
+    Tend(tend::Args),
     /// Be the daemon, in the foreground
     Run(process::RunArgs),
     /// Be the runner, the process that owns the tasks' processes
@@ -209,7 +187,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Client(error) => client_code(error),
             Self::Usage(_) => 2,
@@ -288,11 +266,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let setting = Setting {
         host: cli.host,
-        tls: Files {
-            ca: cli.tls.tls_ca,
-            certificate: cli.tls.tls_cert,
-            key: cli.tls.tls_key,
-        },
+        tls: cli.tls.into(),
         json: cli.json,
     };
     told(dispatch(cli.verb, &setting))
@@ -332,6 +306,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Queue(verb) => online(queues::queue(verb, setting)),
         Verb::Provider(verb) => online(providers::provider(verb, setting)),
         Verb::Schedule(verb) => online(schedules::schedule(verb, setting)),
+        Verb::Agent(verb) => online(agents::agent(verb, setting)),
         Verb::Start(args) => not_in_json(setting, "start").and_then(|()| start::start(*args)),
         Verb::Stop(args) => not_in_json(setting, "stop").and_then(|()| start::stop(&args)),
         Verb::Restart(args) => not_in_json(setting, "restart").and_then(|()| start::restart(*args)),
@@ -343,6 +318,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Demo => demo::demo(),
         Verb::Deliver => online(deliver::deliver()),
         Verb::Call => online(call::call()),
+        Verb::Tend(args) => tend::tend(&args),
         Verb::Token(verb) => token::token(verb, setting),
         Verb::Config(args) => process::config(&args, setting),
         Verb::Run(args) => process::run(&args),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use nix::sys::signal::Signal;
 
-use crate::api::admin::Status;
+use crate::api::admin::{AgentCount, Status};
 use crate::api::number::Stamp;
 use crate::daemon::pidfile::{self, Found};
 use crate::daemon::record::{Phase, Record};
@@ -160,6 +160,9 @@ async fn ask(setting: &Setting) -> Outcome {
         "slots   {} of {} in use",
         status.slots.used, status.slots.total
     )?;
+    if let Some(agents) = &status.agents {
+        writeln!(out, "agents  {}", agents_in_words(agents))?;
+    }
     match status.runner {
         None => writeln!(out, "runner  none connected: tasks wait")?,
         Some(runner) => {
@@ -185,6 +188,18 @@ async fn ask(setting: &Setting) -> Outcome {
         }
     }
     Ok(0)
+}
+
+fn agents_in_words(agents: &AgentCount) -> String {
+    let all: u64 = agents.phases.iter().map(|(_, count)| count).sum();
+    let phase = |(phase, count): &(String, u64)| {
+        let until = agents.cooling_until.filter(|_| phase == "cooling_off");
+        let until = until.map(|until| format!(" until {}", utc(until)));
+        let phase = escape(phase).replace('_', " ");
+        format!("{count} {phase}{}", until.unwrap_or_default())
+    };
+    let phases: Vec<_> = agents.phases.iter().map(phase).collect();
+    format!("{all}: {}", phases.join(", "))
 }
 
 /// `reload`.

@@ -1,4 +1,4 @@
-//! One POST request to a server of somebody else's, in plain HTTP or over TLS.
+//! One request to a server of somebody else's, in plain HTTP or over TLS.
 //!
 //! Servers are believed by the certificates that this host trusts, or those
 //! that `SSL_CERT_FILE` names. A redirect is not followed: the request, and
@@ -65,6 +65,27 @@ pub async fn post(url: &str, headers: HeaderMap, body: String) -> Result<Answer,
     timeout(WHOLE, asked)
         .await
         .map_err(|_| network(url, "did not answer within 30 s"))?
+}
+
+/// Asks for a page in plain HTTP, and tells with which status it begins.
+///
+/// # Errors
+/// There was no answer.
+pub async fn get(url: &str) -> Result<StatusCode, Error> {
+    let place = Place::of(url)?;
+    let mut request = request(&place, HeaderMap::new(), String::new())?;
+    *request.method_mut() = Method::GET;
+    let stream = connect(url, &place).await?;
+    Ok(send(url, stream, request).await?.status())
+}
+
+/// Connects to `HOST:PORT`, and hangs up.
+///
+/// # Errors
+/// Nobody takes the connection.
+pub async fn reach(address: &str) -> Result<(), Error> {
+    let url = format!("http://{address}");
+    connect(&url, &Place::of(&url)?).await.map(drop)
 }
 
 /// Sends one request; its answer comes as it may, without a time limit.

@@ -26,6 +26,7 @@ use crate::model::task;
 use crate::runner::policy;
 use crate::{clock, telemetry, web};
 
+use super::agents;
 use super::monitor::{Event, Monitor};
 use super::notify::Notify;
 use super::passed::Listener;
@@ -96,6 +97,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let interval = parts.systemd.watchdog_interval();
     let notify = parts.systemd.notify;
     let sockets = sockets(parts.listeners)?;
+    let output = parts.output.clone();
     let (stop, stopping) = watch::channel(false);
     let (ask, asked) = mpsc::channel(RELOADS);
     let (lack, lacks) = watch::channel(None);
@@ -129,16 +131,13 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     notify.ready(&text);
     let notify = lasting(notify, &parts.origin);
     let (options, current) = watch::channel(reloader.settings.daemon.clone());
+    let told = tell_status(parts.handle.watch(), notify.clone());
     let fed = feed_watchdog(parts.handle.clone(), notify.clone(), interval);
     let well = watch_wellbeing(parts.handle.watch(), current, parts.monitor.clone(), lack);
-    let told = tell_status(parts.handle.watch(), notify.clone());
-    let background = [tokio::spawn(told), tokio::spawn(fed), tokio::spawn(well)];
-    let background = background.into_iter().chain(relaying);
-    let version = crate::VERSION;
-    tracing::info!(
-        message_id = telemetry::id::READY,
-        "taskdaemon {version} is ready: {text}"
-    );
+    let mut background = vec![tokio::spawn(told), tokio::spawn(fed), tokio::spawn(well)];
+    background.push(tokio::spawn(agents::watch(parts.handle.clone(), output)));
+    background.extend(relaying);
+    say_ready(&text);
     failpoint!("daemon/ready/after");
     let mut duty = Duty {
         reloader: &mut reloader,
@@ -182,6 +181,14 @@ fn lasting(notify: Notify, origin: &Origin) -> Notify {
         Some(_) => Notify::default(),
         None => notify,
     }
+}
+
+fn say_ready(text: &str) {
+    let version = crate::VERSION;
+    tracing::info!(
+        message_id = telemetry::id::READY,
+        "taskdaemon {version} is ready: {text}"
+    );
 }
 
 fn say_stopping(notify: &Notify) {

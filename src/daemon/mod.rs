@@ -8,6 +8,7 @@
 //! Where no service manager does it, `process` goes to the background,
 //! `pidfile` says who the daemon is, and `supervisor` starts it again.
 
+mod agents;
 pub mod child;
 mod door;
 mod hooks;

@@ -62,6 +62,22 @@ pub fn detach() -> io::Result<Side> {
     Ok(Side::Daemon(writer))
 }
 
+/// Leaves a process behind that is nobody's child here: true in that one. The
+/// caller stays what it is, and may become another program.
+///
+/// # Errors
+/// The system refuses, or threads exist already.
+pub fn leave_behind() -> io::Result<bool> {
+    if let Some(between) = fork()? {
+        wait_for(between)?;
+        return Ok(false);
+    }
+    if fork()?.is_some() {
+        end(0);
+    }
+    Ok(true)
+}
+
 /// Closes what the caller had open and handed down by mistake, such as the
 /// lock of an installation that started us: it would be held for ever.
 #[expect(unsafe_code, reason = "close_range is not in std")]

@@ -29,7 +29,7 @@ struct Lane {
 
 /// What became of a task whose turn it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Claimed {
+pub(super) enum Claimed {
     /// It starts.
     Starts,
     /// It does not, and those behind it are looked at.
@@ -59,21 +59,26 @@ impl<S: Store> Engine<S> {
             return Ok(());
         };
         let mut shares: Shares = self.store.live_by_owner()?.into_iter().collect();
+        let agents = self.agents_queue()?;
+        if let Some(agents) = &agents {
+            shares.leave_out(agents.id);
+        }
         let commands = shares.all().saturating_sub(pass.calls);
         let Some(slots) = self.open_slots(commands, now) else {
             return Ok(());
         };
+        if let Some(agents) = &agents {
+            self.admit_agents(agents, &runner.instance, now)?;
+        }
         pass.slots = slots.saturating_sub(commands);
         if pass.is_over() {
             return Ok(());
         }
         let free = pass.slots;
         let mut lanes = self.lanes(&shares, now)?;
+        lanes.retain(|id, _| agents.as_ref().is_none_or(|agents| agents.id != *id));
         let scarce = self.scarce(&lanes, free);
-        let mut heads = Vec::new();
-        for queue in lanes.keys() {
-            heads.extend(self.store.heads(*queue)?);
-        }
+        let mut heads = self.heads(&lanes)?;
         let most = self.options.user_running.unwrap_or(u32::MAX);
         // Hooks follow from tasks, and nobody has asked for them.
         let hooks = match self.options.user_running {
@@ -116,6 +121,15 @@ impl<S: Store> Engine<S> {
             });
         }
         self.keep_rates(&lanes, now)
+    }
+
+    /// The first ready task of each user, of each of these queues.
+    fn heads(&mut self, lanes: &Lanes) -> Result<Vec<Head>, store::Error> {
+        let mut heads = Vec::new();
+        for queue in lanes.keys() {
+            heads.extend(self.store.heads(*queue)?);
+        }
+        Ok(heads)
     }
 
     /// Keeps what was taken from the rates of queues.
@@ -178,7 +192,7 @@ impl<S: Store> Engine<S> {
 
     /// Starts a task; not when its number is taken, its group is full, or its
     /// model cannot be asked.
-    fn claim(
+    pub(super) fn claim(
         &mut self,
         head: &Head,
         queue: &Queue,

@@ -1,5 +1,8 @@
 //! Answers held back until the commit that makes them true.
 
+use std::sync::Arc;
+
+use crate::model::agent::plan::Agent;
 use crate::model::hook::Hook;
 use crate::model::id::TaskId;
 use crate::model::queue::Lane;
@@ -27,6 +30,8 @@ pub(super) enum Answer {
     Counted(Reply<Count>, Result<Count, Error>),
     /// To whoever asked about a schedule.
     Schedule(Reply<Changed>, Result<Box<Changed>, Error>),
+    /// To whoever asked about an agent.
+    Agent(Reply<Arc<Agent>>, Result<Arc<Agent>, Error>),
     /// To whoever changed hooks.
     Hooks(Reply<Vec<Hook>>, Vec<Hook>),
     /// To whoever asked which output is kept.
@@ -51,6 +56,7 @@ impl Answer {
             Self::View(reply, result) => drop(reply.send(result.map(|view| *view))),
             Self::Counted(reply, result) => drop(reply.send(result)),
             Self::Schedule(reply, result) => drop(reply.send(result.map(|changed| *changed))),
+            Self::Agent(reply, result) => drop(reply.send(result)),
             Self::Hooks(reply, hooks) => drop(reply.send(Ok(hooks))),
             Self::WithOutput(reply, kept) => drop(reply.send(Ok(kept))),
             Self::Queue(reply, result) => drop(reply.send(result.map(|lane| *lane))),
@@ -70,6 +76,7 @@ impl Answer {
             Self::View(reply, _) => drop(reply.send(Err(Error::Stopping))),
             Self::Counted(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Schedule(reply, _) => drop(reply.send(Err(Error::Unknown))),
+            Self::Agent(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Hooks(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::WithOutput(reply, _) => drop(reply.send(Err(Error::Unknown))),
             Self::Queue(reply, _) => drop(reply.send(Err(Error::Unknown))),

@@ -14,9 +14,8 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::answer::Answer;
-use super::calls;
 use super::closed::Word;
-use super::command::{Caller, Command, Error, Reply, Submitted, View};
+use super::command::{Caller, Command, Error, Reply, Submitted};
 use super::effect::Effect;
 use super::feed::numbered;
 use super::graph::Tie;
@@ -49,6 +48,7 @@ impl<S: Store> Engine<S> {
             Command::Edit(ask) => self.edit(ask, now),
             Command::Hook(ask) => self.about_hooks(ask, now),
             Command::Schedule(ask) => self.about_schedule(ask, now),
+            Command::Agent(ask) => self.about_agents(ask, now),
             Command::Queue(ask) => self.about_queue(ask, now),
             Command::Relay(ask) => self.about_calls(ask, now),
             Command::Ping { reply } => {
@@ -76,7 +76,8 @@ impl<S: Store> Engine<S> {
             Command::Notified { key, notice, at } => self.notified(key, notice, at, now),
             Command::Started { key, started } => {
                 self.open();
-                self.store.start_attempt(key, &started)
+                self.store.start_attempt(key, &started)?;
+                self.agents_task_runs(key, Some(&started), now)
             }
             Command::Ended {
                 key,
@@ -188,7 +189,7 @@ impl<S: Store> Engine<S> {
         Ok(room.and_then(|()| self.quota(tasks, new, hooks, now)))
     }
 
-    fn room(&self, tasks: &[NewTask], known: usize) -> Result<(), Error> {
+    pub(super) fn room(&self, tasks: &[NewTask], known: usize) -> Result<(), Error> {
         if let Some(shortage) = self.shortage.filter(|_| known < tasks.len()) {
             return Err(Error::DiskFull(shortage.into()));
         }
@@ -311,56 +312,6 @@ impl<S: Store> Engine<S> {
         task.state != State::Running || (shared && self.runner.as_deref().is_some_and(can))
     }
 
-    fn wait(
-        &mut self,
-        caller: Caller,
-        id: TaskId,
-        reply: Reply<View>,
-        now: Time,
-    ) -> Result<(), store::Error> {
-        let result = match self.find(caller, id, now)? {
-            Ok(task) if !task.state.is_terminal() => {
-                let waiters = self.waiters.entry(id).or_default();
-                waiters.retain(|waiter| !waiter.is_closed());
-                waiters.push(reply);
-                return Ok(());
-            }
-            Ok(task) => Ok(Box::new(self.view(task, now)?)),
-            Err(error) => Err(error),
-        };
-        self.answers.push(Answer::View(reply, result));
-        Ok(())
-    }
-
-    /// A task that is over, with its attempts, as of this transaction.
-    fn view(&mut self, task: Task, now: Time) -> Result<View, store::Error> {
-        Ok(View {
-            attempts: self.sound(now, |store| store.attempts(task.id))?,
-            calls: calls::of_task(&mut self.store, &task)?,
-            after: self.store.parents(task.id)?,
-            dependants: self.store.count_children(task.id)?,
-            reason: None,
-            sign: None,
-            task,
-        })
-    }
-
-    /// Gives everyone who waits for a task that has ended in this turn their
-    /// answer, to be sent like any other.
-    pub(super) fn tell_waiters(&mut self, now: Time) -> Result<(), store::Error> {
-        for task in std::mem::take(&mut self.over) {
-            let Some(waiters) = self.waiters.remove(&task.id) else {
-                continue;
-            };
-            let view = self.view(task, now)?;
-            for reply in waiters {
-                self.answers
-                    .push(Answer::View(reply, Ok(Box::new(view.clone()))));
-            }
-        }
-        Ok(())
-    }
-
     fn ended(
         &mut self,
         key: AttemptKey,
@@ -391,7 +342,12 @@ impl<S: Store> Engine<S> {
             Ok(_) => self.learn(word, now),
             // A report that was recorded before, or that came too late. The
             // runner may forget it either way.
-            Err(Refusal::Fenced(_) | Refusal::Over { .. } | Refusal::Unfit { .. }) => {
+            Err(
+                Refusal::Fenced(_)
+                | Refusal::Over { .. }
+                | Refusal::OfAgent { .. }
+                | Refusal::Unfit { .. },
+            ) => {
                 self.turned.effects.push(Effect::Acknowledge(key));
             }
         }

@@ -67,6 +67,14 @@ impl Pass {
         }
     }
 
+    /// A look at tasks that are no calls, with so many free slots.
+    pub(super) fn of_slots(slots: u32) -> Self {
+        Self {
+            slots,
+            ..Self::default()
+        }
+    }
+
     /// Whether nothing more can start.
     pub(super) const fn is_over(&self) -> bool {
         self.slots == 0 && !self.models

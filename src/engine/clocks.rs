@@ -35,6 +35,7 @@ impl<S: Store> Engine<S> {
                 // Refused by no state, so there is nobody to tell.
                 let _step = self.advance(task, Event::ClockSet { by }, None, now)?;
             }
+            self.agents_clock_set(by, now)?;
             self.fall_back(now)?;
             // Rates are told by the clock.
             self.submits.forget();

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::model::attempt::{Attempt, AttemptKey, Ended, Started};
 use crate::model::depend::Link;
-use crate::model::id::TaskId;
+use crate::model::id::{ScheduleId, TaskId};
 use crate::model::invalid::Invalid;
 use crate::model::ledger::Call;
 use crate::model::notice::Notice;
@@ -20,6 +20,7 @@ use crate::model::spec::NewTask;
 use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
 
+use super::called::Called;
 use super::edit;
 use super::graph::Ask;
 use super::hooks::{self, Hooks};
@@ -28,7 +29,7 @@ use super::prompts::Prompts;
 use super::refuse::Room;
 use super::runner::RunnerUp;
 use super::signs::Sign;
-use super::{queues, record, relay, schedules};
+use super::{agents, queues, record, relay, schedules};
 
 /// Where the answer to a command goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -69,7 +70,7 @@ pub enum Error {
     },
     /// No such schedule, or none that this caller may know of.
     #[error("there is no schedule {0}; `taskdaemon schedule list` shows those there are")]
-    NoSchedule(schedules::Called),
+    NoSchedule(Called<ScheduleId>),
     /// The name is taken.
     #[error("there is a schedule `{0}` already; remove it, or replace it with `--replace`")]
     ScheduleExists(String),
@@ -81,6 +82,9 @@ pub enum Error {
         "a task of schedule `{0}` is not over, and its overlap rule is `skip`; wait, or cancel it"
     )]
     StillRunning(String),
+    /// What was asked of an agent.
+    #[error(transparent)]
+    Agent(#[from] agents::ask::Refused),
     /// No such queue.
     #[error("there is no queue `{0}`; `taskdaemon queue list` shows those there are")]
     NoQueue(String),
@@ -318,6 +322,8 @@ pub enum Command {
     Hook(hooks::Ask),
     /// Make or change a schedule.
     Schedule(schedules::Ask),
+    /// Make or change an agent, or say what became of one.
+    Agent(agents::ask::Ask),
     /// Change a queue.
     Queue(queues::Ask),
     /// Ask a model for a task, or say what came of it.

@@ -61,6 +61,7 @@ impl<S: Store> Engine<S> {
                 self.store.settle_group(queue.id, group)?;
             }
             self.record(&task, Kind::Changed(task.state), None, now)?;
+            self.agents_task_over(&task, now)?;
             self.over.push(task);
         }
         self.hungry = true;

@@ -3,7 +3,7 @@
 use crate::model::edit::{Bad, Edit};
 use crate::model::event::Kind;
 use crate::model::id::TaskId;
-use crate::model::task::{State, Task};
+use crate::model::task::{Refusal, State, Task};
 use crate::model::time::Time;
 use crate::store::{self, Store};
 
@@ -40,6 +40,10 @@ impl<S: Store> Engine<S> {
     pub(super) fn edit(&mut self, ask: Ask, now: Time) -> Result<(), store::Error> {
         let result = match self.find(ask.caller, ask.id, now)? {
             Err(error) => Err(error),
+            Ok(task) if task.spec.run.is_some() => {
+                let (act, task) = ("change", task.id);
+                Err(Refusal::OfAgent { act, task }.into())
+            }
             Ok(task) => match ask.edit.apply(&task, now) {
                 Err(bad) => Err(bad.into()),
                 Ok(edited)

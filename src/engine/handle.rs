@@ -11,7 +11,7 @@ use crate::model::depend;
 use crate::model::edit::Edit;
 use crate::model::event::{Entries, Wanted};
 use crate::model::filter::{Filter, Selection};
-use crate::model::id::TaskId;
+use crate::model::id::{ScheduleId, TaskId};
 use crate::model::invalid::Invalid;
 use crate::model::schedule::plan::{NewSchedule, Schedule, Shown};
 use crate::model::spec::NewTask;
@@ -19,13 +19,14 @@ use crate::model::task::Task;
 use crate::model::time::Time;
 
 use super::bulk::{Action, Count, Order};
+use super::called::Called;
 use super::command::{Caller, Command, Error, Reply, Submitted, View};
 use super::edit;
 use super::graph::{Affected, Ask};
 use super::picture::Picture;
 use super::reader::{Listed, Query, ScheduleView};
 use super::record;
-use super::schedules::{self, Called, Changed};
+use super::schedules::{self, Changed};
 use super::snapshot::Snapshot;
 
 /// Talks to the engine.
@@ -264,7 +265,7 @@ impl Handle {
     pub async fn change_schedule(
         &self,
         caller: Caller,
-        called: Called,
+        called: Called<ScheduleId>,
         change: schedules::Change,
     ) -> Result<Changed, Error> {
         self.ask_as(caller, |reply| {
@@ -282,7 +283,11 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn schedule(&self, caller: Caller, called: Called) -> Result<ScheduleView, Error> {
+    pub async fn schedule(
+        &self,
+        caller: Caller,
+        called: Called<ScheduleId>,
+    ) -> Result<ScheduleView, Error> {
         self.read(|reply| Query::Schedule {
             caller,
             called,

@@ -9,9 +9,11 @@
 pub mod accounts;
 pub mod actor;
 mod admit;
+pub mod agents;
 mod answer;
 mod apply;
 pub mod bulk;
+pub mod called;
 pub mod calls;
 pub mod clocks;
 pub mod closed;
@@ -39,10 +41,12 @@ pub mod relay;
 pub mod retention;
 pub mod runner;
 pub mod schedules;
+mod shift;
 pub mod signs;
 pub mod snapshot;
 mod storm;
 mod unique;
+mod waiters;
 mod wal;
 pub mod why;
 
@@ -53,11 +57,9 @@ use tokio::sync::watch;
 
 use crate::model::admit::Served;
 use crate::model::attempt::AttemptKey;
-use crate::model::event::Kind;
 use crate::model::id::TaskId;
 use crate::model::origin::Origin;
-use crate::model::step::step;
-use crate::model::task::{Act, Event, Refusal, State, Task};
+use crate::model::task::{Event, Task};
 use crate::model::time::Time;
 use crate::store::disk::{Room, Shortage};
 use crate::store::{self, Store};
@@ -170,6 +172,7 @@ impl<S: Store> Engine<S> {
     pub fn recover(&mut self, now: Time) -> Result<(), store::Error> {
         self.store.begin()?;
         self.open_accounts()?;
+        self.open_agents(now)?;
         self.store.lose_relayed_calls(now)?;
         for attempt in self.sound(now, S::live)? {
             if attempt.boot != self.boot {
@@ -245,6 +248,7 @@ impl<S: Store> Engine<S> {
             }
         }
         self.wake(now)?;
+        self.wake_agents(now)?;
         self.step_bulk(now)?;
         self.remove_old(now)?;
         if !self.turned.over && self.tick_due(now).is_some_and(|at| at <= now) {
@@ -258,7 +262,8 @@ impl<S: Store> Engine<S> {
         let wake = self.store.next_wake()?;
         let more = (!self.jobs.is_empty()).then_some(now);
         let due = self.retention_due();
-        let next = [wake, self.tick_due(now), self.next_start, more, due];
+        let agents = self.snapshot.agents.next;
+        let next = [wake, self.tick_due(now), self.next_start, more, due, agents];
         self.turned.next = next.into_iter().flatten().min();
         failpoint!("engine/commit/before");
         self.store.commit()
@@ -279,105 +284,6 @@ impl<S: Store> Engine<S> {
                 return Ok(());
             }
         }
-    }
-
-    /// Moves a task by an event, and those that wait for it by its end. Any
-    /// task that was read before may have changed after this.
-    fn advance(
-        &mut self,
-        task: Task,
-        event: Event,
-        actor: Option<u32>,
-        now: Time,
-    ) -> Result<Result<Task, Refusal>, store::Error> {
-        let moved = self.shift(task, event, actor, now)?;
-        self.release(now)?;
-        Ok(moved)
-    }
-
-    /// Moves one task by an event and writes down everything that follows for
-    /// itself.
-    fn shift(
-        &mut self,
-        task: Task,
-        event: Event,
-        actor: Option<u32>,
-        now: Time,
-    ) -> Result<Result<Task, Refusal>, store::Error> {
-        let before = (task.state, task.attempt);
-        let key = task.attempt_key();
-        let end = match &event {
-            Event::Ended { started, ended, .. } => Some((started.clone(), ended.clone())),
-            Event::Wake
-            | Event::Unblock
-            | Event::Skip { .. }
-            | Event::Claim
-            | Event::Cancel
-            | Event::Retry { .. }
-            | Event::Pause
-            | Event::Resume
-            | Event::Beat { .. }
-            | Event::Extend { .. }
-            | Event::GiveUp
-            | Event::ClockSet { .. } => None,
-        };
-        let step = match step(task, event, now) {
-            Ok(step) => step,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        self.store.save(before, &step.task)?;
-        if let (Some(verdict), Some((started, ended))) = (&step.verdict, end) {
-            self.store
-                .end_attempt(key, started.as_ref(), ended.at, verdict, &ended.usage)?;
-            if let Some(prompt) = &step.task.spec.prompt {
-                self.end_call(key, prompt, &ended, now)?;
-            }
-        }
-        let task = step.task;
-        if let Some(verdict) = step.verdict {
-            self.news.push(News::Ended {
-                key,
-                queue: task.queue.clone(),
-                state: task.state,
-                verdict,
-            });
-        }
-        if before.0.is_live() && !task.state.is_live() {
-            self.forget_sign(task.id);
-        }
-        if task.state != before.0 {
-            self.record(&task, Kind::Changed(task.state), actor, now)?;
-            self.hungry |= before.0.is_live() || task.state == State::Queued;
-            if task.state.is_terminal() {
-                self.over.push(task.clone());
-                self.fire_hooks(&task, now)?;
-                self.fallen.push_back(Over::of(&task));
-            }
-        }
-        for act in step.acts {
-            self.act(&task, act, now)?;
-        }
-        Ok(Ok(task))
-    }
-
-    fn act(&mut self, task: &Task, act: Act, now: Time) -> Result<(), store::Error> {
-        let key = task.attempt_key();
-        let effect = match act {
-            Act::Launch => {
-                self.news.push(News::Launched {
-                    key,
-                    queue: task.queue.clone(),
-                });
-                self.launch(task, now)?
-            }
-            Act::Terminate => Effect::Terminate(key),
-            Act::Kill => Effect::Kill(key),
-            Act::Acknowledge => Effect::Acknowledge(key),
-            Act::Freeze => Effect::Freeze(key),
-            Act::Thaw => Effect::Thaw(key),
-        };
-        self.turned.effects.push(effect);
-        Ok(())
     }
 }
 

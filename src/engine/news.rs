@@ -3,6 +3,9 @@
 //! A failure is news by default; starts and successes, of which there may be
 //! thousands a second, are at `debug`.
 
+use std::time::Duration;
+
+use crate::model::agent::phase::Phase;
 use crate::model::attempt::{AttemptKey, Class, Outcome};
 use crate::model::id::TaskId;
 use crate::model::task::State;
@@ -44,6 +47,19 @@ pub(super) enum News {
         /// Name of the queue.
         queue: String,
     },
+    /// An instance of an agent stands elsewhere.
+    Agent {
+        /// Its name.
+        agent: String,
+        /// Uid of its owner.
+        owner: u32,
+        /// Where.
+        phase: Phase,
+        /// How its run ended, where that is why.
+        why: Option<String>,
+        /// For how long, where the clock ends it.
+        until: Option<Duration>,
+    },
     /// A schedule made no task, since one of its tasks was not over.
     LeftOut {
         /// Name of the schedule.
@@ -72,6 +88,13 @@ impl News {
                 state,
                 verdict,
             } => ended(*key, queue, *state, verdict),
+            Self::Agent {
+                agent,
+                owner,
+                phase,
+                why,
+                until,
+            } => stands(agent, *owner, *phase, why.as_deref(), *until),
             Self::Missed { schedule, times } => tracing::warn!(
                 schedule,
                 times,
@@ -88,6 +111,31 @@ impl News {
                 "schedule {schedule}: made no task, since task {task} is not over"
             ),
         }
+    }
+}
+
+fn stands(agent: &str, owner: u32, phase: Phase, why: Option<&str>, until: Option<Duration>) {
+    let why = why.filter(|why| !why.is_empty());
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let until = until.filter(|_| phase != Phase::Starting);
+    let wait = until.map(|wait| format!(" for {:.0} s", wait.as_secs_f64()));
+    let wait = wait.unwrap_or_default();
+    match phase {
+        Phase::CoolingOff | Phase::Failed => tracing::warn!(
+            agent,
+            owner,
+            message_id = id::AGENT_FAILED,
+            "agent {agent}: {phase}{wait}{why}"
+        ),
+        Phase::BackingOff => tracing::info!(agent, owner, "agent {agent}: {phase}{wait}{why}"),
+        Phase::Stopped
+        | Phase::Waiting
+        | Phase::Starting
+        | Phase::Healthy
+        | Phase::Idle
+        | Phase::Stopping
+        | Phase::CleaningUp
+        | Phase::Completed => tracing::debug!(agent, owner, "agent {agent}: {phase}{wait}{why}"),
     }
 }
 

@@ -29,6 +29,8 @@ settings! {
         user_submits: Option<Rate> = None, Live, "\"600/1m\"";
         /// Most schedules of one user.
         user_schedules: u64 = 10_000, Live;
+        /// Most agents of one user, each instance counted.
+        user_agents: u64 = 2_000, Live;
         /// Starts of tasks that schedules make, on the whole host, or "none" for no limit. What is
         /// due beyond it starts later, in turn. Tasks that somebody hands in or triggers do not
         /// count.

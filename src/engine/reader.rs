@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::model::event::{Entries, Wanted};
 use crate::model::filter::Filter;
 use crate::model::hook::Hook;
-use crate::model::id::TaskId;
+use crate::model::id::{ScheduleId, TaskId};
 use crate::model::ledger::Spent;
 use crate::model::queue::Lane;
 use crate::model::reason::Reason;
@@ -19,10 +19,10 @@ use crate::model::time::Time;
 use crate::store::queues::Crowd;
 use crate::store::{self, Store};
 
+use super::called::Called;
 use super::calls;
 use super::command::{Caller, Error, Reply, View};
 use super::picture::{self, Picture};
-use super::schedules::Called;
 use super::signs::Sign;
 use super::snapshot::Snapshot;
 use super::why::explain;
@@ -70,7 +70,7 @@ pub enum Query {
         /// Who asks.
         caller: Caller,
         /// Which.
-        called: Called,
+        called: Called<ScheduleId>,
         /// It, and the latest tasks it made.
         reply: Reply<ScheduleView>,
     },
@@ -247,7 +247,11 @@ impl<S: Store> Reader<S> {
         Ok(explain(task, crowd, &self.snapshot.borrow()))
     }
 
-    fn schedule(&mut self, caller: Caller, called: Called) -> Result<ScheduleView, Error> {
+    fn schedule(
+        &mut self,
+        caller: Caller,
+        called: Called<ScheduleId>,
+    ) -> Result<ScheduleView, Error> {
         let found = match &called {
             Called::Number(id) => self.store.schedule(*id),
             Called::Name(name) => self.store.schedule_named(caller.uid, name),

@@ -141,6 +141,7 @@ pub(super) fn facts(task: &Task, kind: Kind) -> Option<String> {
         | Kind::Edited
         | Kind::TickLeftOut
         | Kind::ScheduleChanged
+        | Kind::AgentChanged
         | Kind::QueueChanged
         | Kind::Reloaded
         | Kind::Denied => (false, false),

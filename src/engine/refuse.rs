@@ -6,7 +6,7 @@ use crate::store::disk::Shortage;
 
 use super::command::{Command, Error};
 use super::graph::Ask;
-use super::{hooks, queues, record, relay, schedules};
+use super::{agents, hooks, queues, record, relay, schedules};
 
 /// How much of the disk is free, and how much has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,8 @@ impl Command {
             ) => {
                 drop(reply.send(Err(why)));
             }
+            Self::Agent(agents::ask::Ask::Add { reply, .. }) => drop(reply.send(Err(why))),
+            Self::Agent(agents::ask::Ask::Change { reply, .. }) => drop(reply.send(Err(why))),
             Self::Graph(Ask::Cancel { reply, .. } | Ask::Retry { reply, .. }) => {
                 drop(reply.send(Err(why)));
             }
@@ -63,6 +65,7 @@ impl Command {
             Self::Ping { reply } => drop(reply.send(Ok(now))),
             Self::Shutdown { reply } => drop(reply.send(Ok(()))),
             report @ (Self::Configure { .. }
+            | Self::Agent(agents::ask::Ask::Seen { .. })
             | Self::Relay(relay::Ask::Over { .. })
             | Self::Record(record::Ask::Retain(_) | record::Ask::WithOutput { .. })
             | Self::RunnerUp(_)

@@ -70,6 +70,7 @@ impl<S: Store> Engine<S> {
             };
             if held {
                 self.ask_again(&task);
+                self.agents_task_runs(attempt.key, attempt.started.as_ref(), now)?;
             } else if attempt.runner != runner.instance {
                 self.lose(attempt.key, now)?;
             } else if task.state == State::Stopping {

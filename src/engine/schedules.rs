@@ -4,7 +4,6 @@
 //! transaction, and no two tasks can have the same nominal time of a schedule:
 //! whatever happens to the process or the clock, each makes at most one.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::model::event::Kind;
@@ -18,6 +17,7 @@ use crate::store::{self, Store};
 
 use super::Engine;
 use super::answer::Answer;
+use super::called::Called;
 use super::command::{Caller, Error, Reply};
 use super::news::News;
 
@@ -27,24 +27,6 @@ const LOOKS: u32 = 100;
 const SHORT: Duration = Duration::from_secs(1);
 /// Tasks made in one turn, about.
 const MADE: usize = 500;
-
-/// Calls a schedule by its number, or by its owner's name for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Called {
-    /// Its number.
-    Number(ScheduleId),
-    /// Its name, among the caller's own.
-    Name(String),
-}
-
-impl fmt::Display for Called {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(id) => id.fmt(f),
-            Self::Name(name) => write!(f, "`{name}`"),
-        }
-    }
-}
 
 /// What can be asked of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +78,7 @@ pub enum Ask {
         /// Who asks.
         caller: Caller,
         /// Which.
-        called: Called,
+        called: Called<ScheduleId>,
         /// How.
         change: Change,
         /// It, afterwards.
@@ -271,7 +253,7 @@ impl<S: Store> Engine<S> {
     fn called(
         &mut self,
         caller: Caller,
-        called: &Called,
+        called: &Called<ScheduleId>,
     ) -> Result<Option<Schedule>, store::Error> {
         let found = match called {
             Called::Number(id) => self.store.schedule(*id),

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::agent::life;
 use crate::model::attempt::AttemptKey;
 use crate::model::id::TaskId;
 use crate::model::notice::Notice;
@@ -55,6 +56,9 @@ impl<S: Store> Engine<S> {
             return Ok(());
         }
         let (owner, queue) = (task.owner, task.queue.clone());
+        if notice.ready && task.spec.run.is_some() {
+            self.agents_task_did(key, life::Event::Ready, now)?;
+        }
         if notice.trigger {
             // Refused by no state, as are the others.
             let _step = self.advance(task, Event::GiveUp, None, now)?;

@@ -12,6 +12,7 @@ use crate::store::disk::Shortage;
 
 use super::Engine;
 use super::accounts::Accounts;
+use super::agents::Agents;
 use super::closed::Closed;
 use super::runner::RunnerUp;
 use super::signs::Signs;
@@ -65,6 +66,8 @@ pub struct Snapshot {
     pub closed: Option<Closed>,
     /// Models, and how the accounts behind them stand.
     pub calls: Arc<Accounts>,
+    /// Agents, and where their instances stand.
+    pub agents: Arc<Agents>,
     /// When the engine's last turn ended.
     pub turned: Time,
 }
@@ -101,8 +104,9 @@ impl<S: Store> Engine<S> {
         let live = State::ALL.into_iter().filter(|state| state.is_live());
         let used: u64 = live.map(|state| self.snapshot.count(state)).sum();
         let used = u32::try_from(used).unwrap_or(u32::MAX);
-        // Calls of models take no slots.
-        self.snapshot.used = used.saturating_sub(self.snapshot.calls.own);
+        // Calls of models take no slots, nor do agents.
+        let free = self.snapshot.calls.own.saturating_add(self.live_agents());
+        self.snapshot.used = used.saturating_sub(free);
         self.snapshot.slots = self.options.slots;
         self.snapshot.queue_concurrency = self.options.queue_concurrency;
         self.snapshot.user_running = self.options.user_running;

@@ -57,6 +57,21 @@ impl Shares {
         *self.of_both.entry((live.queue, live.owner)).or_default() += live.count;
     }
 
+    /// Counts the live attempts of a queue nowhere any more.
+    pub fn leave_out(&mut self, queue: i64) {
+        let inside: Vec<_> = self
+            .of_both
+            .extract_if(|(other, _), _| *other == queue)
+            .collect();
+        self.of_queue.remove(&queue);
+        for ((_, owner), count) in inside {
+            self.all = self.all.saturating_sub(count);
+            if let Some(all) = self.of_owner.get_mut(&owner) {
+                *all = all.saturating_sub(count);
+            }
+        }
+    }
+
     /// All live attempts.
     #[must_use]
     pub const fn all(&self) -> u32 {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::agent;
 use super::attempt::Limits;
 use super::hook::{self, Act, Hook};
 use super::invalid::Invalid;
@@ -41,8 +42,8 @@ impl NewTask {
     /// The first field that cannot be accepted.
     pub fn check(&self, now: Time) -> Check {
         queue_name(&self.queue)?;
-        if self.queue == hook::QUEUE {
-            let reason = "`hooks` is the queue of hooks; use another one";
+        if let own @ (hook::QUEUE | agent::QUEUE) = self.queue.as_str() {
+            let reason = format!("`{own}` is the queue of {own}; use another one");
             return Err(Invalid::new("queue", reason));
         }
         if !(-1000..=1000).contains(&self.priority) {
@@ -65,11 +66,8 @@ impl NewTask {
             return Err(Invalid::new("deadline", reason));
         }
         let unique = self.unique.as_ref().map(|unique| &unique.key);
-        for (field, text) in [
-            ("key", self.key.as_ref()),
-            ("group", self.group.as_ref()),
-            ("unique", unique),
-        ] {
+        let (key, group) = (self.key.as_ref(), self.group.as_ref());
+        for (field, text) in [("key", key), ("group", group), ("unique", unique)] {
             if let Some(text) = text {
                 short_text(field, text, 255)?;
             }
@@ -173,7 +171,7 @@ pub fn hooks(hooks: &[Hook]) -> Check {
     hooks.iter().try_for_each(one)
 }
 
-fn argv(field: &'static str, argv: &[String]) -> Check {
+pub(super) fn argv(field: &'static str, argv: &[String]) -> Check {
     match argv.first() {
         None => return Err(Invalid::new(field, "is empty: give a program to run")),
         Some(program) if program.is_empty() => {
@@ -272,7 +270,7 @@ pub fn schedule_name(name: &str) -> Check {
     Ok(())
 }
 
-fn word(field: &'static str, text: &str, max: usize) -> Check {
+pub(super) fn word(field: &'static str, text: &str, max: usize) -> Check {
     let first = text
         .bytes()
         .next()
@@ -317,7 +315,7 @@ fn user_name(user: &str) -> Check {
     Ok(())
 }
 
-fn absolute_path(field: &'static str, path: &str) -> Check {
+pub(super) fn absolute_path(field: &'static str, path: &str) -> Check {
     if !path.starts_with('/') {
         return Err(Invalid::new(field, "must be an absolute path"));
     }
@@ -330,7 +328,7 @@ fn absolute_path(field: &'static str, path: &str) -> Check {
     Ok(())
 }
 
-fn duration(field: &'static str, ms: Option<u64>) -> Check {
+pub(super) fn duration(field: &'static str, ms: Option<u64>) -> Check {
     match ms {
         Some(0) => Err(Invalid::new(
             field,

@@ -29,6 +29,8 @@ pub enum Kind {
     TickLeftOut,
     /// Someone made, changed or removed a schedule.
     ScheduleChanged,
+    /// Someone made, changed or removed an agent, or it stands elsewhere now.
+    AgentChanged,
     /// Someone changed or removed a queue.
     QueueChanged,
     /// Someone had the configuration read again, and it came into force.
@@ -39,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// Kinds that are no states.
-    const OTHERS: [Self; 12] = [
+    const OTHERS: [Self; 13] = [
         Self::Submitted,
         Self::CancelAsked,
         Self::RetryAsked,
@@ -49,6 +51,7 @@ impl Kind {
         Self::Edited,
         Self::TickLeftOut,
         Self::ScheduleChanged,
+        Self::AgentChanged,
         Self::QueueChanged,
         Self::Reloaded,
         Self::Denied,
@@ -74,6 +77,7 @@ impl Kind {
             Self::Edited => "edited",
             Self::TickLeftOut => "tick_left_out",
             Self::ScheduleChanged => "schedule_changed",
+            Self::AgentChanged => "agent_changed",
             Self::QueueChanged => "queue_changed",
             Self::Reloaded => "reloaded",
             Self::Denied => "denied",

@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod admit;
+pub mod agent;
 pub mod attempt;
 pub mod badge;
 pub mod bound;

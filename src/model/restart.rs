@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::draw::share;
 use super::time::Time;
 
@@ -27,7 +29,8 @@ pub struct Policy {
 }
 
 /// What has happened so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Restarts {
     in_row: u32,
     total: u64,
@@ -73,6 +76,30 @@ impl Restarts {
     /// It is well from now on, until it ends.
     pub fn ready(&mut self, now: Time) {
         self.well_since.get_or_insert(now);
+    }
+
+    /// It was ended by no fault of its own: that says nothing of it.
+    pub const fn interrupted(&mut self) {
+        self.well_since = None;
+        self.total = self.total.saturating_add(1);
+    }
+
+    /// A person wants it started: the row begins anew.
+    pub const fn forgive(&mut self) {
+        self.in_row = 0;
+        self.well_since = None;
+    }
+
+    /// The clock was set by so many microseconds: what was a duration stays one.
+    pub fn clock_set(&mut self, by: i64) {
+        let moved = |at: Time| Time::from_micros(at.micros().saturating_add(by));
+        self.well_since = self.well_since.map(moved);
+    }
+
+    /// Since when it is well, while it is.
+    #[must_use]
+    pub const fn well_since(&self) -> Option<Time> {
+        self.well_since
     }
 
     /// It has ended, and is to be started again.

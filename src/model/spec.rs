@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attempt::Limits;
 use super::hook::Hook;
-use super::id::{TaskId, Tick};
+use super::id::{Run, TaskId, Tick};
 use super::prompt::Prompt;
 use super::retry::Retry;
 use super::time::Time;
@@ -90,6 +90,9 @@ pub struct Spec {
     /// hooks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook_of: Option<TaskId>,
+    /// The agent that this one is a run of; nobody can ask for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

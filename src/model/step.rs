@@ -254,6 +254,12 @@ fn cancel(mut task: Task, now: Time) -> Result<Step, Refusal> {
 }
 
 fn retry(mut task: Task, blocked: bool, now: Time) -> Result<Step, Refusal> {
+    if task.spec.run.is_some() {
+        return Err(Refusal::OfAgent {
+            act: "retry",
+            task: task.id,
+        });
+    }
     if !task.state.is_terminal() {
         return Err(Refusal::of(
             "retry",

@@ -342,6 +342,17 @@ pub enum Refusal {
         /// How it ended.
         state: State,
     },
+    /// The task belongs to an agent.
+    #[error(
+        "cannot {act} task {task}: it belongs to an agent, which makes a new one for each run; \
+         see `taskdaemon agent`"
+    )]
+    OfAgent {
+        /// What was attempted.
+        act: &'static str,
+        /// On what.
+        task: TaskId,
+    },
     /// The task is not over.
     #[error("cannot {act} task {task}: it is {state}; {hint}")]
     Unfit {

@@ -13,13 +13,14 @@ use super::Error;
 pub const APPLICATION_ID: i32 = 0x746b_646d;
 
 /// The steps; step `n` leads to version `n + 1`.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
     include_str!("migrations/5.sql"),
     include_str!("migrations/6.sql"),
+    include_str!("migrations/7.sql"),
 ];
 
 /// The version this program writes.

@@ -5,6 +5,7 @@
 //! suite (`tests/it/store.rs`). [`sqlite::Sqlite`] is the embedded backend; the
 //! trait exists because a shared PostgreSQL is the second.
 
+pub mod agents;
 pub mod backup;
 pub mod ballast;
 mod books;
@@ -150,7 +151,8 @@ pub struct KeyHolder {
 /// stable storage. A `commit` that failed leaves its outcome unknown: the only
 /// right thing is to drop the store and open it anew.
 pub trait Store:
-    calls::Calls
+    agents::Agents
+    + calls::Calls
     + clocks::Clocks
     + edit::Edits
     + graph::Graph

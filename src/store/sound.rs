@@ -15,7 +15,7 @@ use crate::model::id::TaskId;
 use super::migrate::{self, VERSION};
 use super::open::FILE;
 use super::rows::{self, attempt_columns, task_columns};
-use super::sqlite::{Sqlite, failed, schedules};
+use super::sqlite::{Sqlite, agents, failed, schedules};
 use super::{Error, sum};
 
 /// Most faults that are named one by one.
@@ -246,7 +246,15 @@ fn rows(connection: &Connection, findings: &mut Findings, mut progress: impl FnM
         after = until;
     }
     let read = |row: &Row<'_>, _: &mut Findings| schedules::read(row).map(drop);
-    if let Err(error) = each(connection, schedules::ALL, (), findings, read) {
+    let schedules = each(connection, schedules::ALL, (), findings, read);
+    let read = |row: &Row<'_>, _: &mut Findings| agents::read(row).map(drop);
+    let agents = each(connection, agents::ALL, (), findings, read);
+    let read = |row: &Row<'_>, _: &mut Findings| agents::life(row).map(drop);
+    let lives = each(connection, agents::LIVES, (), findings, read);
+    for error in [schedules, agents, lives]
+        .into_iter()
+        .filter_map(Result::err)
+    {
         findings.note(&error);
     }
 }

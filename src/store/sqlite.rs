@@ -1,6 +1,7 @@
 //! The embedded backend: one SQLite file, one writing connection.
 //! How it is opened and set up is in `open.rs`, how rows are read in `rows.rs`.
 
+pub(super) mod agents;
 mod calls;
 mod clocks;
 mod edit;

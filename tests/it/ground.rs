@@ -139,9 +139,11 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("signal");
 }
 
-/// Whether a process is there and no zombie.
+/// Whether a process is there and has anything left. Its first thread may be a
+/// zombie while others still end: until they have, its locks are held.
 pub(crate) fn lives(pid: i32) -> bool {
-    stat(pid).is_some_and(|fields| fields[0] != "Z")
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads > 1 || stat(pid).is_some_and(|fields| fields[0] != "Z")
 }
 
 /// The fields of `/proc/PID/stat` behind the name: state, parent, group,

@@ -1,6 +1,7 @@
 //! Integration tests: one binary, one file per room.
 
 mod admission;
+mod agents;
 mod api;
 mod bad_input;
 mod batches;
@@ -55,6 +56,7 @@ mod signs;
 mod sim;
 mod skew;
 mod store;
+mod store_agents;
 mod store_calls;
 mod store_edit;
 mod store_graph;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
+use taskdaemon::engine::called::Called;
 use taskdaemon::engine::command::{Caller, Command, Error};
 use taskdaemon::engine::hooks::Hooks;
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::prompts::Prompts;
-use taskdaemon::engine::schedules::{Ask, Called, Change, Changed};
+use taskdaemon::engine::schedules::{Ask, Change, Changed};
 use taskdaemon::engine::why::explain;
 use taskdaemon::engine::{Engine, Turned};
 use taskdaemon::model::bound::Bound;

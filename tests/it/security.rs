@@ -101,7 +101,13 @@ fn connect(port: u16, token: &str, method: &str, path: &str, body: &str) -> TcpS
 pub(crate) fn asked(row: Row, task: i64, schedule: i64) -> (String, Value) {
     let path = row.path.replace("{id}", &task.to_string());
     let path = path.replace("{schedule}", &schedule.to_string());
-    let path = path.replace("{queue}", "spare").replace("{verb}", "pause");
+    let path = path.replace("{agent}", "steady");
+    let verb = if row.path.contains("{agent}") {
+        "stop"
+    } else {
+        "pause"
+    };
+    let path = path.replace("{queue}", "spare").replace("{verb}", verb);
     let (more, body) = match (row.method, row.path) {
         ("GET", "/v1/tasks/{id}/wait") => ("?timeout=1ms", Value::Null),
         ("GET", "/v1/events" | "/v1/tasks") => ("?limit=10", Value::Null),
@@ -115,7 +121,14 @@ pub(crate) fn asked(row: Row, task: i64, schedule: i64) -> (String, Value) {
         ("POST", "/v1/tasks/{id}/retry") => ("", Value::Null),
         ("POST", "/v1/tasks/{id}/pause" | "/v1/tasks/{id}/resume") => ("", Value::Null),
         ("PATCH", "/v1/queues/{queue}") => ("", json!({ "concurrency": 3 })),
-        ("DELETE", "/v1/queues/{queue}" | "/v1/schedules/{schedule}") => ("", Value::Null),
+        ("DELETE", "/v1/queues/{queue}" | "/v1/schedules/{schedule}" | "/v1/agents/{agent}") => {
+            ("", Value::Null)
+        }
+        ("POST", "/v1/agents/{agent}/{verb}") => ("", Value::Null),
+        ("POST", "/v1/agents") => (
+            "",
+            json!({ "name": "new", "stopped": true, "task": { "command": ["true"] } }),
+        ),
         ("PUT", "/v1/queues/{queue}/hooks") => ("", json!({ "hooks": [] })),
         ("POST", "/v1/queues/{queue}/{verb}" | "/v1/schedules/{schedule}/{verb}") => {
             ("", Value::Null)
@@ -132,7 +145,12 @@ pub(crate) fn asked(row: Row, task: i64, schedule: i64) -> (String, Value) {
 
 /// Everything there is, as root sees it.
 fn world(bed: &Bed) -> Vec<Value> {
-    let paths = ["/v1/tasks?limit=1000", "/v1/queues", "/v1/schedules"];
+    let paths = [
+        "/v1/tasks?limit=1000",
+        "/v1/queues",
+        "/v1/schedules",
+        "/v1/agents",
+    ];
     let get = |path: &&str| bed.get(path).expect("look").1;
     paths.iter().map(get).collect()
 }
@@ -176,12 +194,14 @@ fn walk(
         // Fresh for each row: the one before may have used them up.
         let (task, schedule) = (bed.submit(&json!({ "command": ["true"] })), schedule(bed));
         let (path, body) = asked(row, task, schedule);
+        let path = path.replace("steady", &agent(bed));
         let before = world(bed);
         let (status, answer) = send(&row, &path, &body);
         let what = format!("{who}: {} {path}: {status} {answer}", row.method);
         if row.least.is_none_or(|least| role.covers(least)) {
             assert!(![401, 403].contains(&status), "{what}");
-            let foreign = row.path.contains("{id}") || row.path.contains("{schedule}");
+            let named = ["{id}", "{schedule}", "{agent}"];
+            let foreign = named.iter().any(|name| row.path.contains(name));
             if foreign && !owns {
                 assert_eq!(status, 404, "of others there is nothing: {what}");
                 assert_eq!(world(bed), before, "{what}");
@@ -195,6 +215,16 @@ fn walk(
             assert_eq!(world(bed), before, "a refusal changes nothing: {what}");
         }
     }
+}
+
+/// The number of root's agent, made anew where it was removed.
+fn agent(bed: &Bed) -> String {
+    let asked = json!({
+        "name": "steady", "stopped": true, "replace": true, "task": { "command": ["true"] },
+    });
+    let (status, made) = bed.post("/v1/agents", &asked).expect("an agent");
+    assert_eq!(status, 201, "{made}");
+    made["id"].to_string()
 }
 
 /// The number of root's schedule, made anew where it was removed.
