@@ -28,6 +28,7 @@ pub mod events;
 pub mod follow;
 pub mod https;
 pub mod llm;
+mod pass;
 mod sse;
 pub mod target;
 pub mod tls;

@@ -74,6 +74,26 @@ pub(super) struct Identity {
     pub(super) proof: Option<(Proof, Arc<Grant>)>,
 }
 
+impl Identity {
+    fn new(
+        uid: u32,
+        standing: Standing,
+        origin: Origin,
+        proof: Option<(Proof, Arc<Grant>)>,
+    ) -> Self {
+        let caller = Caller {
+            uid,
+            admin: standing.everyone,
+            origin,
+        };
+        Self {
+            caller,
+            standing,
+            proof,
+        }
+    }
+}
+
 /// The options, with names looked up: what requests are judged by.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -196,31 +216,33 @@ impl Settings {
         mut origin: Origin,
         now: Time,
     ) -> Result<Identity, Problem> {
-        let (uid, standing, proof) = match peer {
+        match peer {
             Peer::Unix { uid, gid, pid } => {
                 origin.pid = pid;
-                (uid, self.standing(uid, Some(gid)), None)
+                let standing = self.standing(uid, Some(gid));
+                Ok(Identity::new(uid, standing, origin, None))
             }
             Peer::Tcp(_) => {
                 let proof = match names {
                     Some(names) => Proof::Names(Arc::clone(names)),
                     None => Proof::Token(bearer(headers)?),
                 };
-                let grant = self.grant(&proof, now).map_err(refuse)?;
-                let standing = self.standing(grant.uid, None).at_most(grant.most);
-                (grant.uid, standing, Some((proof, grant)))
+                self.vouch(proof, origin, now)
             }
-        };
-        let caller = Caller {
-            uid,
-            admin: standing.everyone,
-            origin,
-        };
-        Ok(Identity {
-            caller,
-            standing,
-            proof,
-        })
+        }
+    }
+
+    /// Whom a proof is good for now.
+    pub(super) fn vouch(
+        &self,
+        proof: Proof,
+        origin: Origin,
+        now: Time,
+    ) -> Result<Identity, Problem> {
+        let grant = self.grant(&proof, now).map_err(refuse)?;
+        let standing = self.standing(grant.uid, None).at_most(grant.most);
+        let uid = grant.uid;
+        Ok(Identity::new(uid, standing, origin, Some((proof, grant))))
     }
 
     /// What a proof is good for now, or why it is good for nothing.

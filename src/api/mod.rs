@@ -32,6 +32,7 @@ pub mod edit;
 pub mod events;
 mod expiry;
 mod follow;
+mod gate;
 pub mod graph;
 mod head;
 pub mod health;
@@ -46,6 +47,7 @@ pub mod models;
 mod notice;
 pub mod number;
 pub mod options;
+pub mod pairs;
 mod peer;
 mod pieces;
 pub mod problem;
@@ -59,16 +61,20 @@ mod run_as;
 pub mod run_info;
 pub mod schedules;
 pub mod serve;
+mod sessions;
 mod stream;
 mod submit;
 mod tasks;
 mod tls;
 mod vitals;
+pub mod visit;
 
 use admin::Reload;
 use identity::Settings;
 use options::{BadOptions, Options};
 use serve::{Drained, Listener};
+use sessions::Sessions;
+use visit::Pages;
 
 /// What the API works with.
 #[derive(Debug, Clone)]
@@ -85,6 +91,8 @@ pub struct State {
     pub supervisor: Option<admin::Supervisor>,
     /// What a run-as policy file surely denies.
     pub denied: Denied,
+    /// Pages for browsers.
+    pub pages: Option<Pages>,
 }
 
 /// Says of some users as whom a policy file lets a uid run no task now, if
@@ -110,6 +118,8 @@ struct Shared {
     ids: head::RequestIds,
     attempts: attempts::Attempts,
     requests: requests::Requests,
+    sessions: Sessions,
+    pages: Option<Pages>,
     /// Paths that answer anyone who can connect.
     public: Vec<&'static str>,
 }
@@ -176,6 +186,8 @@ impl Server {
             ids: head::RequestIds::new(started.micros().unsigned_abs()),
             attempts: attempts::Attempts::new(),
             requests: requests::Requests::new(),
+            sessions: Sessions::new().ok_or(BadOptions::NoRandom)?,
+            pages: state.pages,
             public: access::public_paths(),
         });
         Ok(Self {
@@ -206,9 +218,15 @@ pub fn read_submit(bytes: &[u8], now: Time) -> Result<usize, problem::Problem> {
     submit::read(bytes, now).map(|tasks| tasks.len())
 }
 
+/// The routes, and around them the pages, which ask them.
 fn router(shared: Arc<Shared>) -> Router {
-    access::router(&shared)
+    let routes = access::router(&shared)
         .fallback(|uri: Uri| async move { problem::no_route(uri.path()) })
         .method_not_allowed_fallback(|method: Method| async move { problem::wrong_method(&method) })
-        .with_state(shared)
+        .with_state(Arc::clone(&shared));
+    let Some(pages) = shared.pages else {
+        return routes;
+    };
+    let inner = routes.clone();
+    routes.fallback(move |request| visit::answer(shared, pages, inner, request))
 }

@@ -53,6 +53,7 @@ mod tend;
 pub mod text;
 mod token;
 pub mod top;
+mod web;
 
 /// A durable task queue, scheduler and supervisor for a Linux host.
 #[derive(Debug, Parser)]
@@ -114,6 +115,8 @@ enum Verb {
     Edit(Box<edit::Args>),
     /// Watch queues and tasks, and act on them
     Top,
+    /// Open the web page for a browser on this host, until Ctrl-C
+    Web(web::Args),
     /// Print what happened, and with --follow what happens
     Events(record::EventsArgs),
     /// Copy the database while it is in use, and check the copy
@@ -301,6 +304,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Resume(args) => online(several::change(&args, "resume", setting)),
         Verb::Edit(args) => online(edit::edit(&args, setting)),
         Verb::Top => online(top::top(setting)),
+        Verb::Web(args) => web::web(&args, setting),
         Verb::Events(args) => online(record::events(&args, setting)),
         Verb::Backup(args) => record::backup(&args, setting),
         Verb::Queue(verb) => online(queues::queue(verb, setting)),

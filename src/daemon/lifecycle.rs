@@ -24,7 +24,7 @@ use crate::engine::prompts::Door;
 use crate::engine::snapshot::Snapshot;
 use crate::model::task;
 use crate::runner::policy;
-use crate::{clock, telemetry};
+use crate::{clock, telemetry, web};
 
 use super::agents;
 use super::monitor::{Event, Monitor};
@@ -107,6 +107,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         version: crate::VERSION,
         supervisor: supervisor(&parts.origin),
         denied: policy::denied,
+        pages: Some(web::PAGES),
     };
     let server = Server::new(parts.settings.api.clone(), state, stopping)
         .map_err(|error| system("set up the API")(std::io::Error::other(error.to_string())))?;

@@ -74,4 +74,5 @@ mod templates;
 mod terminal;
 mod tidy;
 mod top;
+mod web;
 mod wellbeing;
