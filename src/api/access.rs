@@ -20,8 +20,8 @@ use super::identity::Standing;
 use super::problem::Problem;
 use super::requests::Counted;
 use super::{
-    Shared, admin, agents, bulk, edit, events, graph, health, hooks, identity, log, metrics, models,
-    queues, schedules, submit, tasks,
+    Shared, admin, agents, bulk, edit, events, graph, health, hooks, identity, log, metrics,
+    models, queues, schedules, submit, tasks,
 };
 
 /// A method, for the table and for the router.

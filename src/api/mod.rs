@@ -66,8 +66,8 @@ mod stream;
 mod submit;
 mod tasks;
 mod tls;
-mod vitals;
 pub mod visit;
+mod vitals;
 
 use admin::Reload;
 use identity::Settings;

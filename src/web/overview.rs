@@ -3,8 +3,9 @@
 
 use maud::{Markup, html};
 
-use crate::api::admin::{Health, Status};
+use crate::api::admin::Status;
 use crate::api::dto;
+use crate::api::health::Health;
 use crate::api::problem::Wire;
 use crate::api::queues::QueueList;
 use crate::api::visit::Visit;
@@ -55,8 +56,12 @@ pub(super) async fn page(visit: &Visit) -> Result<Page, Wire> {
 
 fn house(status: &Status, health: &Result<Health, Wire>) -> Markup {
     let (word, why) = match health {
-        Ok(health) => (health.status.as_str(), health.why.clone()),
-        Err(wire) => ("unwell", Some(wire.detail.clone())),
+        Ok(health) => {
+            let mut parts = health.parts.iter();
+            let why = parts.find_map(|part| Some(format!("{}: {}", part.name, part.why.as_ref()?)));
+            (health.status.as_str(), why)
+        }
+        Err(wire) => ("unhealthy", Some(wire.detail.clone())),
     };
     html! {
         p .house {

@@ -62,7 +62,12 @@ pub(super) fn stand(page: &mut Page, snapshot: &Snapshot, now: Time) {
         };
         rows.iter().filter_map(row).collect::<Vec<_>>()
     };
-    page.gauges("agent_up", "Instances of an agent that are up.", LABELS, of(|row| row.up));
+    page.gauges(
+        "agent_up",
+        "Instances of an agent that are up.",
+        LABELS,
+        of(|row| row.up),
+    );
     page.counters(
         "agent_restarts_total",
         "Restarts of an agent since it was made.",
