@@ -62,6 +62,16 @@ pub(super) async fn act(visit: &Visit, path: &[&str]) -> Result<Done, Wire> {
             post(visit, &format!("/v1/schedules/{id}/{verb}")).await?;
             Ok(Done::See("/schedules".to_owned()))
         }
+        ["agents"] => agent(visit).await,
+        ["agents", id, "remove"] => {
+            let path = format!("/v1/agents/{id}");
+            visit.ask(Method::DELETE, &path, None).await?;
+            Ok(Done::See("/agents".to_owned()))
+        }
+        ["agents", id, verb] => {
+            post(visit, &format!("/v1/agents/{id}/{verb}")).await?;
+            Ok(Done::See("/agents".to_owned()))
+        }
         _ => Err(refusal(404, "no_form", "no form is sent to this address")),
     }
 }
@@ -225,4 +235,17 @@ async fn add(visit: &Visit) -> Result<Done, Wire> {
         .ask(Method::POST, "/v1/schedules", Some(&body))
         .await?;
     Ok(Done::See("/schedules".to_owned()))
+}
+
+async fn agent(visit: &Visit) -> Result<Done, Wire> {
+    let mut agent = filled(visit, &["name", "restart"]);
+    if let Some(instances) = read::<u32>(visit, "instances")? {
+        agent.insert("instances".to_owned(), instances);
+    }
+    let mut task = filled(visit, &["memory"]);
+    task.insert("command".to_owned(), shell(visit));
+    agent.insert("task".to_owned(), Value::Object(task));
+    let body = Value::Object(agent);
+    visit.ask(Method::POST, "/v1/agents", Some(&body)).await?;
+    Ok(Done::See("/agents".to_owned()))
 }

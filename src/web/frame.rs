@@ -10,13 +10,13 @@ use crate::api::visit::Visit;
 
 use super::sent;
 
-/// The pages in the row of names at the top. Agents will stand behind
-/// schedules.
-pub(super) const SECTIONS: [(&str, &str); 6] = [
+/// The pages in the row of names at the top.
+pub(super) const SECTIONS: [(&str, &str); 7] = [
     ("Overview", "/"),
     ("Tasks", "/tasks"),
     ("Queues", "/queues"),
     ("Schedules", "/schedules"),
+    ("Agents", "/agents"),
     ("Providers", "/providers"),
     ("Events", "/events"),
 ];

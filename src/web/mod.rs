@@ -17,6 +17,7 @@ use crate::api::problem::Wire;
 use crate::api::visit::{Answering, Pages, Visit};
 
 mod acts;
+mod agents;
 mod events;
 mod frame;
 mod graph;
@@ -72,7 +73,7 @@ fn hold(path: &str) -> bool {
                 .any(|(_, known)| known[1..] == *first);
             is_file || is_page || ["sign-in", "sign-out"].contains(&first)
         }
-        ["tasks", _] | ["tasks" | "queues" | "schedules", _, _] => true,
+        ["tasks", _] | ["tasks" | "queues" | "schedules" | "agents", _, _] => true,
         _ => false,
     }
 }
@@ -114,6 +115,7 @@ async fn respond(visit: &Visit) -> Response {
         ["tasks", id] => task::page(visit, id).await,
         ["queues"] => queues::page(visit).await,
         ["schedules"] => schedules::page(visit).await,
+        ["agents"] => agents::page(visit).await,
         ["providers"] => providers::page(visit).await,
         ["events"] => events::page(visit).await,
         _ => Err(refusal(

@@ -225,6 +225,7 @@ fn sec_39_pages_load_nothing_but_their_own_files_and_escape_everything() {
         ("/tasks/9999".to_owned(), 404),
         ("/queues".to_owned(), 200),
         ("/schedules".to_owned(), 200),
+        ("/agents".to_owned(), 200),
         ("/providers".to_owned(), 200),
         ("/events".to_owned(), 200),
     ] {
@@ -427,6 +428,14 @@ fn forms_take_the_role_of_their_routes() {
         ("/queues/x/pause", none, "POST", "/v1/queues/{queue}/{verb}"),
         ("/queues/x/remove", none, "DELETE", "/v1/queues/{queue}"),
         ("/schedules", &schedule, "POST", "/v1/schedules"),
+        (
+            "/agents",
+            &[("name", "a"), ("command", "sleep 600")],
+            "POST",
+            "/v1/agents",
+        ),
+        ("/agents/1/stop", none, "POST", "/v1/agents/{agent}/{verb}"),
+        ("/agents/1/remove", none, "DELETE", "/v1/agents/{agent}"),
         (
             "/schedules/1/pause",
             none,
@@ -767,6 +776,42 @@ fn forms_change_queues_and_schedules() {
         wrong.status == 400 && wrong.body.contains("when"),
         "{}",
         wrong.body
+    );
+}
+
+#[test]
+fn forms_keep_agents() {
+    let bed = Bed::start(&[]);
+    let add = [
+        ("name", "bot"),
+        ("command", "echo up; exec sleep 600"),
+        ("instances", "2"),
+        ("restart", "on-failure"),
+    ];
+    let made = send(&bed, "/agents", &add);
+    assert_eq!(made.header("location"), Some("/agents"), "{}", made.body);
+    let agent = || bed.get("/v1/agents/bot").expect("agent").1;
+    assert_eq!(agent()["instances"].as_array().map(Vec::len), Some(2));
+    let page = local(&bed, "GET", "/agents", &[]);
+    let is_shown = page.body.contains("echo up; exec sleep 600") && page.body.contains(">Restart<");
+    assert!(page.status == 200 && is_shown, "{}", page.body);
+    let act = |verb: &str| send(&bed, &format!("/agents/{}/{verb}", agent()["id"]), &[]).status;
+    assert_eq!((act("restart"), act("stop")), (303, 303));
+    assert_eq!(agent()["instances"][0]["wanted"], false);
+    assert!(local(&bed, "GET", "/agents", &[]).body.contains(">Start<"));
+    assert_eq!(
+        (act("start"), act("explode"), act("remove")),
+        (303, 404, 303)
+    );
+    let again = send(
+        &bed,
+        "/agents",
+        &[("name", "bot"), ("command", "true"), ("instances", "some")],
+    );
+    assert!(
+        again.status == 400 && again.body.contains("instances: `some`"),
+        "{}",
+        again.body
     );
 }
 
