@@ -123,7 +123,7 @@ fn metrics_stay_few_however_many_queues_there_are() {
         (all - 130.0).abs() < 0.5,
         "the others are counted together: {all}"
     );
-    assert!(rows.contains_key("taskdaemon_queue_tasks{queue=\"other\",state=\"queued\"}"));
+    assert!(rows.contains_key("taskdaemon_queue_tasks{queue=\"(others)\",state=\"queued\"}"));
 }
 
 /// What a model was asked, what that cost, and what its provider refused.
