@@ -33,10 +33,10 @@ use page::Page;
 /// How long the database may take before the page is answered without what only
 /// that knows. Below Prometheus' own default of ten seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Queues that have rows of their own, first by name; the others are one,
-/// which is called so.
+/// Queues that have rows of their own, first by name; the others are one.
 const QUEUES: usize = 100;
-const OTHERS: &str = "other";
+/// What that one is called, as no queue can be.
+const OTHERS: &str = "(others)";
 
 /// A figure of a queue.
 type Count = fn(&QueueInfo) -> u64;

@@ -26,6 +26,11 @@ use probe::Written;
 
 /// What is asked.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Ends with 0 when all is well, with 1 when the daemon is degraded or \
+    unhealthy or the database is not sound, with 3 when there is no database yet, and with 69 when \
+    no daemon answers."
+)]
 pub(super) struct Args {
     /// Check the database itself, whether a daemon runs or not: its pages, its
     /// version, the checksum of every row that has one, and whether something

@@ -123,7 +123,7 @@ fn metrics_stay_few_however_many_queues_there_are() {
         (all - 130.0).abs() < 0.5,
         "the others are counted together: {all}"
     );
-    assert!(rows.contains_key("taskdaemon_queue_tasks{queue=\"other\",state=\"queued\"}"));
+    assert!(rows.contains_key("taskdaemon_queue_tasks{queue=\"(others)\",state=\"queued\"}"));
 }
 
 /// What a model was asked, what that cost, and what its provider refused.
@@ -202,6 +202,8 @@ fn alerts_and_dashboard_name_metrics_that_there_are() {
     let (bed, _dir) = bed_with(port, more);
     bed.wait(bed.submit(&json!({"prompt": {"text": "?"}})));
     bed.wait(bed.submit(&json!({ "command": ["true"] })));
+    let agent = json!({ "name": "a", "task": { "command": ["sleep", "600"] } });
+    assert_eq!(bed.post("/v1/agents", &agent).expect("an agent").0, 201);
     let page = page(&bed);
     let there = named(&page);
     let (alerts, queries) = (monitoring("alerts.yml"), queries().join("\n"));

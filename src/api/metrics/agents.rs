@@ -57,10 +57,10 @@ pub(super) fn stand(page: &mut Page, snapshot: &Snapshot, now: Time) {
     };
     let age = |pick: fn(&Row) -> Option<Time>| {
         let row = move |(labels, row): &([String; 2], Row)| {
-            let since = pick(row)?;
-            Some((labels.clone(), now.since(since).as_secs_f64()))
+            let age = pick(row).map_or(0.0, |since| now.since(since).as_secs_f64());
+            (labels.clone(), age)
         };
-        rows.iter().filter_map(row).collect::<Vec<_>>()
+        rows.iter().map(row).collect::<Vec<_>>()
     };
     page.gauges(
         "agent_up",
@@ -76,19 +76,19 @@ pub(super) fn stand(page: &mut Page, snapshot: &Snapshot, now: Time) {
     );
     page.gauges(
         "agent_up_seconds",
-        "How long the instance is up that came up last.",
+        "How long the instance is up that came up last; 0 while none is.",
         LABELS,
         age(|row| row.latest),
     );
     page.gauges(
         "agent_idle_seconds",
-        "How long the instance is idle that is so for longest.",
+        "How long the instance is idle that is so for longest; 0 while none is.",
         LABELS,
         age(|row| row.idle),
     );
     page.gauges(
         "agent_heartbeat_age_seconds",
-        "How long ago the last sign of life came from the instance that is silent for longest.",
+        "How long the instance is silent that is so for longest, of those that give signs of life.",
         LABELS,
         age(|row| row.beat),
     );
