@@ -28,6 +28,7 @@ pub mod events;
 pub mod follow;
 pub mod https;
 pub mod llm;
+mod pass;
 mod sse;
 pub mod target;
 pub mod tls;
@@ -249,8 +250,23 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<Bytes>,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
     ) -> Result<Response<Incoming>, Error> {
+        let request = self.request(method, path, body, headers)?;
+        let response = self.exchange(request).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(refusal(response).await)
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        mut headers: HeaderMap,
+    ) -> Result<Request<Full<Bytes>>, Error> {
         // Also where there is no body: a page of another site could not say so.
         if method != Method::GET {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -272,11 +288,7 @@ impl Client {
         };
         let host = HeaderValue::try_from(host).map_err(|_| Error::Lost)?;
         request.headers_mut().insert(HOST, host);
-        let response = self.exchange(request).await?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        Err(refusal(response).await)
+        Ok(request)
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
@@ -334,18 +346,10 @@ async fn refusal(response: Response<Incoming>) -> Error {
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse().ok());
     let body = http_body_util::Limited::new(response.into_body(), 1024 * 1024);
-    let Ok(body) = body.collect().await else {
-        return Error::Lost;
-    };
-    let mut wire: Wire = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
-    wire.status = status.as_u16();
-    if status == StatusCode::UNAUTHORIZED {
-        wire.detail.push_str(" (taken from TASKDAEMON_TOKEN)");
+    match body.collect().await {
+        Ok(body) => Error::of(status, &body.to_bytes(), after),
+        Err(_) => Error::Lost,
     }
-    if wire.detail.is_empty() {
-        wire.detail = format!("the daemon answered {status}");
-    }
-    Error::Refused(Box::new(wire), after)
 }
 
 /// Waits before asking again: as long as the daemon said, or a moment.

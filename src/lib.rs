@@ -18,9 +18,10 @@ pub mod engine;
 pub mod api;
 pub mod run;
 
-// Floor 4: settings.
+// Floor 4: settings, and who asks the API.
 pub mod client;
 pub mod config;
+pub mod web;
 
 // Floor 5: the process.
 pub mod daemon;

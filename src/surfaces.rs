@@ -16,7 +16,7 @@ use crate::{api, cli, client, config, runner};
 pub type Surface = (&'static str, fn(&[u8]));
 
 /// Every surface.
-pub const ALL: [Surface; 10] = [
+pub const ALL: [Surface; 11] = [
     ("submit", submit),
     ("job_file", job_file),
     ("cron", when),
@@ -27,6 +27,7 @@ pub const ALL: [Surface; 10] = [
     ("notice", notification),
     ("capture", capture),
     ("event_stream", event_stream),
+    ("form", form),
 ];
 
 /// The time that counts as now: 2023-11-14T22:13:20Z.
@@ -114,4 +115,25 @@ fn capture(bytes: &[u8]) {
 /// What a daemon sends to who follows.
 fn event_stream(bytes: &[u8]) {
     drop(client::read_events(bytes));
+}
+
+/// A form of a web page. What is understood is understood again when it is
+/// written anew.
+fn form(bytes: &[u8]) {
+    text(bytes, |text| {
+        let Some(fields) = api::pairs::parse(text) else {
+            return;
+        };
+        let again: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| {
+                format!("{}={}", api::pairs::encode(name), api::pairs::encode(value))
+            })
+            .collect();
+        assert_eq!(
+            api::pairs::parse(&again.join("&")),
+            Some(fields),
+            "{text:?}"
+        );
+    });
 }

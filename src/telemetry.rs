@@ -63,6 +63,12 @@ pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
+/// How many log lines wait to be written now, and how many may.
+#[must_use]
+pub fn waiting() -> (usize, usize) {
+    (WAITING.load(Ordering::Relaxed).min(QUEUE), QUEUE)
+}
+
 /// How to log.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -20,8 +20,8 @@ use super::identity::Standing;
 use super::problem::Problem;
 use super::requests::Counted;
 use super::{
-    Shared, admin, agents, bulk, edit, events, graph, hooks, identity, log, metrics, models,
-    queues, schedules, submit, tasks,
+    Shared, admin, agents, bulk, edit, events, graph, health, hooks, identity, log, metrics,
+    models, queues, schedules, submit, tasks,
 };
 
 /// A method, for the table and for the router.
@@ -116,10 +116,11 @@ fn routes() -> Vec<Route> {
         least(Read, GET, "/v1/models/{model}", models::show),
         least(Read, GET, "/v1/status", admin::status),
         least(Admin, POST, "/v1/reload", admin::reload),
+        least(Admin, POST, "/v1/probe", health::probe),
         least(Read, GET, "/metrics", metrics::metrics),
         public("/live", admin::live),
         public("/ready", admin::ready),
-        public("/health", admin::healthy),
+        public("/health", health::health),
     ]);
     all
 }

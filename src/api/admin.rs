@@ -1,4 +1,4 @@
-//! The daemon itself: status, reload, and the three questions that monitors
+//! The daemon itself: status, reload, and two of the questions that monitors
 //! ask without a token.
 
 use std::collections::BTreeMap;
@@ -23,8 +23,6 @@ use super::json;
 use super::number::Stamp;
 use super::problem::Problem;
 
-/// How long the engine may take to answer before it counts as unwell.
-const PULSE: Duration = Duration::from_secs(5);
 /// How long a reload may take.
 const RELOAD: Duration = Duration::from_secs(30);
 
@@ -126,16 +124,6 @@ pub struct Supervisor {
     pub restarts: u64,
 }
 
-/// A short answer for monitors.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Health {
-    /// `ok`, or `degraded` when it works and lacks something.
-    pub status: String,
-    /// What it lacks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-}
-
 /// `GET /v1/status`.
 pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Response {
     let snapshot = shared.handle.snapshot();
@@ -179,7 +167,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Response {
     json::answer(StatusCode::OK, &status)
 }
 
-const fn phase(phase: Doing) -> &'static str {
+pub(super) const fn phase(phase: Doing) -> &'static str {
     match phase {
         Doing::Starting => "starting",
         Doing::Running => "running",
@@ -226,21 +214,6 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     readiness(&shared.handle.snapshot())
 }
 
-/// `GET /health`: the engine made a turn just now, and what the daemon lacks.
-pub(super) async fn healthy(State(shared): State<Arc<Shared>>) -> Response {
-    match tokio::time::timeout(PULSE, shared.handle.ping()).await {
-        Ok(Ok(_)) => {
-            let snapshot = shared.handle.snapshot();
-            match *shared.lacks.borrow() {
-                Some(why) if snapshot.phase == Doing::Running => degraded(why),
-                Some(_) | None => readiness(&snapshot),
-            }
-        }
-        Ok(Err(error)) => unwell(error.to_string()),
-        Err(_) => unwell("the engine does not answer"),
-    }
-}
-
 fn readiness(snapshot: &Snapshot) -> Response {
     match snapshot.phase {
         Doing::Running => ok(),
@@ -252,15 +225,7 @@ fn readiness(snapshot: &Snapshot) -> Response {
 }
 
 fn ok() -> Response {
-    let status = "ok".to_owned();
-    json::answer(StatusCode::OK, &Health { status, why: None })
-}
-
-/// No failure: who ends a daemon for that would not mend it.
-fn degraded(why: &str) -> Response {
-    let status = "degraded".to_owned();
-    let why = Some(why.to_owned());
-    json::answer(StatusCode::OK, &Health { status, why })
+    json::answer(StatusCode::OK, &BTreeMap::from([("status", "ok")]))
 }
 
 fn unwell(detail: impl Into<String>) -> Response {

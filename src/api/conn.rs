@@ -29,10 +29,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
 use crate::clock;
-use crate::model::origin::{self, Origin};
+use crate::model::origin::Origin;
 
-use super::identity::{self, Grant, Proof, Settings};
-use super::lease::{self, Lapse};
+use super::gate::{self, Source};
+use super::identity::{self, Settings};
+use super::lease::Lapse;
 use super::peer::Peer;
 use super::problem::Problem;
 use super::stream::{Activity, Phase, Stream, Watched};
@@ -264,11 +265,14 @@ impl Post {
         let id = shared.ids.name(request.headers());
         let mut close = false;
         let mut lapse = None;
-        let mut response = match self.admit(request, &id) {
-            Ok((request, proof)) => {
+        let source = Source {
+            peer: self.peer,
+            names: self.names.as_ref(),
+        };
+        let mut response = match gate::admit(shared, source, request, &id) {
+            Ok((request, ends)) => {
                 use tower::Service as _;
-                let settings = || shared.settings.clone();
-                lapse = proof.map(|(proof, grant)| lease::watch(settings(), proof, grant));
+                lapse = ends;
                 let answered = caught(self.router.clone().call(request));
                 match &mut lapse {
                     None => answered.await,
@@ -300,41 +304,7 @@ impl Post {
         let lapse = lapse.filter(|_| !HttpBody::is_end_stream(response.body()));
         (response, lapse)
     }
-
-    /// Checks the head and finds out who asks.
-    fn admit(&self, request: Request<Incoming>, id: &HeaderValue) -> Result<Admitted, Problem> {
-        let (mut parts, body) = request.into_parts();
-        let shared = &self.shared;
-        let settings = Arc::clone(&shared.settings.borrow());
-        head::check(&parts, self.peer, &settings.options.names)?;
-        if shared.public.contains(&parts.uri.path()) {
-            return Ok((Request::from_parts(parts, body), None));
-        }
-        if let (Peer::Tcp(_), Some(wait)) = (self.peer, shared.attempts.wait(self.peer.key())) {
-            let detail = "too many failed proofs of identity from this address; wait a minute";
-            let status = StatusCode::TOO_MANY_REQUESTS;
-            let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
-            return Err(Problem::new(status, "too_many_failures", detail).after(seconds));
-        }
-        let origin = Origin {
-            pid: None,
-            request: origin::Request::new(id.to_str().unwrap_or_default()),
-        };
-        let names = self.names.as_ref();
-        let found = settings.identify(self.peer, names, &parts.headers, origin, clock::now());
-        let found = found.inspect_err(|problem| {
-            shared.attempts.fail(self.peer.key());
-            let why = json!({ "why": problem.detail, "address": self.peer.address() });
-            identity::deny(shared, None, origin, &why);
-        })?;
-        parts.extensions.insert(found.caller);
-        parts.extensions.insert(found.standing);
-        Ok((Request::from_parts(parts, body), found.proof))
-    }
 }
-
-/// A request that may be answered, and what it rests on.
-type Admitted = (Request<Incoming>, Option<(Proof, Arc<Grant>)>);
 
 fn lapsed() -> Problem {
     let detail = "the token has expired, or was taken away, while this was being answered";

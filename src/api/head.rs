@@ -18,8 +18,14 @@ use super::problem::Problem;
 /// Names a request to its client and in the journal.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Checks a head.
-pub(super) fn check(parts: &Parts, peer: Peer, names: &[String]) -> Result<(), Problem> {
+/// Checks a head. What changes something by a page is a form, which a browser
+/// would send for a foreign page too: the page looks for its own mark in it.
+pub(super) fn check(
+    parts: &Parts,
+    peer: Peer,
+    names: &[String],
+    is_page: bool,
+) -> Result<(), Problem> {
     if parts.method == Method::CONNECT {
         return Err(Problem::bad("connect_refused", "this is not a proxy"));
     }
@@ -41,7 +47,7 @@ pub(super) fn check(parts: &Parts, peer: Peer, names: &[String]) -> Result<(), P
         Peer::Unix { .. } => Ok(()),
         Peer::Tcp(_) => {
             local(host, &parts.headers, names)?;
-            deliberate(parts)
+            if is_page { Ok(()) } else { deliberate(parts) }
         }
     }
 }
@@ -194,7 +200,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        check(&parts, peer, &["queue.example".to_owned()]).map_err(|problem| problem.code)
+        check(&parts, peer, &["queue.example".to_owned()], false).map_err(|problem| problem.code)
     }
 
     #[test]
@@ -283,7 +289,7 @@ mod tests {
                 request = request.header(*name, *value);
             }
             let (parts, ()) = request.body(()).unwrap().into_parts();
-            let verdict = check(&parts, peer, &[]).map_err(|problem| problem.code);
+            let verdict = check(&parts, peer, &[], false).map_err(|problem| problem.code);
             let expected = if good { Ok(()) } else { Err("not_json") };
             assert_eq!(verdict, expected, "{method} {lines:?}");
         }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::clock;
 use crate::engine::command::{Caller, Command};
 use crate::engine::record::{Ask, Note};
 use crate::model::event::Kind;
@@ -73,6 +74,26 @@ pub(super) struct Identity {
     pub(super) proof: Option<(Proof, Arc<Grant>)>,
 }
 
+impl Identity {
+    fn new(
+        uid: u32,
+        standing: Standing,
+        origin: Origin,
+        proof: Option<(Proof, Arc<Grant>)>,
+    ) -> Self {
+        let caller = Caller {
+            uid,
+            admin: standing.everyone,
+            origin,
+        };
+        Self {
+            caller,
+            standing,
+            proof,
+        }
+    }
+}
+
 /// The options, with names looked up: what requests are judged by.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -81,6 +102,8 @@ pub(super) struct Settings {
     certificates: Vec<Arc<Grant>>,
     /// How TCP is encrypted; not at all without.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// The first of the server's certificates to expire, and when.
+    pub(super) expiry: Option<Time>,
     admins: Names,
     readers: Names,
 }
@@ -159,6 +182,7 @@ impl Settings {
             tokens,
             certificates,
             tls: tls::server(&options)?,
+            expiry: tls::expiry(&options),
             admins,
             readers: Names::look_up("api.readers", &options.readers)?,
             options,
@@ -192,31 +216,33 @@ impl Settings {
         mut origin: Origin,
         now: Time,
     ) -> Result<Identity, Problem> {
-        let (uid, standing, proof) = match peer {
+        match peer {
             Peer::Unix { uid, gid, pid } => {
                 origin.pid = pid;
-                (uid, self.standing(uid, Some(gid)), None)
+                let standing = self.standing(uid, Some(gid));
+                Ok(Identity::new(uid, standing, origin, None))
             }
             Peer::Tcp(_) => {
                 let proof = match names {
                     Some(names) => Proof::Names(Arc::clone(names)),
                     None => Proof::Token(bearer(headers)?),
                 };
-                let grant = self.grant(&proof, now).map_err(refuse)?;
-                let standing = self.standing(grant.uid, None).at_most(grant.most);
-                (grant.uid, standing, Some((proof, grant)))
+                self.vouch(proof, origin, now)
             }
-        };
-        let caller = Caller {
-            uid,
-            admin: standing.everyone,
-            origin,
-        };
-        Ok(Identity {
-            caller,
-            standing,
-            proof,
-        })
+        }
+    }
+
+    /// Whom a proof is good for now.
+    pub(super) fn vouch(
+        &self,
+        proof: Proof,
+        origin: Origin,
+        now: Time,
+    ) -> Result<Identity, Problem> {
+        let grant = self.grant(&proof, now).map_err(refuse)?;
+        let standing = self.standing(grant.uid, None).at_most(grant.most);
+        let uid = grant.uid;
+        Ok(Identity::new(uid, standing, origin, Some((proof, grant))))
     }
 
     /// What a proof is good for now, or why it is good for nothing.
@@ -247,6 +273,26 @@ impl Settings {
         });
         found.map(Arc::clone)
     }
+}
+
+/// What somebody may do who need not say who that is, where it is known. A
+/// proof that is wrong counts like one that was tried where it is needed.
+pub(super) fn known(
+    shared: &Shared,
+    peer: Peer,
+    names: Option<&Arc<[String]>>,
+    headers: &HeaderMap,
+) -> Option<Standing> {
+    if matches!(peer, Peer::Tcp(_)) {
+        let shows = names.is_some() || headers.contains_key(AUTHORIZATION);
+        if !shows || shared.attempts.wait(peer.key()).is_some() {
+            return None;
+        }
+    }
+    let settings = Arc::clone(&shared.settings.borrow());
+    let found = settings.identify(peer, names, headers, Origin::NONE, clock::now());
+    let found = found.inspect_err(|_| shared.attempts.fail(peer.key()));
+    found.ok().map(|found| found.standing)
 }
 
 fn refuse(detail: &str) -> Problem {

@@ -9,102 +9,44 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
-use prometheus::process_collector::ProcessCollector;
-use prometheus::{GaugeVec, IntCounter, Opts, Registry, TEXT_FORMAT, TextEncoder};
+use prometheus::TEXT_FORMAT;
 
 use crate::clock;
+use crate::engine::command::Error;
 use crate::engine::snapshot::{Phase, Snapshot};
-use crate::model::queue::Lane;
+use crate::model::health::{Level, Part, worst};
 use crate::model::task::State as TaskState;
 use crate::model::time::Time;
 use crate::telemetry;
 
-use super::Shared;
 use super::problem::Problem;
+use super::pulse::Beat;
 use super::queues::QueueInfo;
-use super::requests::Requests;
+use super::{Shared, health};
 
-/// How long the engine may take before the page is answered without what only
-/// it knows. Below Prometheus' own default of ten seconds.
+mod agents;
+mod models;
+mod page;
+
+use page::Page;
+
+/// How long the database may take before the page is answered without what only
+/// that knows. Below Prometheus' own default of ten seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Queues that have rows of their own, first by name; the others are one,
-/// which is called so.
+/// Queues that have rows of their own, first by name; the others are one.
 const QUEUES: usize = 100;
+/// What that one is called, as no queue can be.
 const OTHERS: &str = "(others)";
 
 /// A figure of a queue.
 type Count = fn(&QueueInfo) -> u64;
 
-/// A page that is being made. What is wrong with a name or a label is wrong for
-/// every page, so a test finds it.
-struct Page {
-    registry: Registry,
-    broken: prometheus::Result<()>,
-}
-
-impl Page {
-    fn new() -> prometheus::Result<Self> {
-        Ok(Self {
-            registry: Registry::new_custom(Some("taskdaemon".to_owned()), None)?,
-            broken: Ok(()),
-        })
-    }
-
-    fn note(&mut self, done: prometheus::Result<()>) {
-        if self.broken.is_ok() {
-            self.broken = done;
-        }
-    }
-
-    /// One figure with several rows, each with a value of each label.
-    fn gauges<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        labels: [&str; N],
-        rows: impl IntoIterator<Item = ([String; N], f64)>,
-    ) {
-        let done = GaugeVec::new(Opts::new(name, help), &labels).and_then(|family| {
-            for (values, value) in rows {
-                family.get_metric_with_label_values(&values)?.set(value);
-            }
-            self.registry.register(Box::new(family))
-        });
-        self.note(done);
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        self.gauges(name, help, [], [([], value)]);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        let done = IntCounter::new(name, help).and_then(|counter| {
-            counter.inc_by(value);
-            self.registry.register(Box::new(counter))
-        });
-        self.note(done);
-    }
-
-    /// The page as text, with what all programs tell of their process.
-    fn write(mut self, requests: &Requests) -> prometheus::Result<String> {
-        let done = requests.show(&self.registry);
-        self.note(done);
-        self.broken?;
-        let process = Registry::new();
-        process.register(Box::new(ProcessCollector::for_self()))?;
-        let mut families = process.gather();
-        families.extend(self.registry.gather());
-        TextEncoder::new().encode_to_string(&families)
-    }
-}
-
 /// `GET /metrics`.
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
-    let begun = clock::instant();
-    let lanes = tokio::time::timeout(PATIENCE, shared.handle.queues()).await;
+    let lanes = tokio::time::timeout(PATIENCE, lanes(&shared)).await;
     let lanes = lanes.ok().and_then(Result::ok);
-    let took = begun.elapsed();
-    let text = page(&shared, lanes.as_deref(), took).map_err(|error| {
+    let (beat, parts) = health::parts(&shared).await;
+    let text = page(&shared, lanes.as_deref(), beat, &parts).map_err(|error| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(
             status,
@@ -115,24 +57,69 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Respons
     Ok((StatusCode::OK, [(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
 }
 
-fn page(shared: &Shared, lanes: Option<&[Lane]>, took: Duration) -> prometheus::Result<String> {
+/// A queue with the time since when its first in line is ready.
+type Waiting = (QueueInfo, Option<Time>);
+
+/// All queues, in the order of their names. Only those that get rows of their
+/// own are looked at more closely.
+async fn lanes(shared: &Shared) -> Result<Vec<Waiting>, Error> {
+    let lanes = shared.handle.queues().await?;
+    let rows = lanes
+        .iter()
+        .take(QUEUES)
+        .map(|lane| lane.queue.id)
+        .collect();
+    let since = shared.handle.waits(rows).await?;
+    let since = since.into_iter().chain(std::iter::repeat(None));
+    Ok(lanes.iter().map(QueueInfo::from).zip(since).collect())
+}
+
+fn page(
+    shared: &Shared,
+    lanes: Option<&[Waiting]>,
+    beat: Beat,
+    parts: &[Part],
+) -> prometheus::Result<String> {
     let snapshot = shared.handle.snapshot();
+    let now = clock::now();
     let mut page = Page::new()?;
     page.gauge(
         "engine_answered",
-        "Whether the engine answered this question in two seconds.",
-        truth(lanes.is_some()),
+        "Whether the engine answered at once when this page was made.",
+        truth(matches!(beat, Beat::Answered(_))),
     );
     page.gauge(
         "engine_answer_seconds",
-        "How long it was waited for the engine to answer this question.",
-        took.as_secs_f64(),
+        "How long the engine took to answer, or has not answered for.",
+        beat.wait().as_secs_f64(),
+    );
+    page.gauge(
+        "reader_answered",
+        "Whether the database was read in two seconds; without that, rows of queues are missing.",
+        truth(lanes.is_some()),
+    );
+    let levels = parts
+        .iter()
+        .map(|part| ([part.name.clone()], f64::from(part.level as u8)));
+    page.gauges(
+        "health",
+        "How each part of the daemon is: 0 healthy, 1 degraded, 2 unhealthy.",
+        ["part"],
+        levels,
+    );
+    page.gauge(
+        "degraded",
+        "Whether the daemon is not healthy, as `GET /health` tells it.",
+        truth(worst(parts) != Level::Healthy),
     );
     daemon(&mut page, shared, &snapshot);
-    store(&mut page, &snapshot);
+    store(&mut page, &snapshot, now);
     tasks(&mut page, &snapshot);
-    queues(&mut page, lanes.unwrap_or_default());
-    models(&mut page, &snapshot, clock::now());
+    attempts(&mut page, &snapshot);
+    queues(&mut page, lanes.unwrap_or_default(), now);
+    agents::stand(&mut page, &snapshot, now);
+    models::stand(&mut page, &snapshot, now);
+    models::used(&mut page, &snapshot);
     page.write(&shared.requests)
 }
 
@@ -154,11 +141,6 @@ fn daemon(page: &mut Page, shared: &Shared, snapshot: &Snapshot) {
         truth(snapshot.phase == Phase::Running),
     );
     page.gauge(
-        "degraded",
-        "Whether the daemon lacks something, as `GET /health` tells it.",
-        truth(shared.lacks.borrow().is_some()),
-    );
-    page.gauge(
         "runner_connected",
         "Whether there is a runner, without which nothing is started.",
         truth(snapshot.runner.is_some()),
@@ -175,7 +157,7 @@ fn daemon(page: &mut Page, shared: &Shared, snapshot: &Snapshot) {
     );
 }
 
-fn store(page: &mut Page, snapshot: &Snapshot) {
+fn store(page: &mut Page, snapshot: &Snapshot, now: Time) {
     page.counter(
         "commits_total",
         "Transactions that were committed.",
@@ -202,9 +184,15 @@ fn store(page: &mut Page, snapshot: &Snapshot) {
         truth(snapshot.read_only),
     );
     page.gauge(
-        "long_log_bytes",
-        "Length of the database's log while it is much longer than it should be, otherwise 0.",
-        count(snapshot.long_log.unwrap_or_default()),
+        "wal_bytes",
+        "Length of the database's write-ahead log.",
+        count(snapshot.log_bytes),
+    );
+    let late = snapshot.next_tick.map(|next| now.since(next));
+    page.gauge(
+        "schedule_lag_seconds",
+        "How long the earliest schedule that is due has been so; 0 where none is.",
+        late.unwrap_or_default().as_secs_f64(),
     );
 }
 
@@ -230,9 +218,31 @@ fn tasks(page: &mut Page, snapshot: &Snapshot) {
     );
 }
 
-fn queues(page: &mut Page, lanes: &[Lane]) {
-    let infos: Vec<QueueInfo> = lanes.iter().map(QueueInfo::from).collect();
-    let (own, others) = infos.split_at(infos.len().min(QUEUES));
+fn attempts(page: &mut Page, snapshot: &Snapshot) {
+    let counted = &snapshot.counted;
+    let ends = counted
+        .by_class()
+        .map(|(class, number)| ([class.word().to_owned()], count(number)));
+    page.counters(
+        "attempts_ended_total",
+        "Attempts that ended, by the class of their end.",
+        ["class"],
+        ends,
+    );
+    page.spread(
+        "attempt_duration_seconds",
+        "From the start of an attempt's process to its end.",
+        &counted.ran,
+    );
+    page.spread(
+        "start_latency_seconds",
+        "From when a task was ready until an attempt of it was given to the runner.",
+        &counted.waited,
+    );
+}
+
+fn queues(page: &mut Page, lanes: &[Waiting], now: Time) {
+    let (own, others) = lanes.split_at(lanes.len().min(QUEUES));
     let states: [(&str, Count); 4] = [
         ("blocked", |queue| queue.blocked),
         ("scheduled", |queue| queue.scheduled),
@@ -244,11 +254,11 @@ fn queues(page: &mut Page, lanes: &[Lane]) {
         let mut row = |queue: &str, value: u64| {
             rows.push(([queue.to_owned(), state.to_owned()], count(value)));
         };
-        for queue in own {
+        for (queue, _) in own {
             row(&queue.name, value(queue));
         }
         if !others.is_empty() {
-            row(OTHERS, others.iter().map(value).sum());
+            row(OTHERS, others.iter().map(|(queue, _)| value(queue)).sum());
         }
     }
     page.gauges(
@@ -257,53 +267,24 @@ fn queues(page: &mut Page, lanes: &[Lane]) {
         ["queue", "state"],
         rows,
     );
+    let ages = own.iter().map(|(queue, since)| {
+        let age = since.map_or(0.0, |since| now.since(since).as_secs_f64());
+        ([queue.name.clone()], age)
+    });
+    page.gauges(
+        "queue_oldest_seconds",
+        "How long the task that is next in a queue has been ready; 0 where none waits.",
+        ["queue"],
+        ages,
+    );
     let paused = own
         .iter()
-        .map(|queue| ([queue.name.clone()], truth(queue.paused)));
+        .map(|(queue, _)| ([queue.name.clone()], truth(queue.paused)));
     page.gauges(
         "queue_paused",
         "Whether a queue starts nothing, because somebody paused it.",
         ["queue"],
         paused,
-    );
-}
-
-fn models(page: &mut Page, snapshot: &Snapshot, now: Time) {
-    let accounts = &snapshot.calls;
-    let (mut running, mut open, mut left) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, route) in &accounts.routes {
-        let Some(account) = accounts.accounts.get(&route.account) else {
-            continue;
-        };
-        let labels = || [name.clone(), route.provider.clone()];
-        let (gauge, shut) = account.now(now);
-        running.push((labels(), f64::from(account.running)));
-        open.push((labels(), truth(shut.is_none())));
-        for limit in gauge.left(&account.limits) {
-            let [model, provider] = labels();
-            let what = limit.dimension.words().to_owned();
-            let labels = [model, provider, limit.quota.to_string(), what];
-            left.push((labels, whole(limit.now)));
-        }
-    }
-    let two = ["model", "provider"];
-    page.gauges(
-        "model_calls",
-        "Calls of a model's account that are made now.",
-        two,
-        running,
-    );
-    page.gauges(
-        "model_open",
-        "Whether a small prompt would be sent to a model now.",
-        two,
-        open,
-    );
-    page.gauges(
-        "model_limit_left",
-        "What is left of a limit of a model's account; negative is a debt.",
-        ["model", "provider", "limit", "what"],
-        left,
     );
 }
 

@@ -30,9 +30,12 @@ mod conn;
 pub mod dto;
 pub mod edit;
 pub mod events;
+mod expiry;
 mod follow;
+mod gate;
 pub mod graph;
 mod head;
+pub mod health;
 pub mod hooks;
 mod identity;
 pub mod json;
@@ -44,11 +47,13 @@ pub mod models;
 mod notice;
 pub mod number;
 pub mod options;
+pub mod pairs;
 mod peer;
 mod pieces;
 pub mod problem;
 pub mod progress;
 mod prompts;
+mod pulse;
 mod query;
 pub mod queues;
 mod requests;
@@ -56,15 +61,20 @@ mod run_as;
 pub mod run_info;
 pub mod schedules;
 pub mod serve;
+mod sessions;
 mod stream;
 mod submit;
 mod tasks;
 mod tls;
+pub mod visit;
+mod vitals;
 
 use admin::Reload;
 use identity::Settings;
 use options::{BadOptions, Options};
 use serve::{Drained, Listener};
+use sessions::Sessions;
+use visit::Pages;
 
 /// What the API works with.
 #[derive(Debug, Clone)]
@@ -81,8 +91,8 @@ pub struct State {
     pub supervisor: Option<admin::Supervisor>,
     /// What a run-as policy file surely denies.
     pub denied: Denied,
-    /// What the daemon has lacked for a while.
-    pub lacks: watch::Receiver<Option<&'static str>>,
+    /// Pages for browsers.
+    pub pages: Option<Pages>,
 }
 
 /// Says of some users as whom a policy file lets a uid run no task now, if
@@ -98,7 +108,9 @@ struct Shared {
     version: &'static str,
     supervisor: Option<admin::Supervisor>,
     denied: Denied,
-    lacks: watch::Receiver<Option<&'static str>>,
+    pulse: pulse::Pulse,
+    seen: health::Seen,
+    vitals: vitals::Vitals,
     started: Time,
     settings: watch::Receiver<Arc<Settings>>,
     shutdown: watch::Receiver<bool>,
@@ -106,6 +118,8 @@ struct Shared {
     ids: head::RequestIds,
     attempts: attempts::Attempts,
     requests: requests::Requests,
+    sessions: Sessions,
+    pages: Option<Pages>,
     /// Paths that answer anyone who can connect.
     public: Vec<&'static str>,
 }
@@ -162,7 +176,9 @@ impl Server {
             version: state.version,
             supervisor: state.supervisor,
             denied: state.denied,
-            lacks: state.lacks,
+            pulse: pulse::Pulse::default(),
+            seen: health::Seen::default(),
+            vitals: vitals::Vitals::begin(),
             started,
             settings,
             shutdown,
@@ -170,6 +186,8 @@ impl Server {
             ids: head::RequestIds::new(started.micros().unsigned_abs()),
             attempts: attempts::Attempts::new(),
             requests: requests::Requests::new(),
+            sessions: Sessions::new().ok_or(BadOptions::NoRandom)?,
+            pages: state.pages,
             public: access::public_paths(),
         });
         Ok(Self {
@@ -200,9 +218,15 @@ pub fn read_submit(bytes: &[u8], now: Time) -> Result<usize, problem::Problem> {
     submit::read(bytes, now).map(|tasks| tasks.len())
 }
 
+/// The routes, and around them the pages, which ask them.
 fn router(shared: Arc<Shared>) -> Router {
-    access::router(&shared)
+    let routes = access::router(&shared)
         .fallback(|uri: Uri| async move { problem::no_route(uri.path()) })
         .method_not_allowed_fallback(|method: Method| async move { problem::wrong_method(&method) })
-        .with_state(shared)
+        .with_state(Arc::clone(&shared));
+    let Some(pages) = shared.pages else {
+        return routes;
+    };
+    let inner = routes.clone();
+    routes.fallback(move |request| visit::answer(shared, pages, inner, request))
 }

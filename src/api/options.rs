@@ -144,6 +144,9 @@ pub enum BadOptions {
         /// What is wrong with it.
         why: String,
     },
+    /// Nothing secret can be made.
+    #[error("this host gives no random numbers, without which there are no sessions")]
+    NoRandom,
     /// Settings of TLS that only make sense together.
     #[error("{0}")]
     Half(&'static str),

@@ -190,6 +190,12 @@ pub fn of_field(index: Option<usize>, invalid: &Invalid) -> Problem {
     }
 }
 
+impl From<Problem> for Wire {
+    fn from(problem: Problem) -> Self {
+        problem.wire()
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let (status, code, retry_after) = match &error {

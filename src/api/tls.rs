@@ -14,6 +14,9 @@ use tokio_rustls::rustls::server::{ServerConnection, WebPkiClientVerifier};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use webpki::EndEntityCert;
 
+use crate::model::time::Time;
+
+use super::expiry;
 use super::options::{BadOptions, Options};
 
 /// Largest file with certificates.
@@ -74,6 +77,14 @@ pub(super) fn server(options: &Options) -> Result<Option<Arc<ServerConfig>>, Bad
         .map_err(|error| bad_key(format!("does not fit the certificate: {error}")))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(Arc::new(config)))
+}
+
+/// When the first of the server's certificates expires; none where there is no
+/// certificate, or none that says so.
+pub(super) fn expiry(options: &Options) -> Option<Time> {
+    let path = options.tls_certificate.as_ref()?;
+    let chain = certificates("api.tls_certificate", path).ok()?;
+    chain.iter().filter_map(|one| expiry::of(one)).min()
 }
 
 fn certificates(

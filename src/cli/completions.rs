@@ -22,6 +22,21 @@ enum Known {
     Fish,
 }
 
+/// The command line without the verbs that are for our own tasks and nobody's
+/// fingers.
+pub(super) fn command() -> Command {
+    let whole = Cli::command();
+    let verbs = whole.get_subcommands();
+    let verbs = verbs.filter(|verb| !verb.is_hide_set()).cloned();
+    let about = whole.get_about().cloned().unwrap_or_default();
+    let mut command = Command::new("taskdaemon")
+        .about(about)
+        .args(whole.get_arguments().cloned())
+        .subcommands(verbs);
+    command.set_bin_name("taskdaemon");
+    command
+}
+
 /// `completions`.
 pub(super) fn completions(args: &Args, setting: &Setting) -> Outcome {
     not_in_json(setting, "completions")?;
@@ -30,14 +45,7 @@ pub(super) fn completions(args: &Args, setting: &Setting) -> Outcome {
         Known::Zsh => Shell::Zsh,
         Known::Fish => Shell::Fish,
     };
-    // Without the verbs that are for our own tasks and nobody's fingers.
-    let whole = Cli::command();
-    let verbs = whole.get_subcommands();
-    let verbs = verbs.filter(|verb| !verb.is_hide_set()).cloned();
-    let mut command = Command::new("taskdaemon")
-        .args(whole.get_arguments().cloned())
-        .subcommands(verbs);
-    command.set_bin_name("taskdaemon");
+    let mut command = command();
     command.build();
     // Into memory first: a reader that goes away is an error and no panic.
     let mut script = Vec::new();

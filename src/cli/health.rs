@@ -1,27 +1,40 @@
-//! `health`: whether the daemon is well, in one line and an exit code, and
-//! whether its database is, with or without a daemon.
+//! `health`: whether the daemon is well, in one line, a line for each part and
+//! an exit code; and whether its database is, with or without a daemon.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
-use crate::api::admin::Health;
+use crate::api::health::{Health, PartInfo};
 use crate::client;
 use crate::config::{self, Sources};
+use crate::model::health::Level;
 use crate::model::quantity::ByteSize;
 use crate::store;
 use crate::store::sound::{self, Findings, Stage};
 
+use super::page::utc;
 use super::text::escape;
 use super::{Failure, Outcome, Setting, online};
 
 /// How long a check of so many bytes takes is nothing to wait for.
 const SMALL: u64 = 64 << 20;
 
+mod probe;
+
+use probe::Written;
+
 /// What is asked.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Ends with 0 when all is well, with 1 when the daemon is degraded or \
+    unhealthy or the database is not sound, with 3 when there is no database yet, and with 69 when \
+    no daemon answers."
+)]
 pub(super) struct Args {
     /// Check the database itself, whether a daemon runs or not: its pages, its
-    /// version, and the checksum of every row that has one
+    /// version, the checksum of every row that has one, and whether something
+    /// can be written
     #[arg(long, verbatim_doc_comment)]
     check_db: bool,
     #[command(flatten)]
@@ -55,7 +68,10 @@ impl Place {
 /// `health`.
 pub(super) fn health(args: &Args, setting: &Setting) -> Outcome {
     if args.check_db {
-        return check(&args.place.state_dir()?, setting);
+        let dir = args.place.state_dir()?;
+        let named = args.place.state_dir.is_some() || args.place.config.is_some();
+        let written = probe::write(&dir, (!named).then_some(setting));
+        return check(&dir, written, setting);
     }
     if args.place.state_dir.is_some() || args.place.config.is_some() {
         let hint = "--state-dir and --config go with --check-db: a daemon is asked by --host";
@@ -67,30 +83,68 @@ pub(super) fn health(args: &Args, setting: &Setting) -> Outcome {
 /// Ends with 0 where all is well, with 1 where it is not, and with 69 where
 /// nobody answers.
 async fn ask(setting: &Setting) -> Outcome {
-    let health = match setting.client()?.get("/health").await {
-        Ok(answer) => answer.read()?,
+    let health = match setting.client()?.health().await {
+        Ok(health) => health,
         Err(error @ (client::Error::Unreachable(_) | client::Error::Usage(_))) => {
             return Err(error.into());
         }
-        Err(error) => Health {
-            status: "unhealthy".to_owned(),
-            why: Some(error.to_string()),
-        },
+        Err(error) => silent(error.to_string()),
     };
     let mut out = io::stdout().lock();
     if setting.json {
         writeln!(out, "{}", serde_json::json!(health))?;
     } else {
-        let why = health.why.iter().map(|why| format!(": {}", escape(why)));
-        let why: String = why.collect();
-        writeln!(out, "{}{why}", escape(&health.status))?;
+        out.write_all(in_lines(&health).as_bytes())?;
     }
-    Ok(u8::from(health.status != "ok"))
+    Ok(u8::from(health.status != Level::Healthy.word()))
+}
+
+/// A daemon that is there and cannot say how it is.
+fn silent(why: String) -> Health {
+    let status = || Level::Unhealthy.word().to_owned();
+    Health {
+        status: status(),
+        parts: vec![PartInfo {
+            name: "answer".to_owned(),
+            status: status(),
+            why: Some(why),
+            since: None,
+            until: None,
+            figures: BTreeMap::new(),
+        }],
+    }
+}
+
+/// The word with what is missing, and then a line for each part.
+fn in_lines(health: &Health) -> String {
+    let whys = health.parts.iter().filter_map(|part| part.why.as_deref());
+    let whys: Vec<String> = whys.map(escape).collect();
+    let mut text = escape(&health.status);
+    if !whys.is_empty() {
+        text.push_str(&format!(": {}", whys.join("; ")));
+    }
+    text.push('\n');
+    for part in &health.parts {
+        let said: Vec<String> = [("since", part.since), ("until", part.until)]
+            .into_iter()
+            .filter_map(|(word, stamp)| Some(format!("{word} {}", utc(stamp?))))
+            .chain(
+                part.figures
+                    .iter()
+                    .map(|(name, figure)| format!("{} {figure}", escape(name))),
+            )
+            .collect();
+        let (name, status) = (escape(&part.name), escape(&part.status));
+        let line = format!("{name:<20} {status:<10} {}", said.join(", "));
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 /// Ends with 0 where the database is sound, with 1 where it is not or cannot
 /// be read, and with 3 where there is none.
-fn check(dir: &Path, setting: &Setting) -> Outcome {
+fn check(dir: &Path, written: Written, setting: &Setting) -> Outcome {
     let shown = io::stderr().is_terminal();
     let found = sound::check(dir, |stage| {
         if shown {
@@ -124,14 +178,21 @@ fn check(dir: &Path, setting: &Setting) -> Outcome {
     })?;
     let mut out = io::stdout().lock();
     if setting.json {
-        writeln!(out, "{}", in_json(dir, &findings))?;
+        let mut said = in_json(dir, &findings);
+        said["write"] = written.in_json();
+        if !written.is_good() {
+            said["status"] = "unwritable".into();
+        }
+        writeln!(out, "{said}")?;
     } else {
         for fault in &findings.faults {
             writeln!(out, "{}", escape(&fault.to_string()))?;
         }
         writeln!(out, "{}", in_a_line(dir, &findings))?;
+        writeln!(out, "{}", escape(&written.to_string()))?;
     }
-    Ok(u8::from(!findings.faults.is_empty()))
+    let good = findings.faults.is_empty() && written.is_good();
+    Ok(u8::from(!good))
 }
 
 fn in_a_line(dir: &Path, findings: &Findings) -> String {

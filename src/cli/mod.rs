@@ -10,7 +10,6 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::client::target::Target;
@@ -35,6 +34,8 @@ mod jobs;
 mod launch;
 mod list;
 mod logs;
+mod man;
+mod misread;
 mod page;
 mod process;
 mod prompt;
@@ -52,6 +53,7 @@ mod tend;
 pub mod text;
 mod token;
 pub mod top;
+mod web;
 
 /// A durable task queue, scheduler and supervisor for a Linux host.
 #[derive(Debug, Parser)]
@@ -113,6 +115,8 @@ enum Verb {
     Edit(Box<edit::Args>),
     /// Watch queues and tasks, and act on them
     Top,
+    /// Open the web page for a browser on this host, until Ctrl-C
+    Web(web::Args),
     /// Print what happened, and with --follow what happens
     Events(record::EventsArgs),
     /// Copy the database while it is in use, and check the copy
@@ -150,6 +154,9 @@ enum Verb {
     ServiceFile(service::Args),
     /// Print what completes commands in a shell
     Completions(completions::Args),
+    /// Write the manual pages to a directory
+    #[command(hide = true)]
+    Man(man::Args),
     /// See it work: a daemon of its own, killed and started again
     Demo,
     /// Send the request on standard input: what a webhook's task runs
@@ -254,12 +261,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if args.get(1).is_some_and(|verb| verb == "runner") {
         return match RunnerCli::try_parse_from(args.into_iter().skip(1)) {
             Ok(cli) => told(process::runner(cli.args)),
-            Err(error) => misread(&error),
+            Err(error) => misread::misread(&error),
         };
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => return misread(&error),
+        Err(error) => return misread::misread(&error),
     };
     let setting = Setting {
         host: cli.host,
@@ -267,18 +274,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         json: cli.json,
     };
     told(dispatch(cli.verb, &setting))
-}
-
-/// Says what is wrong with the arguments, or what was asked about them.
-fn misread(error: &clap::Error) -> ExitCode {
-    let printed = error.print();
-    hint(error);
-    let code = if printed.is_ok() {
-        error.exit_code()
-    } else {
-        1
-    };
-    ExitCode::from(u8::try_from(code).unwrap_or(2))
 }
 
 /// Says why, where it failed.
@@ -291,20 +286,6 @@ fn told(outcome: Outcome) -> ExitCode {
             }
             ExitCode::from(failure.code())
         }
-    }
-}
-
-/// Says where the command stands, to whoever knows other queues.
-fn hint(error: &clap::Error) {
-    let text = |kind| error.get(kind).map(ToString::to_string);
-    let word = text(ContextKind::InvalidArg).filter(|word| !word.starts_with('-'));
-    let usage = text(ContextKind::Usage).unwrap_or_default();
-    if let (ErrorKind::UnknownArgument, Some(word)) = (error.kind(), word)
-        && usage.contains("taskdaemon submit")
-    {
-        complain(&format!(
-            "put the command behind `--`: taskdaemon submit -- {word} …"
-        ));
     }
 }
 
@@ -323,6 +304,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Resume(args) => online(several::change(&args, "resume", setting)),
         Verb::Edit(args) => online(edit::edit(&args, setting)),
         Verb::Top => online(top::top(setting)),
+        Verb::Web(args) => web::web(&args, setting),
         Verb::Events(args) => online(record::events(&args, setting)),
         Verb::Backup(args) => record::backup(&args, setting),
         Verb::Queue(verb) => online(queues::queue(verb, setting)),
@@ -337,6 +319,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Reload(args) => status::reload(&args, setting),
         Verb::ServiceFile(args) => service::service_file(&args, setting),
         Verb::Completions(args) => completions::completions(&args, setting),
+        Verb::Man(args) => man::man(&args, setting),
         Verb::Demo => demo::demo(),
         Verb::Deliver => online(deliver::deliver()),
         Verb::Call => online(call::call()),

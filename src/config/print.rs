@@ -89,6 +89,38 @@ pub fn default_text() -> String {
     format!("{head}{}\n", body.trim_end())
 }
 
+/// A setting for the manual page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// The section it stands in; none at the top.
+    pub section: Option<&'static str>,
+    /// Its key.
+    pub key: &'static str,
+    /// What it means, one line each.
+    pub doc: &'static [&'static str],
+    /// Its default, as it would stand in the file.
+    pub default: String,
+    /// Whether it takes a restart to put another value into force.
+    pub restart: bool,
+}
+
+/// Every setting, in the order of the default file.
+#[must_use]
+pub fn described() -> Vec<Described> {
+    let values = tree(&Config::default());
+    let one = |(path, setting): (Vec<&'static str>, Setting)| Described {
+        section: (path.len() > 1).then(|| path[0]),
+        key: setting.key,
+        doc: setting.doc,
+        default: match (find(&values, &path), setting.example) {
+            (None | Some(Value::Empty(..)), Some(example)) => format!("not set, such as {example}"),
+            (value, _) => toml(value),
+        },
+        restart: matches!(setting.kind, Kind::Restart),
+    };
+    leaves().into_iter().map(one).collect()
+}
+
 /// A text with a header for each section and, for each setting, whatever
 /// `write` adds.
 fn file(mut write: impl FnMut(&[&'static str], &Setting, &mut String)) -> String {

@@ -24,7 +24,7 @@ use crate::engine::prompts::Door;
 use crate::engine::snapshot::Snapshot;
 use crate::model::task;
 use crate::runner::policy;
-use crate::{clock, telemetry};
+use crate::{clock, telemetry, web};
 
 use super::agents;
 use super::monitor::{Event, Monitor};
@@ -100,7 +100,6 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let output = parts.output.clone();
     let (stop, stopping) = watch::channel(false);
     let (ask, asked) = mpsc::channel(RELOADS);
-    let (lack, lacks) = watch::channel(None);
     let state = State {
         handle: parts.handle.clone(),
         output_dir: parts.output,
@@ -108,7 +107,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
         version: crate::VERSION,
         supervisor: supervisor(&parts.origin),
         denied: policy::denied,
-        lacks,
+        pages: Some(web::PAGES),
     };
     let server = Server::new(parts.settings.api.clone(), state, stopping)
         .map_err(|error| system("set up the API")(std::io::Error::other(error.to_string())))?;
@@ -132,7 +131,7 @@ async fn begin(parts: Parts<'_>) -> Result<(), Error> {
     let (options, current) = watch::channel(reloader.settings.daemon.clone());
     let told = tell_status(parts.handle.watch(), notify.clone());
     let fed = feed_watchdog(parts.handle.clone(), notify.clone(), interval);
-    let well = watch_wellbeing(parts.handle.watch(), current, parts.monitor.clone(), lack);
+    let well = watch_wellbeing(parts.handle.watch(), current, parts.monitor.clone());
     let mut background = vec![tokio::spawn(told), tokio::spawn(fed), tokio::spawn(well)];
     background.push(tokio::spawn(agents::watch(parts.handle.clone(), output)));
     background.extend(relaying);

@@ -131,8 +131,9 @@ fn turn_until_over<S: Store>(
         let batch = match held.let_through(batch, &mut engine)? {
             Passed::Turn(batch) => batch,
             Passed::Nothing => {
-                engine.tell();
-                next = Some(clock::now().after(NAP));
+                let now = clock::now();
+                engine.tell(now);
+                next = Some(now.after(NAP));
                 continue;
             }
             Passed::End => return Ok(()),
@@ -230,7 +231,10 @@ impl Held {
             }
         }
         self.recover(engine)?;
-        engine.long_log(self.wal.judge(self.disk.long_log(), clock::instant()));
+        let log = self.disk.log_bytes();
+        let is_long = self.disk.is_long(log);
+        self.wal.judge(is_long.then_some(log), clock::instant());
+        engine.log_length(log, is_long);
         if !self.back.is_empty() {
             batch.splice(0..0, self.back.drain(..));
         }
@@ -263,6 +267,7 @@ impl Held {
             (true, false) => tracing::info!("the database is ours again"),
             (true, true) | (false, false) => {}
         }
+        engine.locked(locked);
         Ok(!locked)
     }
 }

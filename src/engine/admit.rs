@@ -222,9 +222,11 @@ impl<S: Store> Engine<S> {
         }
         // Ready by the query's own condition; should it not be, it is left
         // where it is.
+        let ready = task.due;
         let Ok(task) = self.advance(task, Event::Claim, None, now)? else {
             return Ok(Claimed::Passes);
         };
+        self.snapshot.counted.waited.add(now.since(ready));
         let profile = task.spec.profile.as_deref().map(profile_runner);
         self.store.begin_attempt(&Attempt {
             key: task.attempt_key(),

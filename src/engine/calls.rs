@@ -218,7 +218,7 @@ impl<S: Store> Engine<S> {
             over: None,
         });
         let id = self.store.begin_call(&call)?;
-        self.reserve(&call, now)?;
+        self.hold(&call, now)?;
         let calls = Arc::make_mut(&mut self.snapshot.calls);
         calls.own += u32::from(!relayed);
         if let Some(account) = calls.accounts.get_mut(&ask.account) {
@@ -307,6 +307,8 @@ impl<S: Store> Engine<S> {
             Some(known) => price.map(|price| price.of(known)),
             None => call.estimate,
         };
+        let counted = &mut self.snapshot.counted;
+        counted.call(&call.model, end, used, cost);
         self.store.end_call(
             call.id,
             &Over {

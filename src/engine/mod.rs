@@ -19,12 +19,14 @@ pub mod calls;
 pub mod clocks;
 pub mod closed;
 pub mod command;
+pub mod counted;
 mod damage;
 pub mod edit;
 pub mod effect;
 mod feed;
 pub mod graph;
 pub mod handle;
+pub mod health;
 pub mod hooks;
 mod launch;
 mod news;
@@ -62,7 +64,7 @@ use crate::model::id::TaskId;
 use crate::model::origin::Origin;
 use crate::model::task::{Event, Task};
 use crate::model::time::Time;
-use crate::store::disk::{Room, Shortage};
+use crate::store::disk::Shortage;
 use crate::store::{self, Store};
 
 use answer::Answer;
@@ -213,26 +215,11 @@ impl<S: Store> Engine<S> {
             }
             Err(_) => {
                 self.snapshot.phase = Phase::Failed;
-                self.tell();
+                self.tell(now);
                 answers.into_iter().for_each(Answer::send_unknown);
             }
         }
         result.map(|()| std::mem::take(&mut self.turned))
-    }
-
-    /// Tells what the disk has room for; new tasks are refused while that is
-    /// too little.
-    pub const fn disk(&mut self, room: Room) {
-        self.shortage = match room {
-            Room::Low(shortage) | Room::None(shortage) => Some(shortage),
-            Room::Ample | Room::ReadOnly => None,
-        };
-        self.snapshot.read_only = matches!(room, Room::ReadOnly);
-    }
-
-    /// Tells how long the database's log is, if it is too long.
-    pub const fn long_log(&mut self, bytes: Option<u64>) {
-        self.snapshot.long_log = bytes;
     }
 
     /// The store, for tests that look behind the engine's back.

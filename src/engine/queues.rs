@@ -164,6 +164,15 @@ impl Handle {
         .await
     }
 
+    /// Since when the first in line of each of these queues, by their rows, is
+    /// ready.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn waits(&self, queues: Vec<i64>) -> Result<Vec<Option<Time>>, Error> {
+        self.read(|reply| Query::Waits { queues, reply }).await
+    }
+
     /// Every queue, by name.
     ///
     /// # Errors

@@ -89,6 +89,13 @@ pub enum Query {
         /// The queues, by name.
         reply: Reply<Vec<Lane>>,
     },
+    /// Since when the first in line of some queues is ready.
+    Waits {
+        /// The queues, by their rows.
+        queues: Vec<i64>,
+        /// The time of each, in their order; none where nothing is ready.
+        reply: Reply<Vec<Option<Time>>>,
+    },
     /// The hooks of a queue.
     QueueHooks {
         /// Which.
@@ -184,6 +191,7 @@ fn answer_all<S: Store>(mut reader: Reader<S>, inbox: &Receiver<Query>) {
                 drop(reply.send(reader.store.schedules(shown).map_err(storage)));
             }
             Query::Queues { reply } => drop(reply.send(reader.store.lanes().map_err(storage))),
+            Query::Waits { queues, reply } => drop(reply.send(reader.waits(&queues))),
             Query::QueueHooks { queue, reply } => {
                 drop(reply.send(reader.store.queue_hooks(&queue).map_err(storage)));
             }
@@ -249,6 +257,24 @@ impl<S: Store> Reader<S> {
             dependants,
             reason,
         })
+    }
+
+    /// Looks at the first of each user, by an index: no more than there are
+    /// users, however much waits.
+    fn waits(&mut self, queues: &[i64]) -> Result<Vec<Option<Time>>, Error> {
+        let mut since = Vec::with_capacity(queues.len());
+        for queue in queues {
+            let heads = self.store.heads(*queue).map_err(storage)?;
+            let first = heads.iter().min_by_key(|head| head.rank);
+            since.push(match first {
+                Some(head) => {
+                    let task = self.store.task(head.task).map_err(storage)?;
+                    task.map(|task| task.due)
+                }
+                None => None,
+            });
+        }
+        Ok(since)
     }
 
     fn graph(&mut self, caller: Caller, id: TaskId, limit: usize) -> Result<Picture, Error> {

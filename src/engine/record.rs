@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::clock;
 use crate::model::event::{Event as Row, Kind};
 use crate::model::id::TaskId;
 use crate::model::origin::Origin;
@@ -13,7 +14,8 @@ use crate::store::{self, Store};
 use super::Engine;
 use super::answer::Answer;
 use super::bulk::Order;
-use super::command::Reply;
+use super::command::{Command, Error, Reply};
+use super::handle::Handle;
 use super::retention::Options;
 
 /// Commands about the record.
@@ -25,6 +27,14 @@ pub enum Ask {
     Bulk(Order),
     /// Something happened that is about no task.
     Note(Note),
+    /// Write something, so that it is seen whether that can be done.
+    Probe {
+        /// How far the wall clock is ahead of the time since boot, in
+        /// microseconds: what is written.
+        lead: i64,
+        /// Answered when it is on disk.
+        reply: Reply<()>,
+    },
     /// Which attempts of the tasks in a range have output that is kept?
     WithOutput {
         /// The first task.
@@ -51,6 +61,18 @@ pub struct Note {
     pub reply: Option<Reply<()>>,
 }
 
+impl Handle {
+    /// Writes something; answers when it is on disk.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn probe(&self) -> Result<(), Error> {
+        let lead = clock::lead();
+        self.ask(|reply| Command::Record(Ask::Probe { lead, reply }))
+            .await
+    }
+}
+
 impl<S: Store> Engine<S> {
     pub(super) fn ask_record(&mut self, ask: Ask, now: Time) -> Result<(), store::Error> {
         match ask {
@@ -62,6 +84,11 @@ impl<S: Store> Engine<S> {
             }
             Ask::Retain(options) => self.retain(options),
             Ask::Bulk(order) => self.begin_bulk(order),
+            Ask::Probe { lead, reply } => {
+                let boot = self.boot.clone();
+                self.store.keep_lead(&boot, lead)?;
+                self.answers.push(Answer::Done(reply));
+            }
             Ask::WithOutput { first, last, reply } => {
                 let kept = self.store.attempts_with_output(first, last)?;
                 self.answers.push(Answer::WithOutput(reply, kept));

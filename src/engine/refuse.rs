@@ -46,6 +46,7 @@ impl Command {
             }
             Self::Edit(ask) => drop(ask.reply.send(Err(why))),
             Self::Record(record::Ask::Bulk(order)) => drop(order.reply.send(Err(why))),
+            Self::Record(record::Ask::Probe { reply, .. }) => drop(reply.send(Err(why))),
             Self::Hook(hooks::Ask::SetOfQueue { reply, .. }) => drop(reply.send(Err(why))),
             Self::Schedule(
                 schedules::Ask::Add { reply, .. } | schedules::Ask::Change { reply, .. },

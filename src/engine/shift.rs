@@ -62,6 +62,8 @@ impl<S: Store> Engine<S> {
         if let (Some(verdict), Some((started, ended))) = (&step.verdict, end) {
             self.store
                 .end_attempt(key, started.as_ref(), ended.at, verdict, &ended.usage)?;
+            let ran = started.map(|started| ended.at.since(started.at));
+            self.snapshot.counted.end(verdict.class, ran);
             if let Some(prompt) = &step.task.spec.prompt {
                 self.end_call(key, prompt, &ended, now)?;
             }

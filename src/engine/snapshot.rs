@@ -8,12 +8,13 @@ use tokio::sync::watch;
 use crate::model::task::State;
 use crate::model::time::Time;
 use crate::store::Store;
-use crate::store::disk::Shortage;
+use crate::store::disk::{Room, Shortage};
 
 use super::Engine;
 use super::accounts::Accounts;
 use super::agents::Agents;
 use super::closed::Closed;
+use super::counted::Counted;
 use super::runner::RunnerUp;
 use super::signs::Signs;
 
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub runner: Option<Arc<RunnerUp>>,
     /// What live attempts say of themselves.
     pub signs: Signs,
+    /// What was counted since start.
+    pub counted: Counted,
     /// Commits since start.
     pub commits: u64,
     /// Commands carried out since start.
@@ -58,18 +61,45 @@ pub struct Snapshot {
     pub last_event: i64,
     /// Set while the disk has too little room for new tasks.
     pub shortage: Option<Shortage>,
+    /// Whether that is so little that nothing is written.
+    pub full: bool,
     /// Whether the file system of the state directory is read-only.
     pub read_only: bool,
-    /// Bytes of the database's log, while it is much longer than it should be.
-    pub long_log: Option<u64>,
+    /// Whether another process holds the database's lock.
+    pub locked: bool,
+    /// Bytes of the database's write-ahead log.
+    pub log_bytes: u64,
+    /// Whether that is much longer than it should be.
+    pub long_log: bool,
     /// Set while nobody can say as whom tasks may run, so that none is started.
     pub closed: Option<Closed>,
     /// Models, and how the accounts behind them stand.
     pub calls: Arc<Accounts>,
     /// Agents, and where their instances stand.
     pub agents: Arc<Agents>,
+    /// The next nominal time of all schedules; those that are past are due.
+    pub next_tick: Option<Time>,
     /// When the engine's last turn ended.
     pub turned: Time,
+    /// Since when it lacks what it lacks.
+    pub since: Since,
+}
+
+/// Since when something is not as it should be; none where it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Since {
+    /// There is too little room on the disk.
+    pub shortage: Option<Time>,
+    /// The disk is read-only.
+    pub read_only: Option<Time>,
+    /// Another process holds the database's lock.
+    pub locked: Option<Time>,
+    /// The database's log is too long.
+    pub long_log: Option<Time>,
+    /// There is no runner.
+    pub no_runner: Option<Time>,
+    /// Nobody can say as whom tasks may run.
+    pub closed: Option<Time>,
 }
 
 impl Snapshot {
@@ -80,6 +110,21 @@ impl Snapshot {
             .iter()
             .position(|other| *other == state)
             .map_or(0, |index| self.counts[index])
+    }
+
+    /// Notes since when it lacks what it lacks now.
+    pub(super) fn mark(&mut self, now: Time) {
+        let since = &mut self.since;
+        for (lacks, slot) in [
+            (self.shortage.is_some(), &mut since.shortage),
+            (self.read_only, &mut since.read_only),
+            (self.locked, &mut since.locked),
+            (self.long_log, &mut since.long_log),
+            (self.runner.is_none(), &mut since.no_runner),
+            (self.closed.is_some(), &mut since.closed),
+        ] {
+            *slot = lacks.then(|| slot.unwrap_or(now));
+        }
     }
 }
 
@@ -100,7 +145,6 @@ impl<S: Store> Engine<S> {
     pub(super) fn publish(&mut self, now: Time) {
         self.snapshot.counts = self.store.tally();
         self.snapshot.last_event = self.store.last_event();
-        self.snapshot.shortage = self.shortage;
         let live = State::ALL.into_iter().filter(|state| state.is_live());
         let used: u64 = live.map(|state| self.snapshot.count(state)).sum();
         let used = u32::try_from(used).unwrap_or(u32::MAX);
@@ -111,12 +155,37 @@ impl<S: Store> Engine<S> {
         self.snapshot.queue_concurrency = self.options.queue_concurrency;
         self.snapshot.user_running = self.options.user_running;
         self.snapshot.runner.clone_from(&self.runner);
+        self.snapshot.next_tick = self.next_tick;
         self.snapshot.turned = now;
-        self.tell();
+        self.tell(now);
     }
 
     /// Tells the figures as they are.
-    pub(super) fn tell(&self) {
+    pub(super) fn tell(&mut self, now: Time) {
+        self.snapshot.shortage = self.shortage;
+        self.snapshot.mark(now);
         self.told.send_replace(self.snapshot.clone());
+    }
+
+    /// Learns what the disk has room for; new tasks are refused while that is
+    /// too little.
+    pub const fn disk(&mut self, room: Room) {
+        self.shortage = match room {
+            Room::Low(shortage) | Room::None(shortage) => Some(shortage),
+            Room::Ample | Room::ReadOnly => None,
+        };
+        self.snapshot.full = matches!(room, Room::None(_));
+        self.snapshot.read_only = matches!(room, Room::ReadOnly);
+    }
+
+    /// Learns how long the database's log is, and whether that is too long.
+    pub const fn log_length(&mut self, bytes: u64, is_long: bool) {
+        self.snapshot.log_bytes = bytes;
+        self.snapshot.long_log = is_long;
+    }
+
+    /// Learns whether another process holds the database's lock.
+    pub(super) const fn locked(&mut self, locked: bool) {
+        self.snapshot.locked = locked;
     }
 }

@@ -19,10 +19,9 @@ pub(super) struct Wal {
 }
 
 impl Wal {
-    /// Tells of a log that is too long, and of one that is no longer. Hands the
-    /// length on.
-    pub(super) fn judge(&mut self, length: Option<u64>, now: Instant) -> Option<u64> {
-        match length {
+    /// Tells of a log that is too long, and of one that is no longer.
+    pub(super) fn judge(&mut self, long: Option<u64>, now: Instant) {
+        match long {
             Some(bytes) if self.is_due(now) => {
                 (self.told, self.long) = (Some(now), true);
                 tracing::warn!(
@@ -39,7 +38,6 @@ impl Wal {
             }
             Some(_) | None => {}
         }
-        length
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -57,11 +55,13 @@ mod tests {
         let mut wal = Wal::default();
         let start = crate::clock::instant();
         assert!(wal.is_due(start));
-        assert_eq!(wal.judge(Some(9), start), Some(9));
+        wal.judge(Some(9), start);
+        assert!(wal.long);
         let later = start + AGAIN / 2;
         assert!(!wal.is_due(later));
         // One that comes and goes is no reason for more words.
-        assert_eq!(wal.judge(None, later), None);
+        wal.judge(None, later);
+        assert!(!wal.long);
         assert!(!wal.is_due(later));
         assert!(wal.is_due(start + AGAIN));
     }

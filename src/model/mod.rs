@@ -22,6 +22,7 @@ pub mod estimate;
 pub mod event;
 pub mod filter;
 pub mod gauge;
+pub mod health;
 pub mod hook;
 pub mod id;
 pub mod invalid;

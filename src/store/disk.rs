@@ -114,12 +114,18 @@ impl Disk {
         }
     }
 
-    /// Bytes of the write-ahead log, if it is much longer than it should be.
+    /// Bytes of the write-ahead log; none where there is no log.
     #[must_use]
-    pub fn long_log(&self) -> Option<u64> {
-        let (path, limit) = &self.log;
-        let length = std::fs::metadata(path).ok()?.len();
-        (length > limit.saturating_mul(LOG_TIMES)).then_some(length)
+    pub fn log_bytes(&self) -> u64 {
+        let (path, _) = &self.log;
+        std::fs::metadata(path).map_or(0, |log| log.len())
+    }
+
+    /// Whether a log of so many bytes is much longer than it should be.
+    #[must_use]
+    pub const fn is_long(&self, bytes: u64) -> bool {
+        let (_, limit) = &self.log;
+        bytes > limit.saturating_mul(LOG_TIMES)
     }
 
     fn measure(&self) -> Result<Room, Error> {

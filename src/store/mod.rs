@@ -20,6 +20,7 @@ pub mod lock;
 pub mod migrate;
 mod open;
 pub mod options;
+pub mod probe;
 pub mod queues;
 mod quota;
 pub mod record;

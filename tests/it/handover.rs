@@ -117,7 +117,7 @@ fn state(handle: &Handle, dir: &Path) -> State {
         version: "test",
         supervisor: None,
         denied: |_, _, _, _| None,
-        lacks: watch::channel(None).1,
+        pages: None,
     }
 }
 

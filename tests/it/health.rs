@@ -289,13 +289,12 @@ fn a_check_by_root_leaves_nothing_that_the_daemon_cannot_open() {
 fn health_ends_with_0_1_or_69_as_the_daemon_is() {
     let bed = Bed::start(&[]);
     let well = at(&bed, &["health"]);
-    assert_eq!(
-        (well.status.code(), text(&well.stdout)),
-        (Some(0), "ok\n".to_owned())
-    );
+    let said = text(&well.stdout);
+    assert_eq!(well.status.code(), Some(0), "{said}");
+    assert!(said.starts_with("healthy\n"), "{said}");
     let json: Value =
         serde_json::from_slice(&at(&bed, &["--json", "health"]).stdout).expect("json");
-    assert_eq!(json, json!({ "status": "ok" }));
+    assert_eq!(json["status"], "healthy", "{json}");
     let misused = at(&bed, &["health", "--state-dir", "/tmp"]);
     assert_eq!(misused.status.code(), Some(2), "{}", text(&misused.stderr));
 
@@ -307,7 +306,10 @@ fn health_ends_with_0_1_or_69_as_the_daemon_is() {
     let degraded = at(&lacks, &["health"]);
     let line = text(&degraded.stdout);
     assert_eq!(degraded.status.code(), Some(1), "{line}");
-    assert_eq!(line, "degraded: no runner is connected: tasks wait\n");
+    assert!(
+        line.starts_with("degraded: no runner is connected: tasks wait\n"),
+        "{line}"
+    );
     let (status, _) = lacks.get("/ready").expect("an answer");
     assert_eq!(status, 200, "it serves");
 
@@ -337,7 +339,10 @@ fn health_ends_with_0_1_or_69_as_the_daemon_is() {
         let output = health();
         let line = text(&output.stdout);
         assert_eq!(output.status.code(), Some(1), "{line}");
-        assert_eq!(line, "unhealthy: the engine does not answer\n");
+        assert!(
+            line.starts_with("unhealthy: the engine does not answer\n"),
+            "{line}"
+        );
     });
     drop(ill);
     let nobody = health();

@@ -1,13 +1,14 @@
 //! `GET /metrics`: what it says is what there is, and Prometheus' own tool finds nothing wrong with how.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, request};
-use crate::prompt::{bed_with, provider};
+use crate::prompt::{BEGIN, CHAT_END, Says, bed_with, chat, provider, refusal};
 
 /// The page.
 fn page(bed: &Bed) -> String {
@@ -61,6 +62,17 @@ fn metrics_say_what_there_is() {
     is("taskdaemon_runner_connected", 1.0);
     is("taskdaemon_degraded", 0.0);
     is("taskdaemon_log_dropped_total", 0.0);
+    is("taskdaemon_attempts_ended_total{class=\"success\"}", 1.0);
+    is("taskdaemon_attempts_ended_total{class=\"exit\"}", 1.0);
+    is("taskdaemon_attempts_ended_total{class=\"oom\"}", 0.0);
+    is("taskdaemon_attempt_duration_seconds_count", 2.0);
+    is("taskdaemon_start_latency_seconds_count", 2.0);
+    is("taskdaemon_start_latency_seconds_bucket{le=\"+Inf\"}", 2.0);
+    is("taskdaemon_schedule_lag_seconds", 0.0);
+    is("taskdaemon_health{part=\"store\"}", 0.0);
+    let waits = rows["taskdaemon_queue_oldest_seconds{queue=\"default\"}"];
+    assert!(waits > 0.0 && waits < 60.0, "{waits}");
+    assert!(rows["taskdaemon_wal_bytes"] > 0.0, "{rows:#?}");
     let answered = |method: &str, outcome: &str, route: &str| {
         format!(
             "taskdaemon_http_requests_total{{method=\"{method}\",outcome=\"{outcome}\",route=\"{route}\"}}"
@@ -113,6 +125,186 @@ fn metrics_stay_few_however_many_queues_there_are() {
     );
     assert!(rows.contains_key("taskdaemon_queue_tasks{queue=\"(others)\",state=\"queued\"}"));
 }
+
+/// What a model was asked, what that cost, and what its provider refused.
+#[test]
+fn metrics_say_what_models_were_asked_and_what_that_cost() {
+    let busy = refusal("429 Too Many Requests", "Retry-After: 1\r\n", "{}");
+    let answer = format!("{BEGIN}{}{CHAT_END}", chat("ok"));
+    let (port, _seen) = provider(vec![Says::All(busy), Says::All(answer)]);
+    let (bed, _dir) = bed_with(port, "price = { input = 3, output = 15 }");
+    let id = bed.submit(&json!({"prompt": {"text": "?", "max_tokens": 50}}));
+    bed.until("its provider is held", |bed| {
+        let state = "model=\"chat\",provider=\"one\",state=\"held\"";
+        rows(&page(bed))[&format!("taskdaemon_model_state{{{state}}}")] > 0.5
+    });
+    assert_eq!(bed.wait(id)["state"], "succeeded");
+    let rows = rows(&page(&bed));
+    let of = |name: &str, more: &str| {
+        let name = format!("taskdaemon_{name}{{{more}model=\"chat\",provider=\"one\"");
+        let found = rows.iter().find(|(row, _)| row.starts_with(&name));
+        *found
+            .unwrap_or_else(|| unreachable!("no {name} in {rows:#?}"))
+            .1
+    };
+    let near = |is: f64, value: f64| assert!((is - value).abs() < 1e-9, "{is} for {value}");
+    near(of("model_calls_ended_total", "end=\"refused\","), 1.0);
+    near(of("model_calls_ended_total", "end=\"answered\","), 1.0);
+    near(of("model_cost_total", ""), 0.000_051);
+    let tokens = |what: &str| {
+        let labels = format!("model=\"chat\",provider=\"one\",what=\"{what}\"");
+        rows[&format!("taskdaemon_model_tokens_total{{{labels}}}")]
+    };
+    near(tokens("input"), 7.0);
+    near(tokens("output"), 2.0);
+}
+
+/// Words of a text that are names of metrics.
+fn named(text: &str) -> BTreeSet<&str> {
+    let word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let words = text.split(|letter| !word(letter));
+    let ours = |word: &&str| word.starts_with("taskdaemon_") || word.starts_with("process_");
+    words.filter(ours).collect()
+}
+
+fn monitoring(name: &str) -> String {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("deb/monitoring");
+    std::fs::read_to_string(dir.join(name)).expect("a file of the repository")
+}
+
+/// Every query of the dashboard, with what a server puts into it.
+fn queries() -> Vec<String> {
+    let board: Value = serde_json::from_str(&monitoring("dashboard.json")).expect("JSON");
+    let panels = board["panels"].as_array().expect("panels").iter();
+    let notes = board["annotations"]["list"]
+        .as_array()
+        .expect("annotations");
+    let targets = panels
+        .filter_map(|panel| panel["targets"].as_array())
+        .flatten();
+    let found = targets
+        .chain(notes)
+        .map(|one| one["expr"].as_str().expect("a query"));
+    found
+        .map(|query| {
+            query
+                .replace("$__rate_interval", "5m")
+                .replace("$instance", ".*")
+        })
+        .collect()
+}
+
+#[test]
+fn alerts_and_dashboard_name_metrics_that_there_are() {
+    let answer = format!("{BEGIN}{}{CHAT_END}", chat("ok"));
+    let (port, _seen) = provider(vec![Says::All(answer)]);
+    let more = "price = { input = 3, output = 15 }\nlimits = { requests = \"10/1m\" }";
+    let (bed, _dir) = bed_with(port, more);
+    bed.wait(bed.submit(&json!({"prompt": {"text": "?"}})));
+    bed.wait(bed.submit(&json!({ "command": ["true"] })));
+    let agent = json!({ "name": "a", "task": { "command": ["sleep", "600"] } });
+    assert_eq!(bed.post("/v1/agents", &agent).expect("an agent").0, 201);
+    let page = page(&bed);
+    let there = named(&page);
+    let (alerts, queries) = (monitoring("alerts.yml"), queries().join("\n"));
+    for (file, text) in [("alerts.yml", &alerts), ("dashboard.json", &queries)] {
+        let asked = named(text);
+        assert!(asked.len() > 10, "{file}: {asked:?}");
+        let missing: Vec<_> = asked.difference(&there).collect();
+        assert!(missing.is_empty(), "{file} asks for {missing:?}");
+    }
+    // The other way round: what is told is shown or watched somewhere.
+    let families: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE taskdaemon_")?.split(' ').next())
+        .collect();
+    let unseen: Vec<_> = families
+        .iter()
+        .filter(|name| !alerts.contains(**name) && !queries.contains(**name))
+        .collect();
+    let told = [
+        "build_info",
+        "degraded",
+        "last_event",
+        "reader_answered",
+        "run_as_policy_unreadable",
+    ];
+    assert_eq!(unseen, told.iter().collect::<Vec<_>>());
+}
+
+/// Runs promtool on files of a directory; none where it is not installed.
+fn promtool(dir: &Path, args: &[&str]) -> Option<String> {
+    let made = Command::new("promtool")
+        .args(args)
+        .current_dir(dir)
+        .output();
+    let made = made.ok()?;
+    let said = String::from_utf8_lossy(&[made.stdout, made.stderr].concat()).into_owned();
+    assert!(made.status.success(), "{args:?}: {said}");
+    Some(said)
+}
+
+/// Rules are read as a server reads them, and three of them strike when they should and not before.
+#[test]
+fn promtool_finds_nothing_wrong_with_alerts_and_dashboard() {
+    let dir = tempfile::tempdir().expect("directory");
+    let write =
+        |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("write");
+    write("alerts.yml", &monitoring("alerts.yml"));
+    let record = |(number, query): (usize, &String)| json!({ "record": format!("query_{number}"), "expr": query });
+    let queries = queries();
+    let rules: Vec<Value> = queries.iter().enumerate().map(record).collect();
+    // What is JSON is YAML.
+    let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
+    write("dashboard.yml", &rules.to_string());
+    write("tests.yml", STRIKE);
+    let Some(said) = promtool(
+        dir.path(),
+        &["check", "rules", "alerts.yml", "dashboard.yml"],
+    ) else {
+        eprintln!("left out: there is no promtool (apt install prometheus)");
+        return;
+    };
+    assert!(
+        said.contains(&format!("{} rules found", queries.len())),
+        "{said}"
+    );
+    promtool(dir.path(), &["test", "rules", "tests.yml"]);
+}
+
+const STRIKE: &str = r#"
+rule_files: [alerts.yml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'taskdaemon_health{instance="a",job="taskdaemon",part="store"}'
+        values: '0x10 2x10'
+      - series: 'taskdaemon_queue_oldest_seconds{instance="a",job="taskdaemon",queue="slow"}'
+        values: '4000x20'
+      - series: 'taskdaemon_queue_oldest_seconds{instance="a",job="taskdaemon",queue="still"}'
+        values: '4000x20'
+      - series: 'taskdaemon_queue_paused{instance="a",job="taskdaemon",queue="slow"}'
+        values: '0x20'
+      - series: 'taskdaemon_queue_paused{instance="a",job="taskdaemon",queue="still"}'
+        values: '1x20'
+      - series: 'taskdaemon_attempts_ended_total{instance="a",job="taskdaemon",class="exit"}'
+        values: '0+6x20'
+      - series: 'taskdaemon_attempts_ended_total{instance="a",job="taskdaemon",class="success"}'
+        values: '0+2x20'
+    promql_expr_test:
+      - expr: count by (alertname, part, queue) (ALERTS{alertstate="firing"})
+        eval_time: 9m
+        exp_samples:
+          - { labels: '{alertname="TaskdaemonQueueWaits",queue="slow"}', value: 1 }
+          - { labels: '{alertname="TaskdaemonAttemptsFail"}', value: 1 }
+      - expr: count by (alertname, part, queue) (ALERTS{alertstate="firing"})
+        eval_time: 14m
+        exp_samples:
+          - { labels: '{alertname="TaskdaemonUnhealthy",part="store"}', value: 1 }
+          - { labels: '{alertname="TaskdaemonQueueWaits",queue="slow"}', value: 1 }
+          - { labels: '{alertname="TaskdaemonAttemptsFail"}', value: 1 }
+"#;
 
 /// `promtool check metrics` reads the page as a server does, and judges names, units and help texts.
 #[test]

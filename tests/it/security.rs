@@ -137,7 +137,7 @@ pub(crate) fn asked(row: Row, task: i64, schedule: i64) -> (String, Value) {
             "",
             json!({ "name": "new", "when": "every 1h", "task": { "command": ["true"] } }),
         ),
-        ("POST", "/v1/reload") => ("", Value::Null),
+        ("POST", "/v1/reload" | "/v1/probe") => ("", Value::Null),
         other => unreachable!("{other:?} is in the table of routes and not in this test"),
     };
     (format!("{path}{more}"), body)

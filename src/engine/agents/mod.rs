@@ -291,7 +291,7 @@ impl<S: Store> Engine<S> {
             clean_up: false,
             ..run
         };
-        self.hold(run, task.id, now)
+        self.keep_task(run, task.id, now)
     }
 
     fn make_clean_up(&mut self, run: Run, agent: &Agent, now: Time) -> Result<(), store::Error> {
@@ -303,10 +303,10 @@ impl<S: Store> Engine<S> {
             clean_up: true,
             ..run
         };
-        self.hold(run, task.id, now)
+        self.keep_task(run, task.id, now)
     }
 
-    fn hold(&mut self, run: Run, id: TaskId, now: Time) -> Result<(), store::Error> {
+    fn keep_task(&mut self, run: Run, id: TaskId, now: Time) -> Result<(), store::Error> {
         let held = Held { run, process: None };
         let agents = Arc::make_mut(&mut self.snapshot.agents);
         agents.tasks.insert(id, held);

@@ -187,11 +187,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// Holds what a call may come to.
-    pub(in crate::engine) fn reserve(
-        &mut self,
-        call: &Call,
-        now: Time,
-    ) -> Result<(), store::Error> {
+    pub(in crate::engine) fn hold(&mut self, call: &Call, now: Time) -> Result<(), store::Error> {
         for name in &call.purses {
             let (purse, _) = self.store.purse(name)?;
             self.store

@@ -281,8 +281,8 @@ fn follow(life: &mut Life, plan: &Plan, outcome: &Outcome, draw: u64, now: Time)
         | Class::Spawn
         | Class::Skipped
         | Class::Expired
-        | Class::Budget
-        | Class::Provider => {
+        | Class::Provider
+        | Class::Budget => {
             if !plan.starts_again(outcome.exit_code) {
                 let is_good = outcome.class == Class::Success;
                 let phase = [Phase::Failed, Phase::Completed][usize::from(is_good)];

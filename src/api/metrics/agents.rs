@@ -1,0 +1,117 @@
+//! What the page says of agents: where their instances stand, and of each of
+//! the first of them what one looks for when it misbehaves.
+
+use crate::engine::snapshot::Snapshot;
+use crate::model::agent::life::Life;
+use crate::model::agent::phase::Phase;
+use crate::model::agent::plan::Agent;
+use crate::model::time::Time;
+
+use super::page::Page;
+use super::{OTHERS, count};
+
+/// Agents that have rows of their own, first by number; the others are one.
+const AGENTS: usize = 100;
+const LABELS: [&str; 2] = ["agent", "owner"];
+
+/// What is told of an agent.
+#[derive(Default)]
+struct Row {
+    up: u64,
+    restarts: u64,
+    /// Since when the instance is up that came up last.
+    latest: Option<Time>,
+    /// Since when the instance is idle that is so for longest.
+    idle: Option<Time>,
+    /// The oldest last sign of life.
+    beat: Option<Time>,
+}
+
+pub(super) fn stand(page: &mut Page, snapshot: &Snapshot, now: Time) {
+    let agents = &snapshot.agents;
+    let phases = Phase::ALL.into_iter().zip(agents.tally());
+    page.gauges(
+        "agents",
+        "Instances of agents, by where they stand.",
+        ["phase"],
+        phases.map(|(phase, number)| ([phase.word().to_owned()], count(number))),
+    );
+    let mut others = Row::default();
+    let mut rows: Vec<([String; 2], Row)> = Vec::new();
+    for agent in agents.all.values() {
+        if rows.len() < AGENTS {
+            let labels = [agent.name.clone(), agent.owner.to_string()];
+            let mut row = Row::default();
+            row.add(agent, snapshot);
+            rows.push((labels, row));
+        } else {
+            others.add(agent, snapshot);
+        }
+    }
+    if agents.all.len() > AGENTS {
+        rows.push(([OTHERS.to_owned(), String::new()], others));
+    }
+    let of = |pick: fn(&Row) -> u64| {
+        let row = move |(labels, row): &([String; 2], Row)| (labels.clone(), count(pick(row)));
+        rows.iter().map(row).collect::<Vec<_>>()
+    };
+    let age = |pick: fn(&Row) -> Option<Time>| {
+        let row = move |(labels, row): &([String; 2], Row)| {
+            let age = pick(row).map_or(0.0, |since| now.since(since).as_secs_f64());
+            (labels.clone(), age)
+        };
+        rows.iter().map(row).collect::<Vec<_>>()
+    };
+    page.gauges(
+        "agent_up",
+        "Instances of an agent that are up.",
+        LABELS,
+        of(|row| row.up),
+    );
+    page.counters(
+        "agent_restarts_total",
+        "Restarts of an agent since it was made.",
+        LABELS,
+        of(|row| row.restarts),
+    );
+    page.gauges(
+        "agent_up_seconds",
+        "How long the instance is up that came up last; 0 while none is.",
+        LABELS,
+        age(|row| row.latest),
+    );
+    page.gauges(
+        "agent_idle_seconds",
+        "How long the instance is idle that is so for longest; 0 while none is.",
+        LABELS,
+        age(|row| row.idle),
+    );
+    page.gauges(
+        "agent_heartbeat_age_seconds",
+        "How long the instance is silent that is so for longest, of those that give signs of life.",
+        LABELS,
+        age(|row| row.beat),
+    );
+}
+
+impl Row {
+    fn add(&mut self, agent: &Agent, snapshot: &Snapshot) {
+        for life in &agent.lives {
+            self.add_one(life, snapshot);
+        }
+    }
+
+    fn add_one(&mut self, life: &Life, snapshot: &Snapshot) {
+        self.restarts += life.restarts.total();
+        if !life.phase.is_up() {
+            return;
+        }
+        self.up += 1;
+        self.latest = self.latest.max(life.restarts.well_since());
+        let first = |one: Option<Time>, other: Option<Time>| one.into_iter().chain(other).min();
+        let idle = (life.phase == Phase::Idle).then_some(life.since);
+        self.idle = first(self.idle, idle);
+        let sign = life.task.and_then(|task| snapshot.signs.get(&task));
+        self.beat = first(self.beat, sign.and_then(|sign| sign.beat));
+    }
+}
