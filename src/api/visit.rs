@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RANGE};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, RANGE};
 use hyper::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -246,6 +246,10 @@ pub(super) async fn answer(
     request: Request<Body>,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    if !shared.is_page(path) && !reads_pages(&parts) {
+        return super::problem::no_route(path).into_response();
+    }
     let extensions = &mut parts.extensions;
     let caller: Option<Caller> = extensions.remove();
     let standing: Option<Standing> = extensions.remove();
@@ -277,6 +281,14 @@ pub(super) async fn answer(
         routes,
     };
     (pages.answer)(visit).await
+}
+
+/// Whether whoever asks is shown what is no page as a page, too: browsers say
+/// so, programs do not.
+fn reads_pages(parts: &hyper::http::request::Parts) -> bool {
+    let accepts = parts.headers.get(ACCEPT);
+    let accepts = accepts.and_then(|kinds| kinds.to_str().ok());
+    accepts.is_some_and(|kinds| kinds.contains("text/html"))
 }
 
 async fn form(

@@ -44,12 +44,15 @@ struct Done {
 /// Looks until the engine is gone.
 pub(super) async fn watch(handle: Handle, output_dir: PathBuf) {
     let mut done: BTreeMap<AttemptKey, Done> = BTreeMap::new();
+    let mut figures = handle.watch();
     loop {
-        sleep_until((clock::instant() + PAUSE).into()).await;
-        let agents = handle.snapshot().agents;
-        let wanted = wanted(&agents);
+        let wanted = wanted(&figures.borrow_and_update().agents);
         if wanted.is_empty() {
             done.clear();
+            // Nothing wakes this while there is nothing to look at.
+            if figures.changed().await.is_err() {
+                return;
+            }
             continue;
         }
         let dir = output_dir.clone();
@@ -69,6 +72,7 @@ pub(super) async fn watch(handle: Handle, output_dir: PathBuf) {
                 tell(&handle, Command::Agent(ask)).await;
             }
         }
+        sleep_until((clock::instant() + PAUSE).into()).await;
     }
 }
 
