@@ -20,7 +20,7 @@ pub const DIRECTORY: &str = "FAILPOINT_DIRECTORY";
 pub const PAUSE: std::time::Duration = std::time::Duration::from_secs(6);
 
 /// Every point there is, in alphabetical order.
-pub const POINTS: [&str; 61] = [
+pub const POINTS: [&str; 62] = [
     "api/submit/after",
     "api/submit/before",
     "daemon/boot/recovered",
@@ -32,6 +32,7 @@ pub const POINTS: [&str; 61] = [
     "daemon/reload/half",
     "daemon/stop/before",
     "daemon/stop/drained",
+    "engine/agent/run",
     "engine/answers/after",
     "engine/bulk/found",
     "engine/claim/after",

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io::{self, Write};
 use std::path::Path;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -340,8 +341,10 @@ pub fn count_jobs(name: &Path, bytes: &[u8]) -> Result<usize, String> {
     jobs::read(name, bytes).map(|jobs| jobs.len())
 }
 
-/// Runs a conversation with the daemon.
-fn online(conversation: impl Future<Output = Outcome>) -> Outcome {
+/// Runs a conversation with the daemon. Boxed, so that there is one copy of the
+/// runtime's loop for all verbs, and no function that all of them are put into.
+fn online<'a>(conversation: impl Future<Output = Outcome> + 'a) -> Outcome {
+    let conversation: Pin<Box<dyn Future<Output = Outcome> + 'a>> = Box::pin(conversation);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -27,8 +27,8 @@ venv = Path(args.venv)
 
 
 def children(pid):
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for text in texts for child in text.split()]
 
 
 class Ours:
@@ -36,6 +36,7 @@ class Ours:
 
     def __init__(self, command, count):
         self.house = House(args.program)
+        until(lambda: self.house.get("/v1/status")[1]["runner"], "the runner is there")
         options = {"probe": {"tcp": f"127.0.0.1:{command[1]}", "interval": "1s"}} if command[1] else {}
         task = {"command": command[0]}
         self.house.add(name="work", instances=count, backoff="1ms", backoff_max="1ms", max_restarts=1000,
@@ -107,21 +108,30 @@ def deaths(keeper):
     return times
 
 
+def costs(keeper):
+    """CPU while nothing happens, as a share of a core, and memory in MiB."""
+    time.sleep(3)
+    before = sum(cpu_seconds(pid) for pid in keeper.keepers())
+    time.sleep(args.seconds)
+    used = (sum(cpu_seconds(pid) for pid in keeper.keepers()) - before) / args.seconds
+    return used, sum(memory_kib(pid) for pid in keeper.keepers()) / 1024
+
+
 def main():
     where = Path(tempfile.mkdtemp(prefix="keepers-"))
     port = 18461
     try:
         for name, make in makers(where):
             keeper = make([sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)], port, 1)
-            times = deaths(keeper)
-            keeper.end()
+            try:
+                times = deaths(keeper)
+            finally:
+                keeper.end()
             keeper = make(["/bin/sleep", "1000000"], None, args.idle)
-            time.sleep(3)
-            before = sum(cpu_seconds(pid) for pid in keeper.keepers())
-            time.sleep(args.seconds)
-            used = (sum(cpu_seconds(pid) for pid in keeper.keepers()) - before) / args.seconds
-            memory = sum(memory_kib(pid) for pid in keeper.keepers()) / 1024
-            keeper.end()
+            try:
+                used, memory = costs(keeper)
+            finally:
+                keeper.end()
             print(f"{name:12} {args.kills} deaths to the next process: p50 {quantile(times, .5) * 1e3:7.1f} ms, "
                   f"max {max(times) * 1e3:7.1f} ms; {args.idle} idle: {100 * used:.2f} % of a core, {memory:.1f} MiB", flush=True)
     finally:

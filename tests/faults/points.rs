@@ -80,7 +80,8 @@ pub(crate) fn order(host: &Host, point: &str, action: &str) {
     fs::rename(draft, host.path("points/order")).expect("order");
 }
 
-/// A host whose daemon stops at points, with somebody to notify and a schedule.
+/// A host whose daemon stops at points, with somebody to notify, a schedule and
+/// an agent that never lives long.
 struct Stage {
     host: Host,
     /// Where the daemon's messages to a service manager go.
@@ -106,6 +107,11 @@ impl Stage {
         let every = json!({"name": "tick", "when": "every 1s", "missed": "last",
             "task": {"command": ["sh", "-c", line]}});
         let (status, answer) = host.post("/v1/schedules", &every).expect("an answer");
+        assert_eq!(status, 201, "{answer}");
+        let line = mark(&host, "beat-$TASKDAEMON_TASK_ID") + "; sleep 0.5";
+        let agent = json!({"name": "beat", "backoff": "50ms", "backoff_max": "50ms",
+            "max_restarts": 1_000_000, "task": {"command": ["sh", "-c", line]}});
+        let (status, answer) = host.post("/v1/agents", &agent).expect("an answer");
         assert_eq!(status, 201, "{answer}");
         Self {
             host,
@@ -232,17 +238,19 @@ impl Stage {
         }
     }
 
-    /// Lets everything come to its end; the schedule stands still meanwhile.
+    /// Lets everything come to its end; the schedule and the agent stand still
+    /// meanwhile.
     fn settle(&self, for_good: bool) {
-        let ask = |verb: &str| {
-            let path = format!("/v1/schedules/tick/{verb}");
-            let (status, answer) = self.host.post(&path, &json!({})).expect("an answer");
+        let ask = |path: &str| {
+            let (status, answer) = self.host.post(path, &json!({})).expect("an answer");
             assert_eq!(status, 200, "{answer}");
         };
-        ask("pause");
+        ask("/v1/schedules/tick/pause");
+        ask("/v1/agents/beat/stop");
         self.host.settle();
         if !for_good {
-            ask("resume");
+            ask("/v1/schedules/tick/resume");
+            ask("/v1/agents/beat/start");
         }
     }
 
