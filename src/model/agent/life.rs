@@ -264,7 +264,7 @@ fn ended(
 /// What the end of a run means.
 fn follow(life: &mut Life, plan: &Plan, outcome: &Outcome, draw: u64, now: Time) -> Then {
     if !life.wanted {
-        life.restarts.interrupted();
+        life.restarts.forgive();
         return Then::Stop;
     }
     match outcome.class {
@@ -283,7 +283,9 @@ fn follow(life: &mut Life, plan: &Plan, outcome: &Outcome, draw: u64, now: Time)
         | Class::Expired
         | Class::Provider
         | Class::Budget => {
-            if !plan.starts_again(outcome.exit_code) {
+            // How it exits when it is ended because it hung says nothing.
+            let own = matches!(outcome.class, Class::Success | Class::Exit);
+            if !plan.starts_again(outcome.exit_code.filter(|_| own)) {
                 let is_good = outcome.class == Class::Success;
                 let phase = [Phase::Failed, Phase::Completed][usize::from(is_good)];
                 return Then::Rest(phase);
@@ -569,6 +571,30 @@ mod tests {
         }
         world.ends(Class::Signal, None);
         assert_eq!(world.life.phase, Phase::CoolingOff);
+    }
+
+    #[test]
+    fn one_that_hung_is_started_again_whatever_its_exit_code() {
+        let mut world = World::new(Plan {
+            restart: Restart::OnFailure,
+            no_restart_on: vec![0, 7],
+            ..Plan::default()
+        });
+        world.does(Event::Start);
+        world.ends(Class::Timeout, Some(0));
+        assert_eq!(world.life.phase, Phase::BackingOff);
+        world.does(Event::Start);
+        world.ends(Class::Exit, Some(7));
+        assert_eq!(world.life.phase, Phase::Failed);
+    }
+
+    #[test]
+    fn a_stop_is_no_restart() {
+        let mut world = World::new(Plan::default());
+        world.does(Event::Start);
+        world.does(Event::Stop);
+        world.ends(Class::Cancelled, None);
+        assert_eq!(world.life.restarts.total(), 0);
     }
 
     #[test]
