@@ -399,6 +399,15 @@ fn instances_are_many_of_one_and_follow_the_number() {
         first,
         "those that stay are left alone"
     );
+    // Down and up again before those that are too many have stopped.
+    for number in [5, 2, 5] {
+        asked["instances"] = json!(number);
+        add(&bed, &asked);
+    }
+    bed.until("five run again", |_| count("healthy") == (5, 5));
+    asked["instances"] = json!(2);
+    add(&bed, &asked);
+    bed.until("two run again", |_| count("healthy") == (2, 2));
     asked["task"]["env"] = json!({ "NEW": "1" });
     add(&bed, &asked);
     bed.until("they run anew", |_| {

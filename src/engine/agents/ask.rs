@@ -229,10 +229,12 @@ impl<S: Store> Engine<S> {
         let data = json!({ "agent": agent.name, "change": change });
         self.note_agent(&agent, actor, data.to_string(), now)?;
         let (id, plan) = (agent.id, Arc::clone(&agent.plan));
-        let had = agent.lives.len();
+        // Those that were too many before may still stop: they start anew.
+        let had = was.as_ref().map_or(0, |was| was.plan.instances);
+        let had = usize::try_from(had).map_or(0, |had| had.min(agent.lives.len()));
         let instances = usize::try_from(plan.instances).unwrap_or(usize::MAX);
         self.keep_agent(agent.clone())?;
-        for index in had..instances {
+        for index in agent.lives.len()..instances {
             let life = Life::new(now);
             let instance = u32::try_from(index + 1).unwrap_or(u32::MAX);
             self.keep_life(&agent, instance, &life)?;
