@@ -71,7 +71,8 @@ fn watch(agent: &Process, probe: &Probe) -> io::Result<()> {
             // The daemon looks at those.
             Look::Http(_) | Look::Tcp(_) => Ok(()),
         };
-        let finding = looks.see(found.is_ok(), probe.threshold);
+        let is_well = found.is_ok();
+        let finding = looks.see(is_well, probe.threshold);
         let why = found.err().unwrap_or_default();
         let status = match finding {
             Finding::Down => format!("probe failed {} times: {why}", probe.threshold),
@@ -80,14 +81,15 @@ fn watch(agent: &Process, probe: &Probe) -> io::Result<()> {
         };
         let status = NotifyState::Status(&status);
         let said = match finding {
-            Finding::Up => sd_notify::notify(&[NotifyState::Ready, NotifyState::Watchdog, status]),
+            Finding::Down => sd_notify::notify(&[status, NotifyState::WatchdogTrigger]),
+            Finding::Up | Finding::Nothing if is_well => {
+                sd_notify::notify(&[NotifyState::Ready, NotifyState::Watchdog, status])
+            }
             // It is this process that is alive: one that looks no more is
             // found by its silence.
-            Finding::Nothing => sd_notify::notify(&[NotifyState::Watchdog, status]),
-            Finding::Down => sd_notify::notify(&[status, NotifyState::WatchdogTrigger]),
+            Finding::Up | Finding::Nothing => sd_notify::notify(&[NotifyState::Watchdog, status]),
         };
-        // Nobody listens for a moment while the runner is renewed: the next
-        // look is told again.
+        // What was not heard is said again by the next look.
         drop(said);
     }
     Ok(())
@@ -137,8 +139,10 @@ fn write_seen(path: &str, written: &mut Option<SystemTime>) -> Result<(), String
     let at = fs::metadata(path)
         .and_then(|meta| meta.modified())
         .map_err(|error| format!("cannot look at {path}: {error}"))?;
-    if written.replace(at) == Some(at) {
-        return Err(format!("{path} was not written to"));
-    }
-    Ok(())
+    // What was there before it began says nothing of this run.
+    let before = written.replace(at);
+    let is_written = before.is_some_and(|before| before != at);
+    is_written
+        .then_some(())
+        .ok_or_else(|| format!("{path} was not written to"))
 }
