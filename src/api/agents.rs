@@ -63,13 +63,15 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     pairs: Pairs,
 ) -> Result<Response, Problem> {
-    let mut params = Params::new(pairs, &["limit", "cursor"])?;
+    let mut params = Params::new(pairs, &["limit", "cursor", "mine"])?;
     let limit = params.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE);
     let after = params.number("cursor", 1..=u32::MAX)?.unwrap_or(0);
     let snapshot = shared.handle.snapshot();
     let first = AgentId(i64::from(after) + 1);
     let mine = snapshot.agents.all.range(first..).map(|(_, agent)| agent);
-    let mut mine = mine.filter(|agent| caller.may_touch(agent.owner));
+    let own = params.switch("mine")?;
+    let may = |owner: u32| caller.may_touch(owner) && (!own || owner == caller.uid);
+    let mut mine = mine.filter(|agent| may(agent.owner));
     let page = mine.by_ref().take(limit as usize);
     let agents: Vec<_> = page.map(|agent| AgentInfo::of(agent, &snapshot)).collect();
     let more = mine.next().is_some();

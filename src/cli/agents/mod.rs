@@ -100,14 +100,14 @@ fn path(name: &str) -> Result<String, Failure> {
     Ok(format!("/v1/agents/{name}"))
 }
 
-/// Every agent, page by page.
-async fn all(client: &Client) -> Result<Vec<AgentInfo>, Failure> {
+/// Every agent, page by page; of the caller alone, where that is wanted.
+async fn all(client: &Client, mine: bool) -> Result<Vec<AgentInfo>, Failure> {
     let mut agents = Vec::new();
     let mut next = None;
     loop {
         let path = match next {
-            None => "/v1/agents?limit=1000".to_owned(),
-            Some(cursor) => format!("/v1/agents?limit=1000&cursor={cursor}"),
+            None => format!("/v1/agents?limit=1000&mine={mine}"),
+            Some(cursor) => format!("/v1/agents?limit=1000&mine={mine}&cursor={cursor}"),
         };
         let page: AgentPage = client.get(&path).await?.read()?;
         agents.extend(page.agents);
@@ -121,7 +121,7 @@ async fn all(client: &Client) -> Result<Vec<AgentInfo>, Failure> {
 async fn list(setting: &Setting) -> Outcome {
     let client = setting.client()?;
     let mut out = io::stdout().lock();
-    let agents = all(&client).await?;
+    let agents = all(&client, false).await?;
     if setting.json {
         for agent in &agents {
             serde_json::to_writer(&mut out, agent).map_err(io::Error::from)?;
