@@ -67,7 +67,7 @@ fn why_queued(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Reason {
     let hooks = crowd.queues.iter().find(|queue| queue.name == hook::QUEUE);
     let hooks = hooks.map(|queue| queue.id);
     let live = crowd.shares.of_owner_beside(task.owner, hooks);
-    let limit = snapshot.user_running.filter(|_| task.queue != hook::QUEUE);
+    let limit = snapshot.user_running.filter(|_| may_be_bounded(task));
     if let Some(limit) = limit.filter(|limit| live >= *limit) {
         let owner = task.owner;
         return Reason::UserSlot { owner, limit };
@@ -85,6 +85,11 @@ fn why_queued(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Reason {
         used: snapshot.used,
         total: snapshot.slots,
     }
+}
+
+/// Whether limits of its user are for a task: not for those that nobody hands in.
+fn may_be_bounded(task: &Task) -> bool {
+    task.queue != hook::QUEUE && task.spec.run.is_none()
 }
 
 /// What of its queue stands in a task's way.

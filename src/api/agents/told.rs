@@ -156,7 +156,10 @@ fn why(life: &Life, agent: &Agent, agents: &Agents) -> Option<String> {
         Phase::Starting => {
             let held = life.task.and_then(|task| agents.tasks.get(&task))?;
             Some(match &held.process {
-                None => "waits for the runner".to_owned(),
+                None => {
+                    let task = life.task.map_or(0, |task| task.0);
+                    format!("its run has not begun; `taskdaemon show {task}` says why")
+                }
                 Some(_) => "has not said that it is up".to_owned(),
             })
         }
