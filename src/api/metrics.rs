@@ -28,6 +28,7 @@ mod agents;
 mod models;
 mod page;
 
+use agents::Usages;
 use page::Page;
 
 /// How long the database may take before the page is answered without what only
@@ -46,7 +47,10 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Respons
     let lanes = tokio::time::timeout(PATIENCE, lanes(&shared)).await;
     let lanes = lanes.ok().and_then(Result::ok);
     let (beat, parts) = health::parts(&shared).await;
-    let text = page(&shared, lanes.as_deref(), beat, &parts).map_err(|error| {
+    let agents = Arc::clone(&shared.handle.snapshot().agents);
+    let usages = tokio::task::spawn_blocking(move || agents::usages(&agents)).await;
+    let usages = usages.unwrap_or_default();
+    let text = page(&shared, lanes.as_deref(), beat, &parts, &usages).map_err(|error| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(
             status,
@@ -79,6 +83,7 @@ fn page(
     lanes: Option<&[Waiting]>,
     beat: Beat,
     parts: &[Part],
+    usages: &Usages,
 ) -> prometheus::Result<String> {
     let snapshot = shared.handle.snapshot();
     let now = clock::now();
@@ -117,7 +122,7 @@ fn page(
     tasks(&mut page, &snapshot);
     attempts(&mut page, &snapshot);
     queues(&mut page, lanes.unwrap_or_default(), now);
-    agents::stand(&mut page, &snapshot, now);
+    agents::stand(&mut page, &snapshot, usages, now);
     models::stand(&mut page, &snapshot, now);
     models::used(&mut page, &snapshot);
     page.write(&shared.requests)
