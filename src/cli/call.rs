@@ -53,6 +53,9 @@ pub(super) async fn call() -> Outcome {
             if answer.usage.cut {
                 complain("the answer ends where it was as long as max_tokens allows");
             }
+            if answer.usage.refused {
+                complain("the model, or who watches over it, would not go on");
+            }
             Ok(0)
         }
         Err(failure) => {
