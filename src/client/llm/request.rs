@@ -89,7 +89,8 @@ fn chat(call: &Call, mut messages: Vec<Value>) -> Value {
     body
 }
 
-/// A request in the words of responses. The provider is to keep nothing of it: what was asked and answered is kept here.
+/// A request in the words of responses. The provider is to keep nothing of it:
+/// what was asked and answered is kept here.
 fn response(call: &Call, messages: Vec<Value>) -> Value {
     let mut body = json!({
         "model": call.model,
