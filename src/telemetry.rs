@@ -2,8 +2,9 @@
 //!
 //! Nobody who logs ever waits: each event becomes an owned record in a bounded
 //! queue, one thread writes them out, and what does not fit is dropped, counted
-//! ([`dropped`]) and told. `task`, `attempt`, `queue`, `request` and
-//! `message_id` become journal fields, everything else `key=value` in the text.
+//! ([`dropped`]) and told. `task`, `attempt`, `queue`, `request`, `message_id`
+//! and what OpenTelemetry calls `gen_ai` become journal fields, everything else
+//! `key=value` in the text.
 //! This file imports nothing of ours.
 
 use std::error::Error;
@@ -35,8 +36,14 @@ const CODE_FIELDS: [&str; FIELDS] = [
     "attempt",
     "queue",
     "request",
+    "gen_ai.operation.name",
+    "gen_ai.provider.name",
+    "gen_ai.request.model",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "error.type",
 ];
-const FIELDS: usize = 6;
+const FIELDS: usize = 12;
 const MESSAGE: usize = 0;
 const MESSAGE_ID: usize = 1;
 /// Records that may wait. With [`TEXT_MAX`] this bounds the memory a stuck

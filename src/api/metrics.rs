@@ -12,9 +12,11 @@ use hyper::header::CONTENT_TYPE;
 use prometheus::TEXT_FORMAT;
 
 use crate::clock;
-use crate::engine::command::Error;
+use crate::engine::budgets::Share;
+use crate::engine::command::{Caller, Error};
 use crate::engine::snapshot::{Phase, Snapshot};
 use crate::model::health::{Level, Part, worst};
+use crate::model::origin::Origin;
 use crate::model::task::State as TaskState;
 use crate::model::time::Time;
 use crate::telemetry;
@@ -44,13 +46,13 @@ type Count = fn(&QueueInfo) -> u64;
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
-    let lanes = tokio::time::timeout(PATIENCE, lanes(&shared)).await;
-    let lanes = lanes.ok().and_then(Result::ok);
+    let stored = tokio::time::timeout(PATIENCE, stored(&shared)).await;
+    let stored = stored.ok().and_then(Result::ok);
     let (beat, parts) = health::parts(&shared).await;
     let agents = Arc::clone(&shared.handle.snapshot().agents);
     let usages = tokio::task::spawn_blocking(move || agents::usages(&agents)).await;
     let usages = usages.unwrap_or_default();
-    let text = page(&shared, lanes.as_deref(), beat, &parts, &usages).map_err(|error| {
+    let text = page(&shared, stored.as_ref(), beat, &parts, &usages).map_err(|error| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(
             status,
@@ -63,6 +65,19 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Respons
 
 /// A queue with the time since when its first in line is ready.
 type Waiting = (QueueInfo, Option<Time>);
+
+/// What only the database knows: queues, and the budgets of this day.
+type Stored = (Vec<Waiting>, Vec<Share>);
+
+async fn stored(shared: &Shared) -> Result<Stored, Error> {
+    let everybody = Caller {
+        uid: 0,
+        admin: true,
+        origin: Origin::default(),
+    };
+    let budgets = shared.handle.budgets(everybody, clock::now()).await?;
+    Ok((lanes(shared).await?, budgets))
+}
 
 /// All queues, in the order of their names. Only those that get rows of their
 /// own are looked at more closely.
@@ -80,7 +95,7 @@ async fn lanes(shared: &Shared) -> Result<Vec<Waiting>, Error> {
 
 fn page(
     shared: &Shared,
-    lanes: Option<&[Waiting]>,
+    stored: Option<&Stored>,
     beat: Beat,
     parts: &[Part],
     usages: &Usages,
@@ -100,8 +115,8 @@ fn page(
     );
     page.gauge(
         "reader_answered",
-        "Whether the database was read in two seconds; without that, rows of queues are missing.",
-        truth(lanes.is_some()),
+        "Whether the database was read in two seconds; without that, rows of queues and budgets are missing.",
+        truth(stored.is_some()),
     );
     let levels = parts
         .iter()
@@ -121,10 +136,14 @@ fn page(
     store(&mut page, &snapshot, now);
     tasks(&mut page, &snapshot);
     attempts(&mut page, &snapshot);
-    queues(&mut page, lanes.unwrap_or_default(), now);
+    if let Some((lanes, budgets)) = stored {
+        queues(&mut page, lanes, now);
+        models::budgets(&mut page, budgets);
+    }
     agents::stand(&mut page, &snapshot, usages, now);
     models::stand(&mut page, &snapshot, now);
     models::used(&mut page, &snapshot);
+    models::conventional(&mut page, &snapshot);
     page.write(&shared.requests)
 }
 

@@ -12,6 +12,7 @@ use sd_notify::NotifyState;
 
 use crate::client::llm::{self, Piece, Usage};
 use crate::clock;
+use crate::daemon::memory;
 use crate::model::check::STDIN_MAX;
 use crate::model::prompt::Call;
 use crate::model::receipt::Receipt;
@@ -29,6 +30,8 @@ const CALL_MAX: usize = STDIN_MAX * 8;
 
 /// `call`: 0 when the answer is whole, 75 when there may be one later, 1 when not.
 pub(super) async fn call() -> Outcome {
+    // Before the key is in it.
+    memory::keep()?;
     let mut text = String::new();
     let limit = u64::try_from(CALL_MAX).unwrap_or(u64::MAX);
     io::stdin().lock().take(limit).read_to_string(&mut text)?;
@@ -52,6 +55,9 @@ pub(super) async fn call() -> Outcome {
             status(&told(answer.usage, begun.elapsed()));
             if answer.usage.cut {
                 complain("the answer ends where it was as long as max_tokens allows");
+            }
+            if answer.usage.refused {
+                complain("the model, or who watches over it, would not go on");
             }
             Ok(0)
         }

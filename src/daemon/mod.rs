@@ -16,6 +16,7 @@ pub mod identity;
 pub mod keeper;
 pub mod lifecycle;
 pub mod listen;
+pub mod memory;
 pub mod monitor;
 pub mod notify;
 pub mod passed;
@@ -39,7 +40,6 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::api;
@@ -177,7 +177,7 @@ pub fn run(sources: Sources, origin: Origin) -> Result<(), Error> {
 }
 
 fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(), Error> {
-    keep_memory().map_err(system("keep the process's memory to itself"))?;
+    memory::keep().map_err(system("keep the process's memory to itself"))?;
     let loaded = config::load(&sources)?;
     let settings = loaded.config.clone();
     api::check(settings.api.clone())?;
@@ -270,15 +270,6 @@ fn runtime() -> io::Result<Runtime> {
         .enable_all()
         .thread_name("serve")
         .build()
-}
-
-/// Lets no core be dumped, and no process of the same user look into this one:
-/// in it are secrets, and tasks of a daemon without a runner of its own are of
-/// the same user. Neither is inherited by what a task executes.
-fn keep_memory() -> io::Result<()> {
-    prctl::set_dumpable(false)?;
-    let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
-    Ok(setrlimit(Resource::RLIMIT_CORE, 0, hard)?)
 }
 
 /// What a daemon owes its supervisor: a sign of life, and an end when it is

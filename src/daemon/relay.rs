@@ -1,5 +1,5 @@
-//! Models for the programs of tasks: requests in the words of chat completions
-//! or of messages, by their badge; asked with a key that the task never sees,
+//! Models for the programs of tasks: requests in the words of chat completions,
+//! of responses or of messages, by their badge; asked with a key that the task never sees,
 //! under the limits that prompts are under.
 //!
 //! Whoever has to wait for a limit waits here, with its request open, and not
@@ -101,9 +101,11 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Answer {
     let path = request.uri().path();
     let dialect = match path {
         "/openai/v1/chat/completions" => Dialect::OpenAi,
+        "/openai/v1/responses" => Dialect::Responses,
         "/anthropic/v1/messages" => Dialect::Anthropic,
         _ => {
-            let told = "there is only /openai/v1/chat/completions and /anthropic/v1/messages";
+            let told = "there is only /openai/v1/chat/completions, /openai/v1/responses and \
+                        /anthropic/v1/messages";
             return Words::of(path).refuse(StatusCode::NOT_FOUND, told);
         }
     };
@@ -169,7 +171,10 @@ async fn read(
         body,
         beta,
     };
-    Ok((question, weight))
+    match question.fault() {
+        Some(fault) => Err(fault.to_owned()),
+        None => Ok((question, weight)),
+    }
 }
 
 /// Asks until somebody answers, or nobody will.

@@ -226,7 +226,7 @@ impl<S: Store> Engine<S> {
         let Ok(task) = self.advance(task, Event::Claim, None, now)? else {
             return Ok(Claimed::Passes);
         };
-        self.snapshot.counted.waited.add(now.since(ready));
+        self.snapshot.counted.waited.add_time(now.since(ready));
         let profile = task.spec.profile.as_deref().map(profile_runner);
         self.store.begin_attempt(&Attempt {
             key: task.attempt_key(),

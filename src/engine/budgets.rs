@@ -17,6 +17,8 @@ pub(super) mod spend;
 
 /// What the budget of a batch is called for people.
 pub const BATCH: &str = "this batch";
+/// Users that are shown to an admin beside those who are named.
+const USERS: u32 = 100;
 
 /// What calls may come to in a day, as the configuration has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,9 +222,12 @@ pub(super) fn of_today(
         match rule.who {
             Who::Queue => shares.push(of_queue(store, &rule.name, rule.cap, now)?),
             Who::User(uid) if caller.may_touch(uid) && uid != caller.uid => users.push(uid),
+            Who::Everyone if caller.admin => users.extend(store.spenders(Day::of(now), USERS)?),
             Who::User(_) | Who::Everyone => {}
         }
     }
+    users.sort_unstable();
+    users.dedup();
     for uid in users {
         let share = of_user(store, rules, uid, now)?;
         if !share.cap.is_empty() {

@@ -28,6 +28,7 @@ use super::accounts::{Ask, Choice};
 use super::budgets::spend::{Hold, Verdict};
 use super::command::Error;
 use super::handle::Handle;
+use super::news::News;
 use super::reader::Query;
 
 /// Prompts of one user in one queue that are passed over in a turn, because
@@ -278,6 +279,22 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
+    /// Counts a call that is over, and tells of it.
+    fn tell_call(&mut self, call: &Call, over: Over) {
+        let took = over.at.since(call.at);
+        self.snapshot.counted.call(&call.model, &over, took);
+        let Some(route) = self.snapshot.calls.routes.get(&call.model) else {
+            return;
+        };
+        self.news.push(News::Called {
+            key: call.key,
+            provider: route.provider.clone(),
+            serves: route.serves.clone(),
+            over,
+            took,
+        });
+    }
+
     /// Puts right what was taken for a call that is over, once.
     pub(super) fn settle_call(
         &mut self,
@@ -307,17 +324,14 @@ impl<S: Store> Engine<S> {
             Some(known) => price.map(|price| price.of(known)),
             None => call.estimate,
         };
-        let counted = &mut self.snapshot.counted;
-        counted.call(&call.model, end, used, cost);
-        self.store.end_call(
-            call.id,
-            &Over {
-                at: now,
-                end,
-                used,
-                cost,
-            },
-        )?;
+        let over = Over {
+            at: now,
+            end,
+            used,
+            cost,
+        };
+        self.tell_call(call, over);
+        self.store.end_call(call.id, &over)?;
         let tokens = known.map(|known| Sum::of(known, Money::default()).tokens);
         let spent = Sum {
             tokens: tokens.unwrap_or(call.held),

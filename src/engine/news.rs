@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::model::agent::phase::Phase;
 use crate::model::attempt::{AttemptKey, Class, Outcome};
 use crate::model::id::TaskId;
+use crate::model::ledger::Over;
+use crate::model::receipt::End;
 use crate::model::task::State;
 use crate::telemetry::id;
 
@@ -31,6 +33,19 @@ pub(super) enum News {
         state: State,
         /// The verdict.
         verdict: Outcome,
+    },
+    /// A call of a model is over.
+    Called {
+        /// The attempt that it was made for.
+        key: AttemptKey,
+        /// Who serves the model.
+        provider: String,
+        /// What that one calls it.
+        serves: String,
+        /// What came of it.
+        over: Over,
+        /// How long it took.
+        took: Duration,
     },
     /// Nominal times of a schedule passed while nobody looked, and make no
     /// task.
@@ -88,6 +103,13 @@ impl News {
                 state,
                 verdict,
             } => ended(*key, queue, *state, verdict),
+            Self::Called {
+                key,
+                provider,
+                serves,
+                over,
+                took,
+            } => called(*key, (provider, serves), over, *took),
             Self::Agent {
                 agent,
                 owner,
@@ -112,6 +134,39 @@ impl News {
             ),
         }
     }
+}
+
+/// In the words of OpenTelemetry's conventions. What was asked and answered is
+/// none of the log's business.
+fn called(key: AttemptKey, (provider, model): (&str, &str), over: &Over, took: Duration) {
+    let (task, attempt) = (key.task.0, key.number);
+    let (input, output) = over.used.map(|used| (used.input, used.output)).unzip();
+    let end = over.end.map_or("unknown", End::word);
+    let took = took.as_secs_f64();
+    if over.end == Some(End::Answered) {
+        tracing::debug!(
+            task,
+            attempt,
+            gen_ai.operation.name = "chat",
+            gen_ai.provider.name = provider,
+            gen_ai.request.model = model,
+            gen_ai.usage.input_tokens = input,
+            gen_ai.usage.output_tokens = output,
+            "task {task}: the call of attempt {attempt} was answered in {took:.3} s"
+        );
+        return;
+    }
+    tracing::info!(
+        task,
+        attempt,
+        gen_ai.operation.name = "chat",
+        gen_ai.provider.name = provider,
+        gen_ai.request.model = model,
+        gen_ai.usage.input_tokens = input,
+        gen_ai.usage.output_tokens = output,
+        error.type = end,
+        "task {task}: the call of attempt {attempt} ended after {took:.3} s: {end}"
+    );
 }
 
 fn stands(agent: &str, owner: u32, phase: Phase, why: Option<&str>, until: Option<Duration>) {

@@ -44,8 +44,8 @@ const SILENCE_MS: (u64, u64) = (120_000, 60_000);
 settings! {
     /// Language models, section `[llm]`.
     pub struct Options {
-        /// Who serves models: tables with `name`, `dialect` (openai or anthropic), `base_url` and,
-        /// where one is needed, `key_file` (open to the daemon's user alone) or `key_credential` (a
+        /// Who serves models: tables with `name`, `dialect` (openai, responses or anthropic), `base_url`
+        /// and, where one is needed, `key_file` (open to the daemon's user alone) or `key_credential` (a
         /// credential of the service). `insecure` lets a key go to another host without TLS.
         providers: Vec<Provider> = Vec::new(), Live, "[{name = \"local\", dialect = \"openai\", base_url = \"http://127.0.0.1:8080/v1\"}]";
         /// What calls may come to in a day (UTC): tables with `user`, a name or `*` for each, or
@@ -70,7 +70,8 @@ pub struct Provider {
     pub name: String,
     /// How it speaks.
     pub dialect: Dialect,
-    /// Where it is, with what comes before `/chat/completions` or `/v1/messages`.
+    /// Where it is, with what comes before `/chat/completions`, `/responses` or
+    /// `/v1/messages`.
     pub base_url: String,
     /// File with the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -115,8 +115,9 @@ pub enum NoCall {
     Unknown(String),
     /// It is spoken to in other words.
     #[error(
-        "model `{0}` speaks another dialect: those of dialect `openai` are asked at \
-         OPENAI_BASE_URL, those of `anthropic` at ANTHROPIC_BASE_URL"
+        "model `{0}` speaks another dialect: those of dialect `openai` are asked by chat \
+         completions at OPENAI_BASE_URL, those of `responses` by responses there, those of \
+         `anthropic` at ANTHROPIC_BASE_URL"
     )]
     OtherDialect(String),
     /// The account with it waits for a person.

@@ -193,6 +193,21 @@ impl Name {
         &self.0
     }
 
+    /// The same without its day, where it is of one.
+    #[must_use]
+    pub fn lane(&self) -> &str {
+        match self.0.rsplit_once('/') {
+            Some((lane, _)) if !self.lasts() => lane,
+            Some(_) | None => &self.0,
+        }
+    }
+
+    /// The user whose it is, of one of a user on a day.
+    #[must_use]
+    pub fn user(&self) -> Option<u32> {
+        self.lane().strip_prefix("user/")?.parse().ok()
+    }
+
     /// One that was kept.
     #[must_use]
     pub const fn read(text: String) -> Self {

@@ -153,6 +153,8 @@ impl Prompt {
 pub enum Dialect {
     /// Chat completions, as `OpenAI` has them and most local servers do.
     OpenAi,
+    /// Responses, as `OpenAI` has them beside those.
+    Responses,
     /// Messages, as Anthropic has them.
     Anthropic,
 }
@@ -164,7 +166,7 @@ impl Dialect {
     #[must_use]
     pub const fn refund(self) -> Refund {
         match self {
-            Self::OpenAi => Refund::None,
+            Self::OpenAi | Self::Responses => Refund::None,
             Self::Anthropic => Refund::Output,
         }
     }

@@ -2,7 +2,7 @@
 //! stands.
 
 use crate::model::attempt::AttemptKey;
-use crate::model::budget::{Cap, Name, Purse};
+use crate::model::budget::{Cap, Day, Name, Purse};
 use crate::model::gauge::{Gauge, Others};
 use crate::model::id::TaskId;
 use crate::model::ledger::{Call, Over, Spent};
@@ -49,6 +49,12 @@ pub trait Calls {
     /// # Errors
     /// The database refused, or the row is damaged.
     fn purse(&mut self, name: &Name) -> Result<(Purse, Cap), Error>;
+
+    /// Users who have spent something on a day, at most so many.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn spenders(&mut self, day: Day, limit: u32) -> Result<Vec<u32>, Error>;
 
     /// Keeps how a budget stands.
     ///

@@ -28,6 +28,12 @@ const JOURNAL_FIELDS: [&str; FIELDS] = [
     "TASKDAEMON_ATTEMPT",
     "TASKDAEMON_QUEUE",
     "TASKDAEMON_REQUEST",
+    "GEN_AI_OPERATION_NAME",
+    "GEN_AI_PROVIDER_NAME",
+    "GEN_AI_REQUEST_MODEL",
+    "GEN_AI_USAGE_INPUT_TOKENS",
+    "GEN_AI_USAGE_OUTPUT_TOKENS",
+    "ERROR_TYPE",
 ];
 const JOURNAL: &str = "/run/systemd/journal/socket";
 

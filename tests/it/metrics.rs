@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, request};
-use crate::prompt::{BEGIN, CHAT_END, Says, bed_with, chat, provider, refusal};
+use crate::prompt::{BEGIN, CHAT_END, Says, bed_of, bed_with, chat, provider, refusal};
 
 /// The page.
 fn page(bed: &Bed) -> String {
@@ -159,11 +159,112 @@ fn metrics_say_what_models_were_asked_and_what_that_cost() {
     near(tokens("output"), 2.0);
 }
 
+/// The names and labels of OpenTelemetry's conventions for clients of models, in the spelling of Prometheus.
+#[test]
+fn metrics_and_log_tell_of_calls_in_the_words_of_the_conventions() {
+    let busy = refusal("429 Too Many Requests", "Retry-After: 1\r\n", "{}");
+    let answer = format!("{BEGIN}{}{CHAT_END}", chat("the answer itself"));
+    let (port, _seen) = provider(vec![Says::All(busy), Says::All(answer)]);
+    let (bed, _dir) = bed_with(port, "");
+    let id = bed.submit(&json!({"prompt": {"text": "the question itself"}}));
+    assert_eq!(bed.wait(id)["state"], "succeeded");
+    let page = page(&bed);
+    let rows = rows(&page);
+    let of = |name: &str, last: &str, more: &str| {
+        let whom = "gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"one\",gen_ai_request_model=\"m-1\"";
+        let name = format!("gen_ai_client_{name}{{{whom},{last}{more}}}");
+        let found = rows.get(&name);
+        *found.unwrap_or_else(|| unreachable!("no {name} in {page}"))
+    };
+    let near = |is: f64, value: f64| assert!((is - value).abs() < 1e-9, "{is} for {value}");
+    let (input, output) = (
+        "gen_ai_token_type=\"input\"",
+        "gen_ai_token_type=\"output\"",
+    );
+    near(of("token_usage_sum", input, ""), 7.0);
+    near(of("token_usage_sum", output, ""), 2.0);
+    near(of("token_usage_count", input, ""), 1.0);
+    near(of("token_usage_bucket", input, ",le=\"4\""), 0.0);
+    near(of("token_usage_bucket", input, ",le=\"16\""), 1.0);
+    let took = "operation_duration_seconds";
+    near(of(&format!("{took}_count"), "error_type=\"\"", ""), 1.0);
+    near(
+        of(&format!("{took}_count"), "error_type=\"refused\"", ""),
+        1.0,
+    );
+    let sum = of(&format!("{took}_sum"), "error_type=\"\"", "");
+    assert!(sum > 0.0 && sum < 20.0, "{sum}");
+    let log = std::fs::read_to_string(bed.path("log")).expect("the log");
+    let told: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("gen_ai.operation.name=chat"))
+        .collect();
+    assert_eq!(told.len(), 2, "{log}");
+    assert!(told[0].contains("error.type=refused"), "{told:?}");
+    for words in [
+        "gen_ai.provider.name=one",
+        "gen_ai.request.model=m-1",
+        "gen_ai.usage.input_tokens=7",
+        "gen_ai.usage.output_tokens=2",
+    ] {
+        assert!(told[1].contains(words), "{words}: {told:?}");
+    }
+    assert!(!log.contains("itself"), "what was asked or answered: {log}");
+}
+
+/// What is spent and held of each budget of the day, whoever's it is.
+#[test]
+fn metrics_say_what_is_spent_and_held_of_budgets() {
+    let (_go, wait) = std::sync::mpsc::sync_channel(1);
+    let first = format!("{BEGIN}{}{CHAT_END}", chat("ok"));
+    let (port, seen) = provider(vec![
+        Says::All(first),
+        Says::Halves(BEGIN.to_owned(), wait, String::new()),
+    ]);
+    let dir = tempfile::tempdir().expect("directory");
+    let config = dir.path().join("config.toml");
+    let text = format!(
+        "[llm]\nbudgets = [{{ user = \"*\", tokens = 1000, cost = 2.5 }}, {{ queue = \"prompt\", tokens = 500 }}]\n\
+         providers = [{{ name = \"one\", dialect = \"openai\", base_url = \"http://127.0.0.1:{port}/v1\" }}]\n\
+         models = [{{ name = \"chat\", provider = \"one\", model = \"m\", price = {{ input = 0, output = 1000 }} }}]\n"
+    );
+    std::fs::write(&config, text).expect("config");
+    let bed = Bed::start(&[("CONFIG", &config.display().to_string())]);
+    let ask = json!({"prompt": {"text": "?", "max_tokens": 60}});
+    bed.wait(bed.submit(&ask));
+    bed.submit(&ask);
+    (0..2).for_each(|_| drop(seen.recv().expect("a call")));
+    let rows = rows(&page(&bed));
+    let uid = nix::unistd::getuid();
+    let (user, queue) = (format!("user/{uid}"), "queue/prompt".to_owned());
+    for (name, budget, unit, least, most) in [
+        ("limit", &user, "tokens", 1000.0, 1000.0),
+        ("limit", &user, "cost", 2.5, 2.5),
+        ("limit", &queue, "tokens", 500.0, 500.0),
+        ("spent", &user, "tokens", 9.0, 9.0),
+        ("spent", &user, "cost", 0.002, 0.002),
+        ("spent", &queue, "tokens", 9.0, 9.0),
+        ("held", &user, "tokens", 60.0, 80.0),
+        ("held", &user, "cost", 0.06, 0.06),
+        ("held", &queue, "tokens", 60.0, 80.0),
+    ] {
+        let name = format!("taskdaemon_budget_{name}{{budget=\"{budget}\",unit=\"{unit}\"}}");
+        let is = rows.get(&name).copied().unwrap_or(f64::NAN);
+        assert!(
+            is > least - 1e-9 && is < most + 1e-9,
+            "{name}: {is}: {rows:#?}"
+        );
+    }
+}
+
 /// Words of a text that are names of metrics.
 fn named(text: &str) -> BTreeSet<&str> {
     let word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let words = text.split(|letter| !word(letter));
-    let ours = |word: &&str| word.starts_with("taskdaemon_") || word.starts_with("process_");
+    let ours = |word: &&str| {
+        let known = ["taskdaemon_", "process_", "gen_ai_client_"];
+        known.iter().any(|begin| word.starts_with(begin))
+    };
     words.filter(ours).collect()
 }
 
@@ -199,7 +300,8 @@ fn alerts_and_dashboard_name_metrics_that_there_are() {
     let answer = format!("{BEGIN}{}{CHAT_END}", chat("ok"));
     let (port, _seen) = provider(vec![Says::All(answer)]);
     let more = "price = { input = 3, output = 15 }\nlimits = { requests = \"10/1m\" }";
-    let (bed, _dir) = bed_with(port, more);
+    let head = "[llm]\nbudgets = [{ user = \"*\", tokens = 100000 }]\n";
+    let (bed, _dir) = bed_of(port, head, more);
     bed.wait(bed.submit(&json!({"prompt": {"text": "?"}})));
     bed.wait(bed.submit(&json!({ "command": ["true"] })));
     let agent = json!({ "name": "a", "task": { "command": ["sleep", "600"] } });

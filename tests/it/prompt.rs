@@ -96,7 +96,26 @@ pub(crate) fn refusal(status: &str, headers: &str, body: &str) -> String {
     )
 }
 
-/// A daemon with a model `chat` and a model `messages`, both at this port.
+/// The event with this piece of a response.
+pub(crate) fn delta(words: &str) -> String {
+    let data = json!({"type": "response.output_text.delta", "item_id": "msg_1", "output_index": 0, "delta": words});
+    format!("event: response.output_text.delta\ndata: {data}\n\n")
+}
+
+/// The event that ends a response, of which these are the differences to a plain one.
+pub(crate) fn response(end: &str, differences: &Value) -> String {
+    let mut response = json!({"id": "resp_1", "object": "response", "status": end, "error": null,
+        "incomplete_details": null, "usage": {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12,
+        "input_tokens_details": {"cached_tokens": 4}, "output_tokens_details": {"reasoning_tokens": 1}}});
+    for (name, value) in differences.as_object().expect("an object") {
+        response[name] = value.clone();
+    }
+    let data =
+        json!({"type": format!("response.{end}"), "sequence_number": 9, "response": response});
+    format!("event: response.{end}\ndata: {data}\n\n")
+}
+
+/// A daemon with the models `chat`, `messages` and `responses`, all at this port.
 pub(crate) fn bed(port: u16) -> (Bed, tempfile::TempDir) {
     bed_with(port, "")
 }
@@ -130,6 +149,8 @@ pub(crate) fn bed_of(port: u16, head: &str, more: &str) -> (Bed, tempfile::TempD
         model("chat", "one"),
         format!("{more}\n"),
         model("messages", "two"),
+        provider("three", "responses", "/v1"),
+        model("responses", "three"),
     ];
     std::fs::write(&config, text.concat()).expect("config");
     let config = config.display().to_string();
@@ -137,7 +158,7 @@ pub(crate) fn bed_of(port: u16, head: &str, more: &str) -> (Bed, tempfile::TempD
 }
 
 #[test]
-fn a_prompt_is_answered_in_both_dialects() {
+fn a_prompt_is_answered_in_all_dialects() {
     let messages = "event: message_start\n\
         data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9}}}\n\n\
         event: content_block_delta\n\
@@ -148,6 +169,13 @@ fn a_prompt_is_answered_in_both_dialects() {
     let (port, seen) = provider(vec![
         Says::All(format!("{BEGIN}{}{}{CHAT_END}", chat("Par"), chat("is\n"))),
         Says::All(format!("{BEGIN}{messages}")),
+        Says::All(format!(
+            "{BEGIN}event: response.created\ndata: {{\"type\":\"response.created\",\"response\":{{\"error\":null}}}}\n\n\
+             {}{}{}",
+            delta("Pa"),
+            delta("ris!"),
+            response("completed", &json!({}))
+        )),
     ]);
     let (bed, _dir) = bed(port);
     // The first model of the configuration is the default.
@@ -195,6 +223,32 @@ fn a_prompt_is_answered_in_both_dialects() {
         asked.head
     );
     assert_eq!(asked.body["system"], "Be short.");
+
+    let id = bed.submit(
+        &json!({"prompt": {"model": "responses", "system": "Be short.", "text": "?", "max_tokens": 20}}),
+    );
+    let task = bed.wait(id);
+    assert_eq!(task["state"], "succeeded", "{task}");
+    assert_eq!(bed.output(id), b"Paris!");
+    let call = &task["attempts"][0]["call"];
+    let used = (&call["input_tokens"], &call["output_tokens"]);
+    assert_eq!(used, (&json!(9), &json!(3)), "{call}");
+    let asked = seen.recv().expect("a request");
+    assert!(
+        asked.head.starts_with("POST /v1/responses "),
+        "{}",
+        asked.head
+    );
+    assert!(
+        asked.head.contains(&format!("Bearer {KEY}")),
+        "{}",
+        asked.head
+    );
+    let expected = json!({
+        "model": "m-1", "input": [{"role": "user", "content": "?"}], "max_output_tokens": 20,
+        "store": false, "stream": true, "instructions": "Be short.",
+    });
+    assert_eq!(asked.body, expected);
 }
 
 #[test]

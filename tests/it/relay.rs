@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use taskdaemon::clock;
 
 use crate::bed::Bed;
-use crate::prompt::{BEGIN, CHAT_END, KEY, Says, bed_of, chat, provider, refusal};
+use crate::prompt::{BEGIN, CHAT_END, KEY, Says, bed_of, chat, delta, provider, refusal, response};
 
 /// A task that may ask models, and how its programs find them.
 struct Asker {
@@ -151,6 +151,63 @@ fn a_tasks_program_asks_by_its_badge_and_never_sees_the_key() {
     let (_, model) = bed.get("/v1/models/chat").expect("show");
     assert_eq!(model["spent"]["calls"], 2, "{model}");
     assert_eq!(model["running"], 0, "{model}");
+}
+
+#[test]
+fn a_tasks_program_asks_by_responses_in_pieces_and_in_one() {
+    let stream = format!(
+        "{BEGIN}{}{}",
+        delta("Paris"),
+        response("completed", &json!({}))
+    );
+    let usage = json!({"input_tokens": 9, "output_tokens": 3});
+    let one = |status: &str, error: Value| {
+        let body = json!({"object": "response", "status": status, "error": error, "usage": usage});
+        let json = "Content-Type: application/json\r\n";
+        Says::All(refusal("200 OK", json, &body.to_string()))
+    };
+    let failed = json!({"code": "server_error", "message": "x"});
+    let (port, seen) = provider(vec![
+        Says::All(stream),
+        one("completed", Value::Null),
+        one("failed", failed),
+    ]);
+    let (bed, _dir, asker) = begin(port, "");
+    let path = "/openai/v1/responses";
+    for stream in [true, false, false] {
+        let body = json!({"model": "responses", "input": "?", "stream": stream});
+        let (status, text) = asker.ask(path, &asker.badge, &body);
+        assert_eq!(status, 200, "{text}");
+        let asked = seen.recv().expect("a call");
+        assert!(
+            asked.head.starts_with("POST /v1/responses "),
+            "{}",
+            asked.head
+        );
+        assert!(
+            asked.head.contains(&format!("Bearer {KEY}")),
+            "{}",
+            asked.head
+        );
+        let expected = json!({"model": "m-1", "input": "?", "stream": stream});
+        assert_eq!(asked.body, expected);
+    }
+    bed.until("all are written down", |bed| {
+        let relayed = asker.relayed(bed);
+        let calls = relayed.as_array().into_iter().flatten();
+        let told: Vec<_> = calls
+            .map(|call| (call["end"].clone(), call["output_tokens"].clone()))
+            .collect();
+        let told_as = |end: &str| (json!(end), json!(3));
+        told == ["answered", "answered", "broken"].map(told_as)
+    });
+    let later = json!({"model": "responses", "input": "?", "background": true});
+    let chat = json!({"model": "chat", "input": "?"});
+    for (body, why) in [(later, "background"), (chat, "another dialect")] {
+        let (status, text) = asker.ask(path, &asker.badge, &body);
+        assert_eq!(status, 400, "{text}");
+        assert!(text.contains(why), "{text}");
+    }
 }
 
 #[test]

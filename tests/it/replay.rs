@@ -1,5 +1,5 @@
 //! What providers are documented to send and no mock of them does, byte by byte: waits in all their forms, refusals
-//! without one, accounts without money, and answers that break off in the middle, in both dialects.
+//! without one, accounts without money, and answers that break off in the middle, in all dialects.
 
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use taskdaemon::clock;
 
 use crate::bed::Bed;
-use crate::prompt::{BEGIN, CHAT_END, Says, Seen, bed, bed_with, chat, provider, refusal};
+use crate::prompt::{
+    BEGIN, CHAT_END, Says, Seen, bed, bed_with, chat, delta, provider, refusal, response,
+};
 
 /// How much sooner than it should a clock of whole seconds may show something.
 const SLACK: Duration = Duration::from_millis(50);
@@ -21,9 +23,25 @@ fn busy(headers: &str, body: &str) -> Says {
     Says::All(refusal("429 Too Many Requests", headers, body))
 }
 
-/// Twenty pieces of an answer, and what comes then.
-fn half(rest: &str) -> Says {
-    Says::All(format!("{BEGIN}{}{rest}", chat("half ").repeat(20)))
+/// A whole answer of this model.
+fn whole(model: &str) -> Says {
+    match model {
+        "chat" => good(),
+        "responses" => {
+            let end = response("completed", &json!({}));
+            Says::All(format!("{BEGIN}{}{end}", delta("whole")))
+        }
+        _ => Says::All(format!("{BEGIN}{MESSAGE}")),
+    }
+}
+
+/// Twenty pieces of an answer of this model, and what comes then.
+fn half_of(model: &str, rest: &str) -> Says {
+    let piece = match model {
+        "responses" => delta("half "),
+        _ => chat("half "),
+    };
+    Says::All(format!("{BEGIN}{}{rest}", piece.repeat(20)))
 }
 
 fn arrival(seen: &Receiver<Seen>) -> Instant {
@@ -202,6 +220,14 @@ fn an_error_in_the_middle_of_an_answer_is_told_apart_by_its_kind() {
         format!(": PROCESSING\n\n: PROCESSING\n\ndata: {data}\n\n")
     };
     let limit = json!({"error": {"type": "tokens", "code": "rate_limit_exceeded", "message": "x"}});
+    let failed = |code: &str| {
+        let error = json!({"code": code, "message": "x"});
+        response("failed", &json!({"error": error, "usage": null}))
+    };
+    let error = |code: &str| {
+        let data = json!({"type": "error", "code": code, "message": "x", "param": null, "sequence_number": 7});
+        format!("event: error\ndata: {data}\n\n")
+    };
     for (rest, model, end, state) in [
         (
             event("overloaded_error"),
@@ -227,12 +253,35 @@ fn an_error_in_the_middle_of_an_answer_is_told_apart_by_its_kind() {
         (chunk(429), "chat", "refused", "succeeded"),
         (chunk(400), "chat", "rejected", "failed"),
         (format!("data: {limit}\n\n"), "chat", "refused", "succeeded"),
+        (failed("server_error"), "responses", "broken", "succeeded"),
+        (
+            failed("rate_limit_exceeded"),
+            "responses",
+            "refused",
+            "succeeded",
+        ),
+        (
+            failed("server_is_overloaded"),
+            "responses",
+            "overloaded",
+            "succeeded",
+        ),
+        (failed("invalid_prompt"), "responses", "rejected", "failed"),
+        (error("server_error"), "responses", "broken", "succeeded"),
+        (
+            error("context_length_exceeded"),
+            "responses",
+            "rejected",
+            "failed",
+        ),
+        (
+            response("cancelled", &json!({})),
+            "responses",
+            "broken",
+            "succeeded",
+        ),
     ] {
-        let whole = match model {
-            "chat" => good(),
-            _ => Says::All(format!("{BEGIN}{MESSAGE}")),
-        };
-        let (port, _seen) = provider(vec![half(&rest), whole]);
+        let (port, _seen) = provider(vec![half_of(model, &rest), whole(model)]);
         let (bed, _dir) = bed(port);
         let id = ask(&bed, model, 2);
         let done = bed.wait(id);
@@ -266,7 +315,7 @@ const MESSAGE: &str = "event: message_start\n\
     data: {\"type\":\"message_stop\"}\n\n";
 
 #[test]
-fn an_answer_that_is_cut_broken_off_or_malformed_is_asked_for_again_in_both_dialects() {
+fn an_answer_that_is_cut_broken_off_or_malformed_is_asked_for_again_in_all_dialects() {
     let text = "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"h\"}}\n\n";
     let stop = "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n";
     // A length that it does not come to: whoever reads notices that it was cut.
@@ -284,16 +333,49 @@ fn an_answer_that_is_cut_broken_off_or_malformed_is_asked_for_again_in_both_dial
         ("messages", format!("{BEGIN}{text}{stop}")),
         ("messages", format!("{long}{text}{stop}")),
         ("messages", format!("{BEGIN}{text}data: {{\"type\"\n\n")),
+        ("responses", format!("{BEGIN}{}", delta("h"))),
+        (
+            "responses",
+            format!("{BEGIN}{}data: [DONE]\n\n", delta("h")),
+        ),
+        ("responses", format!("{long}{}", delta("h"))),
+        (
+            "responses",
+            format!("{BEGIN}{}data: {{\"type\"\n\n", delta("h")),
+        ),
+        (
+            "responses",
+            format!(
+                "{BEGIN}{}data: {{\"type\":\"response.output_text.done\",\"text\":\"h\"}}\n\n",
+                delta("h")
+            ),
+        ),
     ] {
-        let whole = match model {
-            "chat" => good(),
-            _ => Says::All(format!("{BEGIN}{MESSAGE}")),
-        };
-        let (port, _seen) = provider(vec![Says::All(broken.clone()), whole]);
+        let (port, _seen) = provider(vec![Says::All(broken.clone()), whole(model)]);
         let (bed, _dir) = bed(port);
         let id = ask(&bed, model, 2);
         let done = bed.wait(id);
         assert_eq!(outcomes(&done), ["broken", "answered"], "{broken}: {done}");
         assert_eq!(bed.output(id), b"whole", "{broken}");
+    }
+}
+
+#[test]
+fn a_response_that_ends_before_its_end_says_so_and_counts() {
+    let short = |reason: &str| {
+        let details = json!({"incomplete_details": {"reason": reason}});
+        let end = response("incomplete", &details);
+        Says::All(format!("{BEGIN}{}{end}", delta("half")))
+    };
+    let (port, _seen) = provider(vec![short("max_output_tokens"), short("content_filter")]);
+    let (bed, _dir) = bed(port);
+    for told in ["as long as max_tokens allows", "would not go on"] {
+        let id = ask(&bed, "responses", 2);
+        let done = bed.wait(id);
+        assert_eq!(done["state"], "succeeded", "{done}");
+        assert_eq!(outcomes(&done), ["answered"], "{done}");
+        assert_eq!(done["attempts"][0]["call"]["output_tokens"], 3, "{done}");
+        let output = String::from_utf8(bed.output(id)).expect("text");
+        assert!(output.contains("half") && output.contains(told), "{output}");
     }
 }

@@ -6,9 +6,10 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
@@ -18,6 +19,7 @@ use taskdaemon::cli::text::{Screen, escape};
 use taskdaemon::telemetry::is_plain;
 
 use crate::bed::{Bed, request};
+use crate::prompt::{BEGIN, KEY, Says, Seen, chat, provider};
 use crate::runner::root;
 use crate::security::as_user;
 
@@ -230,26 +232,51 @@ fn what_answers_without_a_token_says_nothing_of_tasks() {
     assert!(!status.to_string().contains(canary), "{status}");
 }
 
-/// Runs a daemon as `nobody` and looks at it as another process of that user.
-#[test]
-fn no_process_of_the_same_user_sees_into_the_daemon() {
-    if !root() {
-        return;
-    }
+/// A daemon of `nobody` in whose hands, and in those of a call that it has begun, is a key.
+struct Kept {
+    home: PathBuf,
+    daemon: Child,
+    runner: Pid,
+    call: Pid,
+    _provider: (Receiver<Seen>, SyncSender<()>),
+    _dir: tempfile::TempDir,
+}
+
+/// Core dumps are allowed to all that it starts.
+fn keeping() -> Kept {
     let dir = tempfile::tempdir().expect("directory");
     mode(dir.path(), 0o711);
     let home = dir.path().join("home");
     fs::create_dir(&home).expect("directory");
-    chown(&home, Some(NOBODY), Some(NOBODY)).expect("owner");
     // Where the program lies may be closed to others.
     let program = dir.path().join("taskdaemon");
     fs::copy(env!("CARGO_BIN_EXE_taskdaemon"), &program).expect("copy");
     mode(&program, 0o755);
-    let mut daemon = Command::new(&program)
+    let (go, wait) = sync_channel(1);
+    let half = format!("{BEGIN}{}", chat("half"));
+    let (port, seen) = provider(vec![Says::Halves(half, wait, String::new())]);
+    let (key, config) = (home.join("key"), home.join("config.toml"));
+    let text = format!(
+        "[llm]\nproviders = [{{ name = \"one\", dialect = \"openai\", base_url = \"http://127.0.0.1:{port}\", \
+         key_file = {key:?} }}]\nmodels = [{{ name = \"chat\", provider = \"one\", model = \"m\" }}]\n"
+    );
+    for (path, text) in [(&key, KEY), (&config, &text)] {
+        fs::write(path, text).expect("write");
+        mode(path, 0o600);
+    }
+    for path in [&home, &key, &config] {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("owner");
+    }
+    let daemon = Command::new("sh")
+        .args(["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""])
+        .arg(&program)
         .args(["run", "--state-dir"])
         .arg(home.join("state"))
         .arg("--runtime-dir")
         .arg(home.join("run"))
+        .arg("--config")
+        .arg(&config)
+        .current_dir(&home)
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", &home)
@@ -262,35 +289,114 @@ fn no_process_of_the_same_user_sees_into_the_daemon() {
         .expect("start");
     let socket = home.join("run/api.sock");
     let begun = taskdaemon::clock::instant();
-    let status = loop {
-        match request(&socket, "GET", "/v1/status", None) {
-            Ok((200, status)) if !status["runner"].is_null() => break status,
-            _ => assert!(begun.elapsed().as_secs() < 20, "it does not answer"),
+    let until = |path: &str, holds: &dyn Fn(&Value) -> bool| loop {
+        match request(&socket, "GET", path, None) {
+            Ok((200, body)) if holds(&body) => break body,
+            _ => assert!(begun.elapsed().as_secs() < 20, "{path} is not so"),
         }
         std::thread::park_timeout(std::time::Duration::from_millis(10));
     };
-    let pid = daemon.id();
-    let seen = as_user(NOBODY, || {
-        ["environ", "mem", "maps", "auxv"]
-            .map(|name| fs::File::open(format!("/proc/{pid}/{name}")).is_ok())
-    });
-    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
-    let runner = status["runner"]["pid"]
-        .as_i64()
-        .and_then(|pid| i32::try_from(pid).ok());
-    kill(
-        Pid::from_raw(i32::try_from(pid).expect("pid")),
-        Signal::SIGTERM,
-    )
-    .expect("signal");
-    kill(Pid::from_raw(runner.expect("a runner")), Signal::SIGTERM).expect("signal");
-    assert!(daemon.wait().expect("wait").success());
-    assert_eq!(seen, [false; 4], "environ, mem, maps, auxv");
-    let core = limits
-        .lines()
-        .find(|line| line.starts_with("Max core file size"));
-    let soft = core.and_then(|line| line.split_whitespace().nth(4));
-    assert_eq!(soft, Some("0"), "{core:?}");
+    let pid = |value: &Value| {
+        let pid = value.as_i64().and_then(|pid| i32::try_from(pid).ok());
+        Pid::from_raw(pid.expect("a process"))
+    };
+    let status = until("/v1/status", &|status| !status["runner"].is_null());
+    let ask = json!({"prompt": {"text": "?"}});
+    let asked = request(&socket, "POST", "/v1/tasks", Some(&ask));
+    assert_eq!(asked.expect("an answer").0, 201);
+    let call = |task: &Value| task["attempts"][0]["pid"].clone();
+    let task = until("/v1/tasks/1", &|task| !call(task).is_null());
+    let told = seen.recv().expect("a call");
+    assert!(told.head.contains(KEY), "{}", told.head);
+    Kept {
+        runner: pid(&status["runner"]["pid"]),
+        call: pid(&call(&task)),
+        home,
+        daemon,
+        _provider: (seen, go),
+        _dir: dir,
+    }
+}
+
+/// Looks at a daemon and at a call as another process of their user.
+#[test]
+fn no_process_of_the_same_user_sees_into_the_daemon_or_a_call() {
+    if !root() {
+        return;
+    }
+    let mut kept = keeping();
+    let daemon = Pid::from_raw(i32::try_from(kept.daemon.id()).expect("pid"));
+    for (who, pid) in [("daemon", daemon), ("call", kept.call)] {
+        let seen = as_user(NOBODY, || {
+            ["environ", "mem", "maps", "auxv"]
+                .map(|name| fs::File::open(format!("/proc/{pid}/{name}")).is_ok())
+        });
+        assert_eq!(seen, [false; 4], "environ, mem, maps, auxv of the {who}");
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
+        let core = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        let soft = core.and_then(|line| line.split_whitespace().nth(4));
+        assert_eq!(soft, Some("0"), "{who}: {core:?}");
+    }
+    kill(daemon, Signal::SIGTERM).expect("signal");
+    kill(kept.runner, Signal::SIGTERM).expect("signal");
+    assert!(kept.daemon.wait().expect("wait").success());
+}
+
+/// Whether a core was dumped is the kernel's own word of its child; the call is no child of this process, so its
+/// directory is looked through as well.
+#[test]
+fn no_core_with_a_key_is_dumped_of_the_daemon_or_a_call() {
+    if !root() {
+        return;
+    }
+    let mut kept = keeping();
+    // One that has nothing to hide, in the same directory, under the same limit, of the same user.
+    let mut other = Command::new("sh")
+        .args(["-c", "ulimit -c unlimited && exec sleep 600"])
+        .current_dir(&kept.home)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .spawn()
+        .expect("start");
+    let sleeps = format!("/proc/{}/comm", other.id());
+    while fs::read_to_string(&sleeps).expect("a process").trim() != "sleep" {
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+    let place = fs::read_link(format!("/proc/{}/cwd", kept.call)).expect("a directory");
+    let before = fs::read_dir(&place).expect("directory").count();
+    kill(kept.call, Signal::SIGABRT).expect("signal");
+    let socket = kept.home.join("run/api.sock");
+    let ended = loop {
+        let (_, task) = request(&socket, "GET", "/v1/tasks/1", None).expect("a task");
+        if !task["attempts"][0]["ended_at"].is_null() {
+            break task;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    };
+    assert_eq!(ended["attempts"][0]["signal"], 6, "{ended}");
+    assert_eq!(fs::read_dir(&place).expect("directory").count(), before);
+    let daemon = Pid::from_raw(i32::try_from(kept.daemon.id()).expect("pid"));
+    kill(daemon, Signal::SIGABRT).expect("signal");
+    let daemon = kept.daemon.wait().expect("wait");
+    kill(kept.runner, Signal::SIGTERM).expect("signal");
+    let unhidden = Pid::from_raw(i32::try_from(other.id()).expect("pid"));
+    kill(unhidden, Signal::SIGABRT).expect("signal");
+    let other = other.wait().expect("wait");
+    assert_eq!((daemon.signal(), other.signal()), (Some(6), Some(6)));
+    assert!(!daemon.core_dumped(), "a core of the daemon");
+    if !other.core_dumped() {
+        eprintln!("left out: this host dumps no core of anybody, so nothing was shown");
+    }
+    for entry in fs::read_dir(&kept.home).expect("directory") {
+        let path = entry.expect("entry").path();
+        if path.is_file() && !path.ends_with("key") {
+            let bytes = fs::read(&path).expect("read");
+            let found = bytes.windows(KEY.len()).any(|part| part == KEY.as_bytes());
+            assert!(!found, "the key is in {}", path.display());
+        }
+    }
 }
 
 /// What terminals obey, and how it is shown instead.

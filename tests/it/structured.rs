@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::cli::{at, text};
-use crate::prompt::{BEGIN, CHAT_END, Says, bed, chat, provider};
+use crate::prompt::{BEGIN, CHAT_END, Says, bed, chat, delta, provider, response};
 
 /// In an order that is not the alphabet's: models answer in it.
 const SCHEMA: &str = r#"{"type":"object","properties":{"why":{"type":"string"},"age":{"type":"integer"}},"required":["why","age"],"additionalProperties":false}"#;
@@ -17,6 +17,12 @@ fn schema() -> Value {
 
 fn says(words: &str) -> Says {
     Says::All(format!("{BEGIN}{}{CHAT_END}", chat(words)))
+}
+
+/// The same in the words of responses.
+fn responds(words: &str) -> Says {
+    let end = response("completed", &json!({}));
+    Says::All(format!("{BEGIN}{}{end}", delta(words)))
 }
 
 /// An answer in the words of messages, in these pieces.
@@ -53,10 +59,11 @@ fn a_schema_goes_to_each_provider_in_its_own_words_and_in_its_own_order() {
         ),
         // One that does not know tools.
         message(&[json!({"type": "text_delta", "text": good})], "end_turn"),
+        responds(good),
     ]);
     let (bed, _dir) = bed(port);
     let mut bodies = Vec::new();
-    for model in ["chat", "messages", "messages"] {
+    for model in ["chat", "messages", "messages", "responses"] {
         let id = bed.submit(&json!({"prompt": {"text": "?", "model": model, "schema": schema()}}));
         let task = bed.wait(id);
         assert_eq!(task["state"], "succeeded", "{task}");
@@ -72,8 +79,13 @@ fn a_schema_goes_to_each_provider_in_its_own_words_and_in_its_own_order() {
         bodies[1]["tools"][0]["name"],
         bodies[1]["tool_choice"]["name"]
     );
+    let text_format = &bodies[3]["text"]["format"];
+    assert_eq!(text_format["type"], "json_schema");
+    assert_eq!(text_format["name"], "answer");
+    assert_eq!(text_format["strict"], true);
     for sent in [
         &format["json_schema"]["schema"],
+        &text_format["schema"],
         &bodies[1]["tools"][0]["input_schema"],
     ] {
         assert_eq!(sent.to_string(), SCHEMA, "in the order it was given in");
@@ -122,6 +134,26 @@ fn an_answer_that_is_not_as_the_schema_has_it_is_mended_within_the_attempt() {
         told.contains(SCHEMA),
         "some providers do not show it: {told}"
     );
+}
+
+#[test]
+fn a_response_is_mended_with_what_it_was_before() {
+    let (port, seen) = provider(vec![responds("{}"), responds("{\"why\":\"so\",\"age\":3}")]);
+    let (bed, _dir) = bed(port);
+    let prompt = json!({"text": "How old?", "model": "responses", "schema": schema()});
+    let id = bed.submit(&json!({"prompt": prompt}));
+    let task = bed.wait(id);
+    assert_eq!(task["state"], "succeeded", "{task}");
+    let call = &task["attempts"][0]["call"];
+    assert_eq!(call["output_tokens"], 6, "both answers: {call}");
+    seen.recv().expect("a request");
+    let mended = seen.recv().expect("a request").body;
+    let input = mended["input"].as_array().expect("input");
+    assert_eq!(input.len(), 3, "{input:?}");
+    let content = json!([{"type": "output_text", "text": "{}", "annotations": []}]);
+    let reply = json!({"type": "message", "role": "assistant", "content": content});
+    assert_eq!(input[1], reply);
+    assert_eq!(input[2]["role"], "user");
 }
 
 #[test]

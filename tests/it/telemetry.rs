@@ -218,6 +218,9 @@ fn journal(guard: &telemetry::Guard) {
             message_id = "f00",
             task = 7,
             size = 3,
+            gen_ai.operation.name = "chat",
+            gen_ai.usage.input_tokens = 7_u64,
+            error.type = "refused",
             "started\nTASKDAEMON_TASK=8"
         )
     });
@@ -228,6 +231,9 @@ fn journal(guard: &telemetry::Guard) {
         "MESSAGE_ID=f00",
         "TASKDAEMON_TASK=7",
         "TASKDAEMON_REQUEST=abc",
+        "GEN_AI_OPERATION_NAME=chat",
+        "GEN_AI_USAGE_INPUT_TOKENS=7",
+        "ERROR_TYPE=refused",
         "SYSLOG_IDENTIFIER=taskdaemon",
         "TARGET=it::telemetry",
         "CODE_FILE=tests/it/telemetry.rs",

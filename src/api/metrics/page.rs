@@ -2,7 +2,7 @@
 //! is wrong for every page, so a test finds it.
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::api::requests::Requests;
@@ -10,6 +10,8 @@ use crate::engine::counted::Spread;
 
 /// What all names begin with.
 const PREFIX: &str = "taskdaemon";
+/// Microseconds in a second.
+pub(super) const MICRO: f64 = 1e6;
 
 /// A page.
 pub(super) struct Page {
@@ -78,23 +80,42 @@ impl Page {
 
     /// How durations are spread, in seconds.
     pub(super) fn spread(&mut self, name: &str, help: &str, spread: &Spread) {
-        let bucket = |(bound, count): (std::time::Duration, u64)| {
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound.as_secs_f64());
-            bucket.set_cumulative_count(count);
-            bucket
-        };
-        let mut histogram = Histogram::default();
-        histogram.set_sample_count(spread.count);
-        histogram.set_sample_sum(super::count(spread.sum_us) / 1e6);
-        histogram.set_bucket(spread.up_to().map(bucket).collect());
-        let mut metric = Metric::default();
-        metric.set_histogram(histogram);
+        let name = format!("{PREFIX}_{name}");
+        self.spreads(&name, help, [], MICRO, [([], *spread)]);
+    }
+
+    /// How something is spread, in rows with a value of each label; so many of
+    /// what was counted are one of what is shown.
+    pub(super) fn spreads<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: [&str; N],
+        unit: f64,
+        rows: impl IntoIterator<Item = ([String; N], Spread)>,
+    ) {
+        let rows = rows.into_iter().map(|(values, spread)| {
+            let mut metric = Metric::default();
+            let pairs = labels.iter().zip(values).map(|(label, value)| {
+                let mut pair = LabelPair::default();
+                pair.set_name((*label).to_owned());
+                pair.set_value(value);
+                pair
+            });
+            metric.set_label(pairs.collect());
+            metric.set_histogram(histogram(&spread, unit));
+            metric
+        });
+        let rows: Vec<_> = rows.collect();
+        // A family without rows cannot be written down.
+        if rows.is_empty() {
+            return;
+        }
         let mut family = MetricFamily::default();
-        family.set_name(format!("{PREFIX}_{name}"));
+        family.set_name(name.to_owned());
         family.set_help(help.to_owned());
         family.set_field_type(MetricType::HISTOGRAM);
-        family.set_metric(vec![metric]);
+        family.set_metric(rows);
         self.spreads.push(family);
     }
 
@@ -110,4 +131,18 @@ impl Page {
         families.extend(self.spreads);
         TextEncoder::new().encode_to_string(&families)
     }
+}
+
+fn histogram(spread: &Spread, unit: f64) -> Histogram {
+    let bucket = |(bound, number): (u64, u64)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(super::count(bound) / unit);
+        bucket.set_cumulative_count(number);
+        bucket
+    };
+    let mut histogram = Histogram::default();
+    histogram.set_sample_count(spread.count);
+    histogram.set_sample_sum(super::count(spread.sum) / unit);
+    histogram.set_bucket(spread.up_to().map(bucket).collect());
+    histogram
 }

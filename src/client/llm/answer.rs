@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::headers;
 use super::stream::Event;
@@ -61,6 +61,7 @@ impl Fault {
             "invalid_request_error",
             "exceed_context_size_error",
             "context_length_exceeded",
+            "invalid_prompt",
             "content_filter",
             "authentication_error",
             "permission_error",
@@ -79,7 +80,13 @@ impl Fault {
             End::Barred
         } else if is(&["rate_limit_error", "rate_limit_exceeded", "429"]) {
             End::Refused
-        } else if is(&["overloaded_error", "503", "529"]) {
+        } else if is(&[
+            "overloaded_error",
+            "server_is_overloaded",
+            "slow_down",
+            "503",
+            "529",
+        ]) {
             End::Overloaded
         } else if is(&lasting) {
             End::Rejected
@@ -93,18 +100,53 @@ impl Fault {
 /// What matters of an answer that came in one piece.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Counted {
+struct Whole {
     usage: Option<Counts>,
+    status: Option<String>,
+    error: Option<Value>,
 }
 
-/// What a provider counts, in the words of both dialects.
+/// What a provider counts, in the words of all dialects. One of them counts what
+/// it knew already, or is to remember, beside the rest; where the others tell of
+/// it, and of what a model thinks, that is a part of the rest.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Counts {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     input_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
     output_tokens: Option<u64>,
+}
+
+impl Counts {
+    fn of(usage: Option<&Value>) -> Self {
+        // It is next to nothing, and one that is none of this kind is none.
+        usage
+            .map(Self::deserialize)
+            .and_then(Result::ok)
+            .unwrap_or_default()
+    }
+
+    /// Tokens of what was asked, and of the answer.
+    fn read(&self, dialect: Dialect) -> (Option<u64>, Option<u64>) {
+        match dialect {
+            Dialect::OpenAi => (self.prompt_tokens, self.completion_tokens),
+            Dialect::Responses => (self.input_tokens, self.output_tokens),
+            Dialect::Anthropic => {
+                let cached = [
+                    self.cache_read_input_tokens,
+                    self.cache_creation_input_tokens,
+                ];
+                let input = self.input_tokens.map(|tokens| {
+                    let cached = cached.into_iter().flatten();
+                    cached.fold(tokens, u64::saturating_add)
+                });
+                (input, self.output_tokens)
+            }
+        }
+    }
 }
 
 /// An answer that comes.
@@ -130,19 +172,15 @@ impl Answer {
         }
     }
 
-    /// What the provider counts for an answer that came in one piece.
-    pub(super) fn usage_of(&self, body: &[u8]) -> Usage {
+    /// Takes in an answer that came in one piece.
+    pub(super) fn hear_whole(&mut self, body: &[u8]) -> Result<(), Fault> {
         // All else of it is passed over, and takes no memory.
-        let body: Counted = serde_json::from_slice(body).unwrap_or_default();
-        let counts = body.usage.unwrap_or_default();
-        let (input, output) = match self.dialect {
-            Dialect::OpenAi => (counts.prompt_tokens, counts.completion_tokens),
-            Dialect::Anthropic => (counts.input_tokens, counts.output_tokens),
-        };
-        Usage {
-            input,
-            output,
-            ..Usage::default()
+        let body: Whole = serde_json::from_slice(body).unwrap_or_default();
+        self.count(&body.usage.unwrap_or_default());
+        let failed = body.status.as_deref() == Some("failed");
+        match body.error.filter(|error| !error.is_null()) {
+            Some(error) if failed && self.dialect == Dialect::Responses => Err(Fault::of(&error)),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -185,13 +223,13 @@ impl Answer {
         }
         Ok(match self.dialect {
             Dialect::OpenAi => self.chunk(&data),
+            Dialect::Responses => return self.response(&data),
             Dialect::Anthropic => self.message(&data),
         })
     }
 
     fn chunk(&mut self, data: &Value) -> Heard {
-        let usage = data.get("usage");
-        self.count(usage, "prompt_tokens", "completion_tokens");
+        self.count(&Counts::of(data.get("usage")));
         let Some(choice) = data.pointer("/choices/0") else {
             return Heard::Nothing;
         };
@@ -208,8 +246,7 @@ impl Answer {
     fn message(&mut self, data: &Value) -> Heard {
         match data.get("type").and_then(Value::as_str) {
             Some("message_start") => {
-                let usage = data.pointer("/message/usage");
-                self.count(usage, "input_tokens", "output_tokens");
+                self.count(&Counts::of(data.pointer("/message/usage")));
                 Heard::Nothing
             }
             Some("content_block_delta") => match data.pointer("/delta/partial_json") {
@@ -217,7 +254,7 @@ impl Answer {
                 piece => words(piece, Piece::Data),
             },
             Some("message_delta") => {
-                self.count(data.get("usage"), "input_tokens", "output_tokens");
+                self.count(&Counts::of(data.get("usage")));
                 let reason = data.pointer("/delta/stop_reason").and_then(Value::as_str);
                 self.finished |= reason.is_some();
                 self.usage.cut |= reason == Some("max_tokens");
@@ -229,10 +266,42 @@ impl Answer {
         }
     }
 
-    fn count(&mut self, usage: Option<&Value>, input: &str, output: &str) {
-        let number = |name: &str| usage?.get(name)?.as_u64();
-        self.usage.input = number(input).or(self.usage.input);
-        self.usage.output = number(output).or(self.usage.output);
+    /// An event of responses. Those that end one have all of it once more.
+    fn response(&mut self, data: &Value) -> Result<Heard, Fault> {
+        let kind = data.get("type").and_then(Value::as_str).unwrap_or_default();
+        let ended = ["completed", "incomplete", "failed", "cancelled"];
+        let end = kind.strip_prefix("response.");
+        let Some(end) = end.filter(|end| ended.contains(end)) else {
+            return match kind {
+                "error" => Err(Fault::of(data)),
+                "response.refusal.delta" => {
+                    self.usage.refused = true;
+                    Ok(Heard::Nothing)
+                }
+                "response.output_text.delta" => Ok(words(data.get("delta"), Piece::Text)),
+                _ => Ok(Heard::Nothing),
+            };
+        };
+        self.count(&Counts::of(data.pointer("/response/usage")));
+        if ["failed", "cancelled"].contains(&end) {
+            let error = data.pointer("/response/error");
+            let error = error.filter(|error| !error.is_null());
+            return Err(Fault::of(error.unwrap_or(&json!({"type": end}))));
+        }
+        let why = data.pointer("/response/incomplete_details/reason");
+        match why.and_then(Value::as_str) {
+            Some("content_filter") => self.usage.refused = true,
+            // Some servers say so in an event of those that are complete.
+            why => self.usage.cut = why.is_some() || end == "incomplete",
+        }
+        Ok(Heard::End(self.usage))
+    }
+
+    fn count(&mut self, counts: &Counts) {
+        let (input, output) = counts.read(self.dialect);
+        // What comes later counts all that came before.
+        self.usage.input = input.max(self.usage.input);
+        self.usage.output = output.max(self.usage.output);
     }
 }
 
@@ -372,6 +441,120 @@ mod tests {
         assert_eq!(
             hear(&mut answer, r#"{"type":"message_stop"}"#),
             Ok(Heard::End(expected))
+        );
+    }
+
+    #[test]
+    fn responses_are_whole_with_the_event_that_ends_them_only() {
+        let deltas = [
+            r#"{"type":"response.created","response":{"status":"in_progress","error":null,"usage":null}}"#,
+            r#"{"type":"response.reasoning_summary_text.delta","delta":"hm"}"#,
+            r#"{"type":"response.output_text.done","text":"Hi"}"#,
+            r#"{"type":"response.output_item.done","item":{"status":"completed"}}"#,
+        ];
+        let usage = r#""usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":4},"output_tokens":5,"output_tokens_details":{"reasoning_tokens":3}}"#;
+        for (kind, details, cut, refused) in [
+            ("completed", "null", false, false),
+            (
+                "completed",
+                r#"{"reason":"max_output_tokens"}"#,
+                true,
+                false,
+            ),
+            (
+                "incomplete",
+                r#"{"reason":"max_output_tokens"}"#,
+                true,
+                false,
+            ),
+            ("incomplete", "null", true, false),
+            ("incomplete", r#"{"reason":"content_filter"}"#, false, true),
+        ] {
+            let mut answer = Answer::new(Dialect::Responses);
+            for data in deltas {
+                assert_eq!(hear(&mut answer, data), Ok(Heard::Nothing), "{data}");
+            }
+            let piece = r#"{"type":"response.output_text.delta","delta":"Hi"}"#;
+            let text = Piece::Text("Hi".to_owned());
+            assert_eq!(hear(&mut answer, piece), Ok(Heard::Words(text)));
+            assert_eq!(answer.whole(), None, "a stream that ends here is cut");
+            let end = format!(
+                r#"{{"type":"response.{kind}","response":{{"error":null,"incomplete_details":{details},{usage}}}}}"#
+            );
+            let expected = Usage {
+                input: Some(9),
+                output: Some(5),
+                cut,
+                refused,
+            };
+            assert_eq!(hear(&mut answer, &end), Ok(Heard::End(expected)), "{end}");
+        }
+        let mut answer = Answer::new(Dialect::Responses);
+        let piece = r#"{"type":"response.refusal.delta","delta":"I cannot"}"#;
+        assert_eq!(hear(&mut answer, piece), Ok(Heard::Nothing));
+        assert!(answer.usage.refused);
+    }
+
+    #[test]
+    fn a_response_that_failed_is_told_apart_by_its_code_and_its_tokens_count() {
+        let failed = |code: &str| {
+            let response = json!({"status": "failed", "error": {"code": code, "message": "x"},
+                "usage": {"input_tokens": 9, "output_tokens": 2}});
+            let event = json!({"type": "response.failed", "response": response}).to_string();
+            let plain = json!({"type": "error", "code": code, "message": "x", "param": null});
+            let mut answer = Answer::new(Dialect::Responses);
+            let end = hear(&mut answer, &event).expect_err("fault").at("u").end;
+            assert_eq!(
+                (answer.usage.input, answer.usage.output),
+                (Some(9), Some(2))
+            );
+            let mut answer = Answer::new(Dialect::Responses);
+            let other = hear(&mut answer, &plain.to_string()).expect_err("fault");
+            assert_eq!(other.at("u").end, end, "{code}");
+            let mut answer = Answer::new(Dialect::Responses);
+            let whole = answer.hear_whole(response.to_string().as_bytes());
+            assert_eq!(whole.expect_err("fault").at("u").end, end, "{code}");
+            assert_eq!(
+                (answer.usage.input, answer.usage.output),
+                (Some(9), Some(2))
+            );
+            end
+        };
+        for (code, end) in [
+            ("server_error", End::Broken),
+            ("rate_limit_exceeded", End::Refused),
+            ("server_is_overloaded", End::Overloaded),
+            ("slow_down", End::Overloaded),
+            ("insufficient_quota", End::Barred),
+            ("invalid_prompt", End::Rejected),
+            ("context_length_exceeded", End::Rejected),
+        ] {
+            assert_eq!(failed(code), Some(end), "{code}");
+        }
+        let mut answer = Answer::new(Dialect::Responses);
+        let bare = r#"{"type":"response.failed","response":{"error":null}}"#;
+        let fault = hear(&mut answer, bare).expect_err("fault").at("u");
+        assert_eq!(fault.end, Some(End::Broken), "{fault:?}");
+    }
+
+    /// Of a question of 36 tokens, 35 of which it knew already, one was counted.
+    #[test]
+    fn tokens_that_a_provider_knew_already_are_counted() {
+        let mut answer = Answer::new(Dialect::Anthropic);
+        let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":1,"cache_read_input_tokens":30,"cache_creation_input_tokens":5,"output_tokens":1}}}"#;
+        assert_eq!(hear(&mut answer, start), Ok(Heard::Nothing));
+        let last = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":1,"output_tokens":5}}"#;
+        assert_eq!(hear(&mut answer, last), Ok(Heard::Nothing));
+        assert_eq!(
+            (answer.usage.input, answer.usage.output),
+            (Some(36), Some(5))
+        );
+        let mut answer = Answer::new(Dialect::OpenAi);
+        let body = br#"{"usage":{"prompt_tokens":36,"prompt_tokens_details":{"cached_tokens":35},"completion_tokens":5}}"#;
+        assert_eq!(answer.hear_whole(body), Ok(()));
+        assert_eq!(
+            (answer.usage.input, answer.usage.output),
+            (Some(36), Some(5))
         );
     }
 

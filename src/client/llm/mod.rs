@@ -11,23 +11,23 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::https::{self, Error};
 use crate::clock;
-use crate::model::prompt::{Call, Dialect, Key};
+use crate::model::prompt::{Call, Key};
 use crate::model::receipt::{End, Receipt, Remains};
 
 mod answer;
 mod headers;
 pub mod relay;
+mod request;
 mod room;
 mod shape;
 mod stream;
 
 use answer::{Answer, Heard};
+use request::{authorize, request};
 use room::Room;
 use stream::Stream;
 
@@ -277,104 +277,8 @@ fn network(error: Error) -> Failure {
     }
 }
 
-/// Proves who asks, in the dialect's own way; where to ask.
-fn authorize(
-    dialect: Dialect,
-    base: &str,
-    key: Option<&Key>,
-    headers: &mut HeaderMap,
-) -> Result<String, Failure> {
-    Ok(match dialect {
-        Dialect::OpenAi => {
-            if let Some(key) = key {
-                headers.insert(AUTHORIZATION, secret(&format!("Bearer {}", key.reveal()))?);
-            }
-            format!("{base}/chat/completions")
-        }
-        Dialect::Anthropic => {
-            if let Some(key) = key {
-                headers.insert(HeaderName::from_static("x-api-key"), secret(key.reveal())?);
-            }
-            let version = HeaderValue::from_static("2023-06-01");
-            headers.insert(HeaderName::from_static("anthropic-version"), version);
-            format!("{base}/v1/messages")
-        }
-    })
-}
-
 fn silent(url: &str, idle: Duration) -> String {
     format!("{url}: said nothing for {} s", idle.as_secs_f64())
-}
-
-/// Where to send what.
-fn request(call: &Call, turn: Option<&Turn>) -> Result<(String, HeaderMap, Value), Failure> {
-    let base = &call.base_url;
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-    let mut messages = vec![json!({"role": "user", "content": call.text})];
-    if let Some(turn) = turn {
-        // Some refuse messages without content.
-        let reply = match turn.reply.trim() {
-            "" => "(nothing)",
-            reply => reply,
-        };
-        messages.push(json!({"role": "assistant", "content": reply}));
-        messages.push(json!({"role": "user", "content": turn.answer}));
-    }
-    let url = authorize(call.dialect, base, call.key.as_ref(), &mut headers)?;
-    let body = match call.dialect {
-        Dialect::OpenAi => chat(call, messages),
-        Dialect::Anthropic => message(call, messages),
-    };
-    Ok((url, headers, body))
-}
-
-/// A request in the words of chat completions.
-fn chat(call: &Call, mut messages: Vec<Value>) -> Value {
-    if let Some(text) = &call.system {
-        messages.insert(0, json!({"role": "system", "content": text}));
-    }
-    let mut body = json!({
-        "model": call.model,
-        "messages": messages,
-        "max_tokens": call.max_tokens,
-        "stream": true,
-        "stream_options": {"include_usage": true},
-    });
-    if let (Some(schema), Some(body)) = (&call.schema, body.as_object_mut()) {
-        let format = shape::response_format(schema);
-        body.insert("response_format".to_owned(), format);
-    }
-    body
-}
-
-/// A request in the words of messages.
-fn message(call: &Call, messages: Vec<Value>) -> Value {
-    let mut body = json!({
-        "model": call.model,
-        "messages": messages,
-        "max_tokens": call.max_tokens,
-        "stream": true,
-    });
-    let Some(fields) = body.as_object_mut() else {
-        return body;
-    };
-    if let Some(system) = &call.system {
-        fields.insert("system".to_owned(), json!(system));
-    }
-    if let Some((tools, choice)) = call.schema.as_ref().and_then(shape::tool) {
-        fields.insert("tools".to_owned(), tools);
-        fields.insert("tool_choice".to_owned(), choice);
-    }
-    body
-}
-
-fn secret(text: &str) -> Result<HeaderValue, Failure> {
-    let mut value = HeaderValue::try_from(text)
-        .map_err(|_| Failure::rejected("the key cannot be a header".to_owned()))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// The body of a refusal, as far as it comes within a time.

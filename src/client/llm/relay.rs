@@ -57,8 +57,11 @@ impl Question {
     /// Most tokens of the answer, of all that it asks for at once, if it says so.
     #[must_use]
     pub fn max_tokens(&self) -> Option<u32> {
-        let mut most = ["max_completion_tokens", "max_tokens"].into_iter();
-        let most = most.find_map(|name| self.body.get(name)?.as_u64());
+        let names: &[&str] = match self.dialect {
+            Dialect::Responses => &["max_output_tokens"],
+            Dialect::OpenAi | Dialect::Anthropic => &["max_completion_tokens", "max_tokens"],
+        };
+        let most = names.iter().find_map(|name| self.body.get(name)?.as_u64());
         let most = most.map(|most| most.saturating_mul(self.choices()));
         most.map(|most| u32::try_from(most).unwrap_or(u32::MAX))
     }
@@ -73,6 +76,16 @@ impl Question {
     #[must_use]
     pub fn is_stream(&self) -> bool {
         self.body.get("stream").and_then(Value::as_bool) == Some(true)
+    }
+
+    /// What of it cannot be passed on, if anything.
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
+        let later = self.body.get("background").and_then(Value::as_bool) == Some(true);
+        (later && self.dialect == Dialect::Responses).then_some(
+            "`background` is not passed on: the answer would come when nobody here can see what \
+             it cost; ask without it",
+        )
     }
 
     /// The body as the provider gets it: its own name of the model, the wish to
@@ -90,9 +103,14 @@ impl Question {
         if self.dialect == Dialect::Anthropic && self.max_tokens().is_none() {
             fields.insert("max_tokens".to_owned(), json!(provider.max_tokens));
         }
-        if self.dialect == Dialect::OpenAi && provider.limited && self.max_tokens().is_none() {
-            let each = u64::from(provider.max_tokens) / self.choices();
-            fields.insert("max_completion_tokens".to_owned(), json!(each.max(1)));
+        if provider.limited && self.max_tokens().is_none() {
+            let each = (u64::from(provider.max_tokens) / self.choices()).max(1);
+            let name = match self.dialect {
+                Dialect::OpenAi => Some("max_completion_tokens"),
+                Dialect::Responses => Some("max_output_tokens"),
+                Dialect::Anthropic => None,
+            };
+            fields.extend(name.map(|name| (name.to_owned(), json!(each))));
         }
         if self.dialect == Dialect::OpenAi && self.is_stream() {
             let options = fields.entry("stream_options").or_insert_with(|| json!({}));
@@ -216,11 +234,14 @@ impl Listening {
 
     /// What it came to; `whole` where the provider has ended it in order.
     #[must_use]
-    pub fn end(self, whole: bool) -> Receipt {
-        let usage = match &self.stream {
-            Some(_) => self.answer.usage(),
-            None => self.answer.usage_of(&self.whole),
-        };
+    pub fn end(mut self, whole: bool) -> Receipt {
+        if self.stream.is_none()
+            && let Err(fault) = self.answer.hear_whole(&self.whole)
+        {
+            let failure = fault.at(&self.url);
+            self.failure.get_or_insert(failure);
+        }
+        let usage = self.answer.usage();
         let ended = self.is_over || self.stream.is_none() || self.answer.whole().is_some();
         let end = match &self.failure {
             Some(failure) => failure.end.unwrap_or(End::Broken),
@@ -285,6 +306,16 @@ mod tests {
         let expected = json!({"n": 7, "model": "m-1", "max_completion_tokens": 11});
         assert_eq!(asked.body_for(&limited), expected);
         let provider = limited;
+        let asked = question(Dialect::Responses, json!({"input": "?", "stream": true}));
+        assert_eq!(asked.max_tokens(), None);
+        let expected =
+            json!({"input": "?", "stream": true, "model": "m-1", "max_output_tokens": 77});
+        assert_eq!(asked.body_for(&provider), expected);
+        let asked = question(Dialect::Responses, json!({"max_output_tokens": 5}));
+        assert_eq!(asked.max_tokens(), Some(5));
+        assert_eq!(asked.fault(), None);
+        let later = question(Dialect::Responses, json!({"background": true}));
+        assert!(later.fault().is_some());
         let asked = question(Dialect::Anthropic, json!({"messages": []}));
         let expected = json!({"messages": [], "model": "m-1", "max_tokens": 77});
         assert_eq!(asked.body_for(&provider), expected);

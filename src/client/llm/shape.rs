@@ -35,11 +35,20 @@ const STRICT: [&str; 22] = [
 
 /// The field `response_format` of chat completions.
 pub(super) fn response_format(schema: &Value) -> Value {
-    let is_strict = is_object(schema) && schema.get("anyOf").is_none() && strict(schema);
     json!({
         "type": "json_schema",
-        "json_schema": {"name": NAME, "schema": schema, "strict": is_strict},
+        "json_schema": {"name": NAME, "schema": schema, "strict": is_strict(schema)},
     })
+}
+
+/// The field `text.format` of responses.
+pub(super) fn text_format(schema: &Value) -> Value {
+    json!({"type": "json_schema", "name": NAME, "schema": schema, "strict": is_strict(schema)})
+}
+
+/// Whether a provider may hold the model to a whole schema word by word.
+fn is_strict(schema: &Value) -> bool {
+    is_object(schema) && schema.get("anyOf").is_none() && strict(schema)
 }
 
 /// The fields `tools` and `tool_choice` of messages: a tool that has to be used
@@ -97,7 +106,11 @@ mod tests {
             "required": ["a"],
             "additionalProperties": false,
         });
-        let strict = |schema: &Value| response_format(schema)["json_schema"]["strict"].clone();
+        let strict = |schema: &Value| {
+            let format = response_format(schema)["json_schema"].clone();
+            assert_eq!(text_format(schema)["strict"], format["strict"]);
+            format["strict"].clone()
+        };
         assert_eq!(strict(&closed), json!(true));
         for (name, value) in [
             ("additionalProperties", json!(true)),

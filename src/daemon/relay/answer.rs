@@ -62,7 +62,7 @@ impl Words {
     pub(super) fn refuse(self, status: StatusCode, told: &str) -> Answer {
         let kind = match status {
             StatusCode::UNAUTHORIZED => "authentication_error",
-            StatusCode::PAYMENT_REQUIRED if self.0 == Dialect::OpenAi => "insufficient_quota",
+            StatusCode::PAYMENT_REQUIRED if self.0 != Dialect::Anthropic => "insufficient_quota",
             StatusCode::PAYMENT_REQUIRED => "billing_error",
             StatusCode::FORBIDDEN => "permission_error",
             StatusCode::NOT_FOUND => "not_found_error",
@@ -71,7 +71,7 @@ impl Words {
             _ => "api_error",
         };
         let body = match self.0 {
-            Dialect::OpenAi => {
+            Dialect::OpenAi | Dialect::Responses => {
                 let code = (status == StatusCode::PAYMENT_REQUIRED).then_some(kind);
                 json!({"error": {"message": told, "type": kind, "param": null, "code": code}})
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Row, params};
 
 use crate::model::attempt::AttemptKey;
-use crate::model::budget::{Cap, Name, Purse, Sum};
+use crate::model::budget::{Cap, Day, Name, Purse, Sum};
 use crate::model::gauge::{Gauge, Others};
 use crate::model::id::TaskId;
 use crate::model::ledger::{Call, Over, Spent};
@@ -50,6 +50,9 @@ const DROP: &str = "DELETE FROM call WHERE id IN (\
 
 const PURSE: &str = "SELECT 0, tokens, cost, tokens_held, cost_held, tokens_cap, cost_cap \
      FROM purse WHERE name = ?1";
+/// By the first key: only users are looked through, of the days that are kept.
+const SPENDERS: &str = "SELECT 0, name FROM purse \
+     WHERE name >= 'user/' AND name < 'user0' AND name GLOB '*' || ?1 ORDER BY name LIMIT ?2";
 const SAVE_PURSE: &str = "INSERT INTO purse \
      (name, lasts, touched, tokens, cost, tokens_held, cost_held) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO UPDATE SET \
@@ -186,6 +189,16 @@ impl Calls for Sqlite {
             Ok((purse, Cap { tokens, cost }))
         })?;
         Ok(found.into_iter().next().unwrap_or_default())
+    }
+
+    fn spenders(&mut self, day: Day, limit: u32) -> Result<Vec<u32>, Error> {
+        let ending = Name::of_user(0, day);
+        let ending = ending.as_str().trim_start_matches("user/0");
+        let names = self.rows(SPENDERS, params![ending, limit], |row| {
+            Columns::new(row, "purse")?.get()
+        })?;
+        let users = names.into_iter().filter_map(|name| Name::read(name).user());
+        Ok(users.collect())
     }
 
     fn save_purse(&mut self, name: &Name, purse: &Purse, now: Time) -> Result<(), Error> {
