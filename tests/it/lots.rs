@@ -237,6 +237,7 @@ fn named(bed: &Bed, id: i64) -> Value {
     task(bed, id)
 }
 
+#[expect(clippy::too_many_lines, reason = "one story")]
 #[test]
 fn a_file_of_prompts_goes_to_its_provider_as_one_batch_in_all_dialects() {
     let (port, vendor) = Vendor::serve();
