@@ -92,10 +92,14 @@ pub(super) async fn show(
         Called::Name(name) => snapshot.agents.named(caller.uid, name),
     };
     let found = found.filter(|agent| caller.may_touch(agent.owner));
-    let Some(agent) = found else {
+    let Some(agent) = found.map(Arc::clone) else {
         return Err(Error::from(Refused::NotFound(called)).into());
     };
-    let info = AgentInfo::of(agent, &snapshot);
+    let info = AgentInfo::of(&agent, &snapshot);
+    let known = info.clone();
+    // A thousand instances have two thousand files.
+    let looked = move || known.with_usage(&agent, &snapshot.agents);
+    let info = tokio::task::spawn_blocking(looked).await.unwrap_or(info);
     Ok(json::answer(StatusCode::OK, &info))
 }
 

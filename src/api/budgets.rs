@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::engine::budgets::Share;
-use crate::model::budget::{Budget, Cap, NAME_MAX};
+use crate::model::budget::{Allowance, Budget, Cap, NAME_MAX};
 use crate::model::price::Money;
 
 use super::number::{Stamp, is_default};
@@ -79,7 +79,11 @@ pub(super) fn budget(rule: Option<BudgetRule>) -> Result<(Option<Budget>, Option
         return Err(Problem::invalid("budget", why));
     }
     let Some(batch) = rule.batch else {
-        return Ok((Some(Budget { own, batch: None }), None));
+        let budget = Budget {
+            own,
+            ..Budget::default()
+        };
+        return Ok((Some(budget), None));
     };
     let name = batch.name;
     if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
@@ -93,8 +97,40 @@ pub(super) fn budget(rule: Option<BudgetRule>) -> Result<(Option<Budget>, Option
     if let Some(why) = cap.fault() {
         return Err(Problem::invalid("budget.batch", why));
     }
-    let batch = Some(name);
-    Ok((Some(Budget { own, batch }), Some(cap)))
+    let budget = Budget {
+        own,
+        batch: Some(name),
+        agent: None,
+    };
+    Ok((Some(budget), Some(cap)))
+}
+
+/// What all runs of an agent may come to together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentRule {
+    /// Tokens in a day, which begins at midnight UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Money in a day, in the currency that prices are in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Money>,
+    /// Tokens in a minute of the clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<u64>,
+}
+
+impl From<AgentRule> for Allowance {
+    fn from(rule: AgentRule) -> Self {
+        Self {
+            name: String::new(),
+            day: Cap {
+                tokens: rule.tokens,
+                cost: rule.cost,
+            },
+            minute: rule.tokens_per_minute,
+        }
+    }
 }
 
 /// How a budget stands.

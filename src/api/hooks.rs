@@ -51,17 +51,22 @@ impl From<&Hook> for HookRule {
 /// Hooks in the model's terms.
 pub(super) fn hooks(rules: Vec<HookRule>) -> Result<Vec<Hook>, Problem> {
     let one = |rule: HookRule| {
-        let act = match (rule.command, rule.webhook) {
-            (Some(command), None) => Act::Command(command),
-            (None, Some(url)) => Act::Webhook(url),
-            (None, None) | (Some(_), Some(_)) => {
-                let detail = "each needs a command or a webhook, and not both";
-                return Err(Problem::invalid("hooks", detail));
-            }
-        };
+        let act = act(rule.command, rule.webhook)?;
         Ok(Hook { on: rule.on, act })
     };
     rules.into_iter().map(one).collect()
+}
+
+/// What a hook does: one of both.
+pub(super) fn act(command: Option<Vec<String>>, webhook: Option<String>) -> Result<Act, Problem> {
+    match (command, webhook) {
+        (Some(command), None) => Ok(Act::Command(command)),
+        (None, Some(url)) => Ok(Act::Webhook(url)),
+        (None, None) | (Some(_), Some(_)) => {
+            let detail = "each needs a command or a webhook, and not both";
+            Err(Problem::invalid("hooks", detail))
+        }
+    }
 }
 
 /// The hooks of a queue.

@@ -30,6 +30,7 @@ mod agents;
 mod models;
 mod page;
 
+use agents::Usages;
 use page::Page;
 
 /// How long the database may take before the page is answered without what only
@@ -48,7 +49,10 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Respons
     let stored = tokio::time::timeout(PATIENCE, stored(&shared)).await;
     let stored = stored.ok().and_then(Result::ok);
     let (beat, parts) = health::parts(&shared).await;
-    let text = page(&shared, stored.as_ref(), beat, &parts).map_err(|error| {
+    let agents = Arc::clone(&shared.handle.snapshot().agents);
+    let usages = tokio::task::spawn_blocking(move || agents::usages(&agents)).await;
+    let usages = usages.unwrap_or_default();
+    let text = page(&shared, stored.as_ref(), beat, &parts, &usages).map_err(|error| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(
             status,
@@ -94,6 +98,7 @@ fn page(
     stored: Option<&Stored>,
     beat: Beat,
     parts: &[Part],
+    usages: &Usages,
 ) -> prometheus::Result<String> {
     let snapshot = shared.handle.snapshot();
     let now = clock::now();
@@ -135,7 +140,7 @@ fn page(
         queues(&mut page, lanes, now);
         models::budgets(&mut page, budgets);
     }
-    agents::stand(&mut page, &snapshot, now);
+    agents::stand(&mut page, &snapshot, usages, now);
     models::stand(&mut page, &snapshot, now);
     models::used(&mut page, &snapshot);
     models::conventional(&mut page, &snapshot);

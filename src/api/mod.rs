@@ -66,6 +66,7 @@ mod stream;
 mod submit;
 mod tasks;
 mod tls;
+pub mod usage;
 pub mod visit;
 mod vitals;
 

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::budget::{Cap, Day, Name, Purse};
+use crate::model::budget::{Allowance, Cap, Day, Minute, Name, Purse};
+use crate::model::id::AgentId;
 use crate::model::price::Money;
 use crate::model::task::Task;
 use crate::model::time::Time;
@@ -117,6 +118,9 @@ fn shares(
                 until: None,
             });
         }
+        if let Some((allowance, run)) = budget.agent.as_ref().zip(task.spec.run) {
+            of_agent(store, allowance, run.agent, now, &mut shares)?;
+        }
     }
     shares.push(of_user(store, rules, task.owner, now)?);
     let queue = rules.iter();
@@ -149,6 +153,42 @@ fn of_user(
         name,
         until: Some(day.end()),
     })
+}
+
+fn of_agent(
+    store: &mut impl Store,
+    allowance: &Allowance,
+    id: AgentId,
+    now: Time,
+    shares: &mut Vec<Share>,
+) -> Result<(), store::Error> {
+    let called = &allowance.name;
+    if !allowance.day.is_empty() {
+        let day = Day::of(now);
+        let name = Name::of_agent(id, day);
+        shares.push(Share {
+            whose: format!("agent `{called}` today"),
+            cap: allowance.day,
+            purse: store.purse(&name)?.0,
+            name,
+            until: Some(day.end()),
+        });
+    }
+    if allowance.minute.is_some() {
+        let minute = Minute::of(now);
+        let name = Name::of_minute(id, minute);
+        shares.push(Share {
+            whose: format!("agent `{called}` in this minute"),
+            cap: Cap {
+                tokens: allowance.minute,
+                cost: None,
+            },
+            purse: store.purse(&name)?.0,
+            name,
+            until: Some(minute.end()),
+        });
+    }
+    Ok(())
 }
 
 fn of_queue(

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use crate::model::agent;
 use crate::model::event::Kind;
 use crate::model::filter::{Selection, Window};
 use crate::model::id::TaskId;
@@ -170,6 +171,12 @@ impl<S: Store> Engine<S> {
         let Some(task) = self.sound(now, |store| store.task(id))? else {
             return Ok(false);
         };
+        // A run that is cancelled starts anew: only who names their queue means
+        // runs of agents.
+        let queue = order.selection.queue.as_deref();
+        if task.spec.run.is_some() && queue != Some(agent::QUEUE) {
+            return Ok(false);
+        }
         let asked = match order.action {
             Action::Retry => self.again(task, caller, now)?,
             Action::Cancel | Action::Discard => {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::model::check;
 use crate::model::event::Kind;
 use crate::model::hook::{self, Act, Hook, Secret};
+use crate::model::id::TaskId;
 use crate::model::retry::{Retry, passing};
 use crate::model::spec::{NewTask, Spec};
 use crate::model::task::Task;
@@ -118,12 +119,14 @@ impl<S: Store> Engine<S> {
             .enumerate()
             .map(|(place, (source, hook))| {
                 // No two ends have the same number, not even of one task.
-                let delivery = format!("{}-{event}-{place}", task.id);
-                let body = told(task, source).to_string();
-                match &hook.act {
-                    Act::Command(command) => of_command(task, command, body),
-                    Act::Webhook(url) => self.hooks.of_webhook(task, url, &body, &delivery, now),
-                }
+                let word = Word {
+                    event: event_of(task),
+                    body: told(task, source).to_string(),
+                    delivery: format!("{}-{event}-{place}", task.id),
+                    variables: facts(task),
+                    profile: task.spec.profile.clone(),
+                };
+                self.hooks.make(follower(task), &hook.act, word, now)
             })
             .collect();
         for new in all {
@@ -134,26 +137,54 @@ impl<S: Store> Engine<S> {
     }
 }
 
+/// What a hook has to say.
+pub(super) struct Word {
+    /// Name of what happened.
+    pub(super) event: String,
+    /// All of it, in JSON.
+    pub(super) body: String,
+    /// A name that no other word has.
+    pub(super) delivery: String,
+    /// The facts that a command gets as variables, by the ends of their names.
+    pub(super) variables: Vec<(&'static str, String)>,
+    /// The profile that a command runs under.
+    pub(super) profile: Option<String>,
+}
+
 impl Hooks {
-    fn of_webhook(&self, task: &Task, url: &str, body: &str, delivery: &str, now: Time) -> NewTask {
-        let mut headers = BTreeMap::from([
-            ("Content-Type", "application/json".to_owned()),
-            ("Taskdaemon-Delivery", delivery.to_owned()),
-            ("Taskdaemon-Event", event(task)),
-        ]);
-        if let Some(secret) = &self.secret {
-            headers.insert("Taskdaemon-Signature", secret.sign(now, body));
+    /// The task that says it, from what all hooks of its origin have in common.
+    pub(super) fn make(&self, base: NewTask, act: &Act, word: Word, now: Time) -> NewTask {
+        let mut new = base;
+        match act {
+            Act::Command(command) => {
+                let variables = word.variables.into_iter();
+                let env = variables.map(|(name, value)| (format!("TASKDAEMON_HOOK_{name}"), value));
+                new.stdin = Some(word.body.into_bytes());
+                new.spec.argv.clone_from(command);
+                new.spec.env = env.collect();
+                new.spec.profile = word.profile;
+            }
+            Act::Webhook(url) => {
+                let mut headers = BTreeMap::from([
+                    ("Content-Type", "application/json".to_owned()),
+                    ("Taskdaemon-Delivery", word.delivery),
+                    ("Taskdaemon-Event", word.event),
+                ]);
+                if let Some(secret) = &self.secret {
+                    headers.insert("Taskdaemon-Signature", secret.sign(now, &word.body));
+                }
+                let order = json!({"url": url, "headers": headers, "body": word.body});
+                new.stdin = Some(order.to_string().into_bytes());
+                new.spec.argv = vec![self.program.clone(), DELIVER.to_owned()];
+                new.spec.retry.retry_on = passing();
+            }
         }
-        let order = json!({"url": url, "headers": headers, "body": body});
-        let mut new = follower(task, order.to_string());
-        new.spec.argv = vec![self.program.clone(), DELIVER.to_owned()];
-        new.spec.retry.retry_on = passing();
         new
     }
 }
 
-/// The hook that runs a command: where and as whom the task ran.
-fn of_command(task: &Task, command: &[String], body: String) -> NewTask {
+/// The facts that a command gets of a task that is over.
+fn facts(task: &Task) -> Vec<(&'static str, String)> {
     let outcome = task.outcome.as_ref();
     let class = outcome.map(|outcome| outcome.class.word().to_owned());
     let code = outcome.and_then(|outcome| outcome.exit_code);
@@ -165,26 +196,28 @@ fn of_command(task: &Task, command: &[String], body: String) -> NewTask {
         ("QUEUE", Some(task.queue.clone())),
         ("NAME", task.name.clone()),
     ];
-    let variable = |(name, value): (&str, Option<String>)| {
-        value.map(|value| (format!("TASKDAEMON_HOOK_{name}"), value))
-    };
-    let mut new = follower(task, body);
-    new.spec.argv = command.to_vec();
-    new.spec.env = variables.into_iter().filter_map(variable).collect();
-    new.spec.profile.clone_from(&task.spec.profile);
-    new
+    let variables = variables.into_iter();
+    variables
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
 }
 
 /// What all hooks of a task have in common.
-fn follower(task: &Task, stdin: String) -> NewTask {
+fn follower(task: &Task) -> NewTask {
+    let id = task.id;
+    let mut new = hook(task.owner, task.spec.user.clone(), id);
+    new.name = Some(format!("hook of task {id}"));
+    new.labels = BTreeMap::from([(LABEL.to_owned(), id.to_string())]);
+    new
+}
+
+/// What all hooks have in common.
+pub(super) fn hook(owner: u32, user: Option<String>, of: TaskId) -> NewTask {
     NewTask {
-        owner: task.owner,
+        owner,
         queue: hook::QUEUE.to_owned(),
-        name: Some(format!("hook of task {}", task.id)),
-        labels: BTreeMap::from([(LABEL.to_owned(), task.id.to_string())]),
-        stdin: Some(stdin.into_bytes()),
         spec: Spec {
-            user: task.spec.user.clone(),
+            user,
             timeout_ms: Some(TIMEOUT_MS),
             retry: Retry {
                 max_attempts: 5,
@@ -192,7 +225,7 @@ fn follower(task: &Task, stdin: String) -> NewTask {
                 cap_ms: 600_000,
                 ..Retry::default()
             },
-            hook_of: Some(task.id),
+            hook_of: Some(of),
             ..Spec::default()
         },
         ..NewTask::default()
@@ -200,14 +233,14 @@ fn follower(task: &Task, stdin: String) -> NewTask {
 }
 
 /// Name of what happened to a task.
-fn event(task: &Task) -> String {
+fn event_of(task: &Task) -> String {
     format!("task.{}", task.state)
 }
 
 /// What is told of a task that is over, in the words of the API.
 fn told(task: &Task, source: Source) -> Value {
     json!({
-        "event": event(task),
+        "event": event_of(task),
         "hook": source.word(),
         "id": task.id,
         "state": task.state,
@@ -226,7 +259,7 @@ fn told(task: &Task, source: Source) -> Value {
     })
 }
 
-fn stamp(time: Time) -> Option<String> {
+pub(super) fn stamp(time: Time) -> Option<String> {
     let time = Timestamp::from_microsecond(time.micros()).ok()?;
     Some(format!("{time:.6}"))
 }

@@ -3,7 +3,9 @@
 //! A queue is there from its first task on, or from when its limits were set.
 //! All changes count from the next start on; none ends what runs.
 
+use crate::model::agent;
 use crate::model::event::Kind;
+use crate::model::invalid::Invalid;
 use crate::model::queue::{Lane, Limits, Queue};
 use crate::model::task::State;
 use crate::model::time::Time;
@@ -146,11 +148,18 @@ impl Handle {
         name: String,
         change: Change,
     ) -> Result<Lane, Error> {
+        let invalid = |invalid| Error::Invalid {
+            index: None,
+            invalid,
+        };
+        if name == agent::QUEUE && matches!(change, Change::Set(_) | Change::Drain) {
+            let reason = format!(
+                "`{name}` has the runs of agents, which have limits of their own; it can only be \
+                 paused and resumed"
+            );
+            return Err(invalid(Invalid::new("queue", reason)));
+        }
         if let Change::Set(limits) = &change {
-            let invalid = |invalid| Error::Invalid {
-                index: None,
-                invalid,
-            };
             limits.check(&name).map_err(invalid)?;
         }
         self.ask_as(caller, |reply| {

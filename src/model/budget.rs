@@ -3,18 +3,20 @@
 //! A purse is what has been spent of a budget, and what is held for calls on
 //! their way: the most that each of them may come to. A call may be made when
 //! it fits beside both, so that no sum of calls goes beyond the budget. Some
-//! purses are of a day, which begins at midnight UTC, as providers count; those
-//! of a task and of a batch last.
+//! purses are of a day, which begins at midnight UTC, as providers count, or of a
+//! minute; those of a task and of a batch last.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::TaskId;
+use super::id::{AgentId, TaskId};
 use super::limit::Tokens;
 use super::price::Money;
 use super::time::Time;
 
+/// Microseconds of a minute.
+const MINUTE: i64 = 60 * 1_000_000;
 /// Microseconds of a day.
 const DAY: i64 = 24 * 3600 * 1_000_000;
 /// Most tokens of a budget.
@@ -31,6 +33,40 @@ pub struct Budget {
     /// The batch that it shares another one with, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
+    /// What the agent may spend that it is a run of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Allowance>,
+}
+
+/// What all runs of an agent may spend together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Allowance {
+    /// The agent's name, for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// In a day.
+    pub day: Cap,
+    /// Tokens in a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minute: Option<u64>,
+}
+
+impl Allowance {
+    /// What is wrong with it, if anything is.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let minute = Cap {
+            tokens: self.minute,
+            cost: None,
+        };
+        let caps = [self.day, minute];
+        let mut caps = caps.iter().filter(|cap| !cap.is_empty()).peekable();
+        if caps.peek().is_none() {
+            return Some("needs tokens, cost or tokens_per_minute".to_owned());
+        }
+        caps.find_map(Cap::fault)
+    }
 }
 
 /// The most that may be spent; where nothing is said, as much as there is.
@@ -139,6 +175,18 @@ impl Name {
         Self(format!("queue/{queue}/{}", day.0))
     }
 
+    /// That of an agent on a day.
+    #[must_use]
+    pub fn of_agent(id: AgentId, day: Day) -> Self {
+        Self(format!("agent/{id}/{}", day.0))
+    }
+
+    /// That of an agent in a minute.
+    #[must_use]
+    pub fn of_minute(id: AgentId, minute: Minute) -> Self {
+        Self(format!("minute/{id}/{}", minute.0))
+    }
+
     /// As it is kept.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -188,6 +236,24 @@ impl Day {
     #[must_use]
     pub const fn end(self) -> Time {
         Time::from_micros((self.0 + 1) * DAY)
+    }
+}
+
+/// A minute, by its number since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Minute(i64);
+
+impl Minute {
+    /// The minute of a time.
+    #[must_use]
+    pub const fn of(time: Time) -> Self {
+        Self(time.micros().div_euclid(MINUTE))
+    }
+
+    /// When the next one begins.
+    #[must_use]
+    pub const fn end(self) -> Time {
+        Time::from_micros((self.0 + 1) * MINUTE)
     }
 }
 

@@ -22,6 +22,7 @@ parser.add_argument("venv", help="where supervisor and circus are installed")
 parser.add_argument("--kills", type=int, default=20)
 parser.add_argument("--idle", type=int, default=100)
 parser.add_argument("--seconds", type=int, default=20, help="how long the idle ones are looked at")
+parser.add_argument("--only", help="one of taskdaemon, supervisord, circus")
 args = parser.parse_args()
 venv = Path(args.venv)
 
@@ -66,8 +67,13 @@ class Theirs:
         return children(self.process.pid)
 
     def end(self):
-        self.process.terminate()
-        self.process.wait()
+        # circus forgets a request to end that comes while it starts a process.
+        while True:
+            self.process.terminate()
+            try:
+                return self.process.wait(3)
+            except subprocess.TimeoutExpired:
+                pass
 
 
 def supervisord(command, count, where):
@@ -122,6 +128,8 @@ def main():
     port = 18461
     try:
         for name, make in makers(where):
+            if args.only not in (None, name):
+                continue
             keeper = make([sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)], port, 1)
             try:
                 times = deaths(keeper)

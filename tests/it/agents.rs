@@ -556,3 +556,156 @@ fn a_file_of_agents_is_applied_and_shows_the_difference_first() {
     assert_eq!(run(&["agent", "show", "d"]).0, 3);
     assert_eq!(run(&["agent", "remove", "c"]).1, "agent c removed\n");
 }
+
+#[test]
+fn a_hook_of_an_agent_is_told_where_it_stands_and_nothing_else() {
+    let bed = Bed::start(&[]);
+    let told = bed.dir.path().join("told");
+    let script = format!(
+        "echo $TASKDAEMON_HOOK_AGENT $TASKDAEMON_HOOK_PHASE $TASKDAEMON_HOOK_CLASS $TASKDAEMON_HOOK_EXIT_CODE >> {0}; \
+         cat >> {0}",
+        told.display()
+    );
+    let asked = json!({
+        "name": "loop", "backoff": "1ms", "max_restarts": 2, "cool_off": "10m",
+        "hooks": [{ "command": ["sh", "-c", script] }],
+        "task": { "command": ["sh", "-c", "exit 7"] },
+    });
+    add(&bed, &asked);
+    until(&bed, "loop", "cooling_off");
+    let mut text = String::new();
+    bed.until("it is told", |_| {
+        text = fs::read_to_string(&told).unwrap_or_default();
+        text.ends_with('}')
+    });
+    let (line, body) = text.split_once('\n').expect("two lines");
+    assert_eq!(line, "loop cooling_off exit 7");
+    let body: Value = serde_json::from_str(body).expect("one change, in JSON");
+    let facts = (
+        &body["event"],
+        &body["restarts"],
+        &body["outcome"]["exit_code"],
+    );
+    assert_eq!(facts, (&json!("agent.cooling_off"), &json!(3), &json!(7)));
+    let (_, list) = bed.get("/v1/tasks?queue=hooks").expect("hooks");
+    let tasks = list["tasks"].as_array().expect("a list");
+    assert_eq!(
+        tasks.len(),
+        1,
+        "the starts and ends before were not asked for: {list}"
+    );
+    for (hooks, field) in [
+        (json!([{ "on": ["asleep"], "command": ["x"] }]), ""),
+        (json!([{ "on": [], "command": ["x"] }]), "hooks.on"),
+        (
+            json!([{ "command": ["x"], "webhook": "http://x" }]),
+            "hooks",
+        ),
+        (json!([{ "webhook": "ftp://x" }]), "hooks.webhook"),
+    ] {
+        let asked = json!({ "name": "bad", "hooks": hooks, "task": { "command": ["true"] } });
+        let (status, said) = bed.post("/v1/agents", &asked).expect("ask");
+        assert_eq!(status, 400, "{hooks}: {said}");
+        assert_eq!(
+            said["field"].as_str().unwrap_or_default(),
+            field,
+            "{hooks}: {said}"
+        );
+    }
+    assert_eq!(bed.get("/v1/agents/bad").expect("ask").0, 404);
+}
+
+#[test]
+fn what_the_run_of_an_agent_takes_is_shown_and_measured() {
+    let bed = Bed::start(&[]);
+    let script = "while :; do :; done";
+    add(
+        &bed,
+        &json!({ "name": "busy", "task": { "command": ["sh", "-c", script] } }),
+    );
+    until(&bed, "busy", "healthy");
+    bed.until("it has used CPU", |bed| {
+        let agent = show(bed, "busy");
+        let one = one(&agent);
+        one["cpu_seconds"].as_f64().is_some_and(|cpu| cpu > 0.1)
+            && one["memory_bytes"]
+                .as_u64()
+                .is_some_and(|size| size > 100_000)
+            && one["pid"].as_u64().is_some()
+    });
+    let (_, page) = bed.get("/metrics").expect("page");
+    let value = |name: &str| {
+        let owner = nix::unistd::getuid();
+        let row = format!("taskdaemon_{name}{{agent=\"busy\",owner=\"{owner}\"}} ");
+        let mut lines = page.as_str().expect("text").lines();
+        let found = lines
+            .find_map(|line| line.strip_prefix(&row))
+            .expect("a row");
+        found.parse::<f64>().expect("a number")
+    };
+    assert!(value("agent_cpu_seconds") > 0.1);
+    assert!(value("agent_memory_bytes") > 100_000.0);
+    change(&bed, "busy", "stop");
+    let stopped = until(&bed, "busy", "stopped");
+    assert_eq!(
+        (&stopped["pid"], &stopped["memory_bytes"]),
+        (&Value::Null, &Value::Null)
+    );
+}
+
+#[test]
+fn cancelling_everything_leaves_agents_alone_unless_their_queue_is_named() {
+    let bed = Bed::start(&[]);
+    add(
+        &bed,
+        &json!({ "name": "web", "task": { "command": ["sleep", "600"] } }),
+    );
+    let before = until(&bed, "web", "healthy");
+    let other = bed.submit(&json!({ "command": ["sleep", "600"] }));
+    let (status, told) = bed
+        .post("/v1/tasks/cancel", &json!({ "all": true }))
+        .expect("cancel");
+    assert_eq!(
+        (status, &told["changed"], &told["refused"]),
+        (200, &json!(1), &json!(1)),
+        "{told}"
+    );
+    assert_eq!(bed.wait(other)["state"], "cancelled");
+    assert_eq!(one(&show(&bed, "web"))["task"], before["task"]);
+    let (_, told) = bed
+        .post("/v1/tasks/cancel", &json!({ "queue": "agents" }))
+        .expect("cancel");
+    assert_eq!(told["changed"], 1, "{told}");
+    bed.until("it runs anew", |bed| {
+        let agent = show(bed, "web");
+        one(&agent)["task"] != before["task"] && one(&agent)["phase"] == "healthy"
+    });
+}
+
+#[test]
+fn the_queue_of_agents_takes_no_limits_that_it_would_not_keep() {
+    let bed = Bed::start(&[]);
+    let set = json!({ "concurrency": 1 });
+    let (status, said) =
+        request(&bed.socket(), "PATCH", "/v1/queues/agents", Some(&set)).expect("set");
+    assert_eq!(status, 400, "{said}");
+    assert!(
+        said["detail"]
+            .as_str()
+            .is_some_and(|why| why.contains("paused")),
+        "{said}"
+    );
+    add(
+        &bed,
+        &json!({ "name": "web", "task": { "command": ["sleep", "600"] } }),
+    );
+    until(&bed, "web", "healthy");
+    let (status, _) = bed
+        .post("/v1/queues/agents/drain", &Value::Null)
+        .expect("drain");
+    assert_eq!(status, 400);
+    let (status, _) = bed
+        .post("/v1/queues/agents/pause", &Value::Null)
+        .expect("pause");
+    assert_eq!(status, 200);
+}

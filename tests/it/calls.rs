@@ -445,7 +445,7 @@ proptest! {
                     own.insert(Name::of_task(TaskId(tasks)).as_str().to_owned(), cap);
                     let mut task = prompt(tokens);
                     task.batch = batch.then_some(shared);
-                    task.spec.budget = Some(Budget { own: cap, batch: batch.then(|| "b".to_owned()) });
+                    task.spec.budget = Some(Budget { own: cap, batch: batch.then(|| "b".to_owned()), agent: None });
                     bed.hand_in(task);
                 }
                 Spending::End(which, kind, part) => {

@@ -19,6 +19,7 @@
 mod agent;
 mod machine;
 
+mod agents;
 mod daemon;
 mod limits;
 mod power;
@@ -42,7 +43,7 @@ type Shared = Arc<Mutex<Option<Machine>>>;
 const RELEASE: &str = "trixie";
 
 /// In this order, because the last ones turn the machine off.
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: [(&str, Check); 16] = [
     (
         "a_task_over_its_memory_limit_ends_as_oom_and_alone",
         limits::a_task_over_its_memory_limit_ends_as_oom_and_alone,
@@ -63,6 +64,14 @@ const CHECKS: [(&str, Check); 14] = [
     (
         "the_slice_limits_all_tasks_together",
         limits::the_slice_limits_all_tasks_together,
+    ),
+    (
+        "a_server_of_the_distribution_is_kept_running_by_its_rule",
+        agents::a_server_of_the_distribution_is_kept_running_by_its_rule,
+    ),
+    (
+        "an_agent_is_held_to_its_memory_limit",
+        agents::an_agent_is_held_to_its_memory_limit,
     ),
     (
         "the_kernel_spares_runner_and_daemon",

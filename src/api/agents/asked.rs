@@ -5,14 +5,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::api::asked::Submit;
-use crate::api::json::object;
+use crate::api::budgets::AgentRule;
+use crate::api::hooks::act;
+use crate::api::json::{object, objects};
 use crate::api::number::Span;
 use crate::api::problem::Problem;
 use crate::api::schedules::{in_task, template};
 use crate::api::submit;
 use crate::clock;
-use crate::model::agent::plan::{CleanUp, NewAgent, Plan, Restart};
+use crate::model::agent::hook::{self, Hook};
+use crate::model::agent::phase::Phase;
+use crate::model::agent::plan::{CleanUp, NewAgent, OnOom, Plan, Restart};
 use crate::model::agent::probe::{Look, Probe};
+use crate::model::budget::Allowance;
 
 /// Pause between two looks of a probe that names none.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -48,6 +53,22 @@ pub struct AskedProbe {
     pub threshold: Option<u32>,
 }
 
+/// What happens when an instance comes to stand somewhere: a command, or a
+/// webhook.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PhaseRule {
+    /// Where; `cooling_off` and `failed` when nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<Vec<Phase>>,
+    /// Program and arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Address that a POST request is sent to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
+}
+
 /// An agent to be made.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -60,6 +81,10 @@ pub struct AskedAgent {
     /// Exit codes after which it is not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub no_restart_on: Vec<i32>,
+    /// What follows when it is killed for want of memory: `restart`, as after
+    /// other ends, or `stop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_oom: Option<OnOom>,
     /// Restarts in a row before the long pause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_restarts: Option<u32>,
@@ -99,6 +124,12 @@ pub struct AskedAgent {
     /// Its time limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_stop_timeout: Option<Span>,
+    /// What happens when an instance comes to stand somewhere.
+    #[serde(deserialize_with = "objects", skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Vec<PhaseRule>>,
+    /// What its calls of models may come to.
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub budget: Option<AgentRule>,
     /// Take the place of an agent of the same name.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replace: bool,
@@ -149,6 +180,7 @@ pub(super) fn new_agent(asked: AskedAgent, owner: u32) -> Result<NewAgent, Probl
         plan: Plan {
             restart: asked.restart.unwrap_or_default(),
             no_restart_on: asked.no_restart_on,
+            on_oom: asked.on_oom.unwrap_or_default(),
             max_restarts: asked.max_restarts.unwrap_or(usual.max_restarts),
             backoff_ms: ms(asked.backoff, usual.backoff_ms),
             backoff_max_ms: ms(asked.backoff_max, usual.backoff_max_ms),
@@ -161,9 +193,20 @@ pub(super) fn new_agent(asked: AskedAgent, owner: u32) -> Result<NewAgent, Probl
             after: asked.after,
             probe: asked.probe.map(probe).transpose()?,
             on_stop,
+            hooks: hooks(asked.hooks.unwrap_or_default())?,
+            budget: asked.budget.map(Allowance::from),
             task,
         },
     })
+}
+
+fn hooks(rules: Vec<PhaseRule>) -> Result<Vec<Hook>, Problem> {
+    let one = |rule: PhaseRule| {
+        let on = rule.on.unwrap_or_else(hook::usual);
+        let act = act(rule.command, rule.webhook)?;
+        Ok(Hook { on, act })
+    };
+    rules.into_iter().map(one).collect()
 }
 
 fn probe(asked: AskedProbe) -> Result<Probe, Problem> {

@@ -1,13 +1,15 @@
 //! Agents as they are told in JSON.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::api::dto::Verdict;
 use crate::api::number::Stamp;
-use crate::engine::agents::Agents;
+use crate::api::usage;
+use crate::engine::agents::{Agents, Process};
 use crate::engine::snapshot::Snapshot;
 use crate::model::agent::life::Life;
 use crate::model::agent::phase::Phase;
@@ -33,7 +35,16 @@ pub struct InstanceInfo {
     /// The task that is its latest run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<i64>,
-    /// Restarts in all, and in a row.
+    /// The process that runs, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// CPU time of the run that is live; told of one agent, not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
+    /// Memory that this run takes; told of one agent, not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Restarts in all.
     pub restarts: u64,
     /// Restarts in a row.
     pub in_row: u32,
@@ -119,6 +130,21 @@ impl AgentInfo {
                 .collect(),
         }
     }
+
+    /// The same with what its runs take. Reads files for each of them.
+    pub(super) fn with_usage(mut self, agent: &Agent, agents: &Agents) -> Self {
+        for (one, life) in self.instances.iter_mut().zip(&agent.lives) {
+            let Some(process) = process_of(life, agents) else {
+                continue;
+            };
+            let usage = usage::of(process);
+            one.cpu_seconds = usage
+                .cpu
+                .map(|micros| Duration::from_micros(micros).as_secs_f64());
+            one.memory_bytes = usage.memory;
+        }
+        self
+    }
 }
 
 fn instance(number: u32, life: &Life, agent: &Agent, snapshot: &Snapshot) -> InstanceInfo {
@@ -132,6 +158,11 @@ fn instance(number: u32, life: &Life, agent: &Agent, snapshot: &Snapshot) -> Ins
         why: why(life, agent, &snapshot.agents),
         until: life.wake.map(Stamp),
         task: life.latest.map(|task| task.0),
+        pid: process_of(life, &snapshot.agents)
+            .map(|process| process.pid)
+            .filter(|pid| *pid > 0),
+        cpu_seconds: None,
+        memory_bytes: None,
         restarts: life.restarts.total(),
         in_row: life.restarts.in_row(),
         status: status.filter(|status| !status.is_empty()),
@@ -139,6 +170,12 @@ fn instance(number: u32, life: &Life, agent: &Agent, snapshot: &Snapshot) -> Ins
         ended_at: life.ended.map(Stamp),
         outcome: life.outcome.as_ref().map(Verdict::from),
     }
+}
+
+/// The process of an instance's live run.
+fn process_of<'a>(life: &Life, agents: &'a Agents) -> Option<&'a Process> {
+    let run = life.task.filter(|task| life.latest == Some(*task))?;
+    agents.tasks.get(&run)?.process.as_ref()
 }
 
 /// Why an instance stands where it does.

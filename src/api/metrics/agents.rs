@@ -1,10 +1,16 @@
 //! What the page says of agents: where their instances stand, and of each of
 //! the first of them what one looks for when it misbehaves.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::api::usage::{self, Usage};
+use crate::engine::agents::Agents;
 use crate::engine::snapshot::Snapshot;
 use crate::model::agent::life::Life;
 use crate::model::agent::phase::Phase;
 use crate::model::agent::plan::Agent;
+use crate::model::id::TaskId;
 use crate::model::time::Time;
 
 use super::page::Page;
@@ -12,6 +18,8 @@ use super::{OTHERS, count};
 
 /// Agents that have rows of their own, first by number; the others are one.
 const AGENTS: usize = 100;
+/// Most processes that are looked at for one page.
+const PROCESSES: usize = 1_000;
 const LABELS: [&str; 2] = ["agent", "owner"];
 
 /// What is told of an agent.
@@ -25,9 +33,26 @@ struct Row {
     idle: Option<Time>,
     /// The oldest last sign of life.
     beat: Option<Time>,
+    /// CPU time of the live runs, in microseconds.
+    cpu: u64,
+    /// Memory that they take, in bytes.
+    memory: u64,
 }
 
-pub(super) fn stand(page: &mut Page, snapshot: &Snapshot, now: Time) {
+/// What runs of agents take, by their tasks.
+pub(super) type Usages = BTreeMap<TaskId, Usage>;
+
+/// What the runs take of agents that have rows of their own. Reads files.
+pub(super) fn usages(agents: &Agents) -> Usages {
+    let shown: BTreeSet<_> = agents.all.keys().take(AGENTS).collect();
+    let runs = agents.tasks.iter();
+    let runs = runs.filter(|(_, held)| !held.run.clean_up && shown.contains(&held.run.agent));
+    runs.filter_map(|(task, held)| Some((*task, usage::of(held.process.as_ref()?))))
+        .take(PROCESSES)
+        .collect()
+}
+
+pub(super) fn stand(page: &mut Page, snapshot: &Snapshot, usages: &Usages, now: Time) {
     let agents = &snapshot.agents;
     let phases = Phase::ALL.into_iter().zip(agents.tally());
     page.gauges(
@@ -42,10 +67,10 @@ pub(super) fn stand(page: &mut Page, snapshot: &Snapshot, now: Time) {
         if rows.len() < AGENTS {
             let labels = [agent.name.clone(), agent.owner.to_string()];
             let mut row = Row::default();
-            row.add(agent, snapshot);
+            row.add(agent, snapshot, usages);
             rows.push((labels, row));
         } else {
-            others.add(agent, snapshot);
+            others.add(agent, snapshot, usages);
         }
     }
     if agents.all.len() > AGENTS {
@@ -92,12 +117,36 @@ pub(super) fn stand(page: &mut Page, snapshot: &Snapshot, now: Time) {
         LABELS,
         age(|row| row.beat),
     );
+    takes(page, &rows);
+}
+
+fn takes(page: &mut Page, rows: &[([String; 2], Row)]) {
+    let cpu = |(labels, row): &([String; 2], Row)| {
+        let cpu = Duration::from_micros(row.cpu).as_secs_f64();
+        (labels.clone(), cpu)
+    };
+    page.gauges(
+        "agent_cpu_seconds",
+        "CPU time of the runs of an agent that are live; begins anew with each run.",
+        LABELS,
+        rows.iter().map(cpu).collect::<Vec<_>>(),
+    );
+    let memory = |(labels, row): &([String; 2], Row)| (labels.clone(), count(row.memory));
+    page.gauges(
+        "agent_memory_bytes",
+        "Memory that the live runs of an agent take.",
+        LABELS,
+        rows.iter().map(memory).collect::<Vec<_>>(),
+    );
 }
 
 impl Row {
-    fn add(&mut self, agent: &Agent, snapshot: &Snapshot) {
+    fn add(&mut self, agent: &Agent, snapshot: &Snapshot, usages: &Usages) {
         for life in &agent.lives {
             self.add_one(life, snapshot);
+            let usage = life.task.and_then(|task| usages.get(&task));
+            self.cpu += usage.and_then(|usage| usage.cpu).unwrap_or_default();
+            self.memory += usage.and_then(|usage| usage.memory).unwrap_or_default();
         }
     }
 

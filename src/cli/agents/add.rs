@@ -4,15 +4,19 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use hyper::Method;
 
-use crate::api::agents::asked::{AskedAgent, AskedProbe};
+use crate::api::agents::asked::{AskedAgent, AskedProbe, PhaseRule};
 use crate::api::asked::Submit;
+use crate::api::budgets::AgentRule;
 use crate::api::number::{Cores, Span};
-use crate::model::agent::plan::Restart;
+use crate::model::agent::phase::Phase;
+use crate::model::agent::plan::{OnOom, Restart};
+use crate::model::price::Money;
 use crate::model::quantity::ByteSize;
 
+use crate::cli::providers::budgets::money;
 use crate::cli::submit::{pairs, utf8};
 use crate::cli::{Failure, Outcome, Setting};
 
@@ -28,6 +32,9 @@ pub(in crate::cli) struct AddArgs {
     /// Exit codes after which it is not: 0,78
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     no_restart_on: Vec<i32>,
+    /// What follows when it is killed for want of memory: restart, stop [default: restart]
+    #[arg(long, value_name = "RULE", value_parser = on_oom)]
+    on_oom: Option<OnOom>,
     /// Restarts in a row before the long pause [default: 5]
     #[arg(long, value_name = "COUNT")]
     max_restarts: Option<u32>,
@@ -85,6 +92,10 @@ pub(in crate::cli) struct AddArgs {
     /// Its time limit [default: 30s]
     #[arg(long, value_name = "DURATION", requires = "on_stop")]
     on_stop_timeout: Option<Span>,
+    #[command(flatten)]
+    hooks: PhaseHooks,
+    #[command(flatten)]
+    allowance: Allowance,
     /// Take the place of your agent of that name
     #[arg(long)]
     replace: bool,
@@ -93,6 +104,35 @@ pub(in crate::cli) struct AddArgs {
     stopped: bool,
     #[command(flatten)]
     process: Process,
+}
+
+/// What happens when it comes to stand somewhere.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("phase_hooks").multiple(true).args(["hook_command", "hook_webhook"])))]
+struct PhaseHooks {
+    /// When its state changes, run this program, once for each; it reads the change on standard input
+    #[arg(long, value_name = "PROGRAM")]
+    hook_command: Vec<String>,
+    /// When its state changes, send a POST request there, once for each
+    #[arg(long, value_name = "URL")]
+    hook_webhook: Vec<String>,
+    /// Do so at these states only [default: `cooling_off,failed`]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = phase, requires = "phase_hooks")]
+    hook_on: Option<Vec<Phase>>,
+}
+
+/// What its calls of models may come to.
+#[derive(Debug, Args)]
+struct Allowance {
+    /// With --llm, most tokens of all its calls in a day (UTC)
+    #[arg(long, value_name = "COUNT", requires = "llm")]
+    day_tokens: Option<u64>,
+    /// With --llm, most money that its calls may come to in a day (UTC)
+    #[arg(long, value_name = "AMOUNT", requires = "llm", value_parser = money)]
+    day_cost: Option<Money>,
+    /// With --llm, most tokens of all its calls in a minute
+    #[arg(long, value_name = "COUNT", requires = "llm")]
+    minute_tokens: Option<u64>,
 }
 
 /// What it runs, and within which limits.
@@ -145,6 +185,22 @@ fn restart(word: &str) -> Result<Restart, String> {
     }
 }
 
+fn on_oom(word: &str) -> Result<OnOom, String> {
+    match word {
+        "restart" => Ok(OnOom::Restart),
+        "stop" => Ok(OnOom::Stop),
+        _ => Err("must be restart or stop".to_owned()),
+    }
+}
+
+fn phase(word: &str) -> Result<Phase, String> {
+    let found = Phase::ALL.into_iter().find(|phase| phase.word() == word);
+    found.ok_or_else(|| {
+        let words = Phase::ALL.map(Phase::word).join(", ");
+        format!("must be one of {words}")
+    })
+}
+
 fn backoff(text: &str) -> Result<(Span, Option<Span>), String> {
     let span = |text: &str| text.parse::<Span>().map_err(|bad| bad.to_string());
     match text.split_once("..") {
@@ -179,10 +235,16 @@ fn order(args: AddArgs) -> Result<AskedAgent, Failure> {
         threshold: args.probe_threshold,
     };
     let (backoff, backoff_max) = args.backoff.unzip();
+    let budget = AgentRule {
+        tokens: args.allowance.day_tokens,
+        cost: args.allowance.day_cost,
+        tokens_per_minute: args.allowance.minute_tokens,
+    };
     Ok(AskedAgent {
         name: args.agent,
         restart: args.restart,
         no_restart_on: args.no_restart_on,
+        on_oom: args.on_oom,
         max_restarts: args.max_restarts,
         backoff,
         backoff_max: backoff_max.flatten(),
@@ -196,11 +258,31 @@ fn order(args: AddArgs) -> Result<AskedAgent, Failure> {
         probe: (probe != AskedProbe::default()).then_some(probe),
         on_stop: args.on_stop.as_deref().map(words).unwrap_or_default(),
         on_stop_timeout: args.on_stop_timeout,
+        hooks: args.hooks.rules(),
+        budget: (budget != AgentRule::default()).then_some(budget),
         replace: args.replace,
         stopped: args.stopped,
         dry_run: false,
         task: Some(process(args.process, args.heartbeat)?),
     })
+}
+
+impl PhaseHooks {
+    fn rules(self) -> Option<Vec<PhaseRule>> {
+        let on = self.hook_on;
+        let commands = self.hook_command.into_iter().map(|program| PhaseRule {
+            on: on.clone(),
+            command: Some(vec![program]),
+            webhook: None,
+        });
+        let webhooks = self.hook_webhook.into_iter().map(|url| PhaseRule {
+            on: on.clone(),
+            command: None,
+            webhook: Some(url),
+        });
+        let all: Vec<_> = commands.chain(webhooks).collect();
+        (!all.is_empty()).then_some(all)
+    }
 }
 
 fn process(args: Process, heartbeat: Option<Span>) -> Result<Submit, Failure> {

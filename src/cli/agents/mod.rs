@@ -4,7 +4,7 @@ mod add;
 mod apply;
 mod show;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -166,6 +166,7 @@ async fn change_one(
         return say(&answer, setting);
     }
     let mut asked = Some(answer);
+    let mut told = String::new();
     while !settled(&agent, verb) {
         tokio::time::sleep_until((clock::instant() + LOOK).into()).await;
         // By number: one that is made anew under this name is another.
@@ -173,6 +174,12 @@ async fn change_one(
             Ok(answer) => {
                 agent = answer.read()?;
                 asked = Some(answer);
+                // What lasts says on a terminal what it waits for.
+                let stands = show::standing(&agent, clock::now());
+                if io::stderr().is_terminal() && stands != told && !settled(&agent, verb) {
+                    complain(&format!("agent {}: {stands}", agent.name));
+                    told = stands;
+                }
             }
             Err(error) => match Failure::from(error) {
                 failure if verb == "remove" && failure.code() == 3 => break,

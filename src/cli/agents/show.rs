@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::api::agents::told::{AgentInfo, InstanceInfo};
 use crate::clock;
+use crate::model::quantity::ByteSize;
 use crate::model::time::Time;
 
 use crate::cli::page::{ago, utc};
@@ -85,6 +86,16 @@ pub(super) fn standing(agent: &AgentInfo, now: Time) -> String {
     counts.collect::<Vec<_>>().join(", ")
 }
 
+/// What its live run takes.
+fn usage(one: &InstanceInfo) -> Option<String> {
+    let pid = one.pid.map(|pid| format!("process {pid}"));
+    let cpu = one.cpu_seconds.map(|cpu| format!("{cpu:.2} s of CPU"));
+    let memory = one.memory_bytes.map(|bytes| ByteSize::kib(bytes >> 10));
+    let memory = memory.map(|size| format!("{size} of memory"));
+    let known: Vec<_> = [pid, cpu, memory].into_iter().flatten().collect();
+    (!known.is_empty()).then(|| known.join(", "))
+}
+
 /// `agent show`.
 pub(super) async fn show(path: &str, setting: &Setting) -> Outcome {
     let answer = setting.client()?.get(path).await?;
@@ -124,6 +135,8 @@ pub(super) async fn show(path: &str, setting: &Setting) -> Outcome {
         ("after", after),
         ("probe", plan("probe").map(ToString::to_string)),
         ("idle", ms("idle_after_ms").map(|ms| format!("after {ms}"))),
+        ("hooks", plan("hooks").map(ToString::to_string)),
+        ("budget", plan("budget").map(ToString::to_string)),
     ];
     for (name, value) in facts {
         if let Some(value) = value {
@@ -134,6 +147,9 @@ pub(super) async fn show(path: &str, setting: &Setting) -> Outcome {
     writeln!(out)?;
     out.write_all(table_of(std::slice::from_ref(&agent), now).as_bytes())?;
     for one in &agent.instances {
+        if let Some(usage) = usage(one) {
+            writeln!(out, "\ninstance {}: {usage}", one.instance)?;
+        }
         let Some(outcome) = &one.outcome else {
             continue;
         };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 
+use crate::api::usage;
 use crate::clock;
 use crate::engine::agents::ask::Ask;
 use crate::engine::agents::{Agents, Held, Process};
@@ -24,8 +25,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Use of CPU that does not count as work, in microseconds for each second:
 /// one percent of a core, which is what timers and garbage collectors take.
 const CPU_MIN: u64 = 10_000;
-/// Where cgroups are.
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What a run did until the last look.
 struct Done {
@@ -104,29 +103,8 @@ fn wanted(agents: &Agents) -> Vec<Wanted> {
 /// Bytes of output, and CPU time in microseconds.
 fn look(process: &Process, output_dir: &Path) -> (u64, u64) {
     let output = fs::metadata(output_dir.join(file_name(process.key)));
-    let cpu = match &process.cgroup {
-        Some(cgroup) => of_cgroup(&Path::new(CGROUPS).join(cgroup.trim_start_matches('/'))),
-        None => of_process(process.pid),
-    };
+    let cpu = usage::of(process).cpu;
     (output.map_or(0, |meta| meta.len()), cpu.unwrap_or(0))
-}
-
-fn of_cgroup(cgroup: &Path) -> Option<u64> {
-    let stat = fs::read_to_string(cgroup.join("cpu.stat")).ok()?;
-    let mut lines = stat.lines();
-    lines.find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())
-}
-
-/// Without a cgroup, that of the first process and of its children that have
-/// ended.
-fn of_process(pid: u32) -> Option<u64> {
-    const TICK: u64 = 10_000;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    // utime, stime, cutime and cstime are the 14th to the 17th field.
-    let times = rest.split(' ').skip(11).take(4);
-    let ticks: u64 = times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    Some(ticks * TICK)
 }
 
 /// What the engine has to be told about a look, if anything.

@@ -3,11 +3,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-
 use crate::engine::Engine;
-use crate::engine::news::News;
-use crate::model::agent::life::Life;
 use crate::model::agent::plan::Agent;
 use crate::model::event::{Event as Row, Kind};
 use crate::model::id::{AgentId, TaskId};
@@ -39,35 +35,6 @@ impl<S: Store> Engine<S> {
                 Arc::make_mut(agent).lives = lives;
             }
         }
-        Ok(())
-    }
-
-    /// Writes down that an instance stands elsewhere now.
-    pub(super) fn tell_phase(
-        &mut self,
-        agent: &Agent,
-        instance: u32,
-        life: &Life,
-        actor: Option<u32>,
-        now: Time,
-    ) -> Result<(), store::Error> {
-        let outcome = life.outcome.as_ref().filter(|_| life.ended == Some(now));
-        let until = life.wake.map(Time::micros);
-        let data = json!({
-            "agent": agent.name,
-            "instance": instance,
-            "phase": life.phase,
-            "until_us": until,
-            "why": outcome.map(|outcome| &outcome.message),
-        });
-        self.note_agent(agent, actor, data.to_string(), now)?;
-        self.news.push(News::Agent {
-            agent: agent.called(instance),
-            owner: agent.owner,
-            phase: life.phase,
-            why: outcome.map(|outcome| outcome.message.clone()),
-            until: life.wake.map(|at| at.since(now)),
-        });
         Ok(())
     }
 

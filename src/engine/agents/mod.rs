@@ -8,6 +8,7 @@
 pub mod ask;
 mod keep;
 mod start;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

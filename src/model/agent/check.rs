@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::hook::Hook;
 use super::plan::{INSTANCES_MAX, NewAgent, Plan};
 use crate::model::check;
+use crate::model::hook;
 use crate::model::invalid::Invalid;
 use crate::model::retry::Retry;
 use crate::model::schedule::plan::STDIN_MAX;
@@ -58,6 +60,8 @@ impl NewAgent {
             check::argv("on_stop", &clean_up.command)?;
             check::duration("on_stop_timeout", clean_up.timeout_ms)?;
         }
+        hooks(&plan.hooks)?;
+        allowance(plan)?;
         let stdin = plan.task.stdin.as_ref().map_or(0, Vec::len);
         if stdin > STDIN_MAX {
             let reason = format!("is longer than the {STDIN_MAX} bytes that an agent keeps");
@@ -80,6 +84,31 @@ impl NewAgent {
         }
         self.sample().check(now)
     }
+}
+
+fn allowance(plan: &Plan) -> Result<(), Invalid> {
+    let Some(budget) = &plan.budget else {
+        return Ok(());
+    };
+    if !plan.task.spec.llm {
+        let reason = "goes with `llm` of its task, which lets it ask models";
+        return Err(Invalid::new("budget", reason));
+    }
+    let fault = budget.fault();
+    fault.map_or(Ok(()), |fault| Err(Invalid::new("budget", fault)))
+}
+
+fn hooks(hooks: &[Hook]) -> Result<(), Invalid> {
+    if hooks.iter().any(|hook| hook.on.is_empty()) {
+        let reason = "needs at least one phase, such as [\"failed\"]";
+        return Err(Invalid::new("hooks.on", reason));
+    }
+    // What they do is what hooks of tasks do.
+    let of_tasks = hooks.iter().map(|hook| hook::Hook {
+        on: hook::Ends::default(),
+        act: hook.act.clone(),
+    });
+    check::hooks(&of_tasks.collect::<Vec<_>>())
 }
 
 /// A name that is no number, since agents have those too.

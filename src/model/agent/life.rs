@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::phase::Phase;
-use super::plan::Plan;
+use super::plan::{OnOom, Plan};
 use crate::model::attempt::{Class, Outcome};
 use crate::model::draw::draw;
 use crate::model::id::{Run, TaskId};
@@ -283,6 +283,9 @@ fn follow(life: &mut Life, plan: &Plan, outcome: &Outcome, draw: u64, now: Time)
         | Class::Expired
         | Class::Provider
         | Class::Budget => {
+            if outcome.class == Class::Oom && plan.on_oom == OnOom::Stop {
+                return Then::Rest(Phase::Failed);
+            }
             // How it exits when it is ended because it hung says nothing.
             let own = matches!(outcome.class, Class::Success | Class::Exit);
             if !plan.starts_again(outcome.exit_code.filter(|_| own)) {
@@ -586,6 +589,22 @@ mod tests {
         world.does(Event::Start);
         world.ends(Class::Exit, Some(7));
         assert_eq!(world.life.phase, Phase::Failed);
+    }
+
+    #[test]
+    fn one_that_was_killed_for_want_of_memory_is_started_again_or_not_as_the_plan_says() {
+        for (on_oom, phase) in [
+            (OnOom::Restart, Phase::BackingOff),
+            (OnOom::Stop, Phase::Failed),
+        ] {
+            let mut world = World::new(Plan {
+                on_oom,
+                ..Plan::default()
+            });
+            world.does(Event::Start);
+            world.ends(Class::Oom, None);
+            assert_eq!(world.life.phase, phase);
+        }
     }
 
     #[test]

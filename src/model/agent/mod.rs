@@ -5,6 +5,7 @@
 //! in the queue [`QUEUE`].
 
 mod check;
+pub mod hook;
 pub mod life;
 pub mod phase;
 pub mod plan;

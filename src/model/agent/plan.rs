@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::QUEUE;
+use super::hook::Hook;
 use super::life::Life;
 use super::probe::{Probe, patience};
+use crate::model::budget::Allowance;
 use crate::model::id::{AgentId, Run};
 use crate::model::restart::Policy;
 use crate::model::schedule::plan::Template;
@@ -53,6 +55,17 @@ impl Restart {
     }
 }
 
+/// What follows an end for want of memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnOom {
+    /// What follows other ends.
+    #[default]
+    Restart,
+    /// Nothing: it has failed.
+    Stop,
+}
+
 /// A command that puts things right after each end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +86,8 @@ pub struct Plan {
     /// Exit codes after which it is not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub no_restart_on: Vec<i32>,
+    /// What follows when it is killed for want of memory.
+    pub on_oom: OnOom,
     /// Restarts in a row before the long pause.
     pub max_restarts: u32,
     /// The wait before the first restart in a row, in milliseconds; each next
@@ -105,6 +120,12 @@ pub struct Plan {
     /// What is run after each of its ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_stop: Option<CleanUp>,
+    /// What happens when an instance comes to stand somewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
+    /// What its calls of models may come to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Allowance>,
     /// What it runs.
     pub task: Template,
 }
@@ -114,6 +135,7 @@ impl Default for Plan {
         Self {
             restart: Restart::default(),
             no_restart_on: Vec::new(),
+            on_oom: OnOom::default(),
             max_restarts: 5,
             backoff_ms: 1_000,
             backoff_max_ms: 60_000,
@@ -126,6 +148,8 @@ impl Default for Plan {
             after: Vec::new(),
             probe: None,
             on_stop: None,
+            hooks: Vec::new(),
+            budget: None,
             task: Template::default(),
         }
     }
@@ -234,6 +258,12 @@ impl Agent {
             ..self.plan.task.spec.clone()
         };
         new.spec.env.extend(self.variables(instance));
+        if let Some(budget) = &self.plan.budget {
+            new.spec.budget.get_or_insert_default().agent = Some(Allowance {
+                name: self.name.clone(),
+                ..budget.clone()
+            });
+        }
         if let Some(probe) = self.plan.probe.as_ref().filter(|probe| probe.is_inside()) {
             let order = serde_json::to_string(probe).unwrap_or_default();
             let own = [program, TEND, &order, "--"].map(str::to_owned);
