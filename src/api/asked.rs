@@ -189,6 +189,12 @@ pub struct PromptRule {
     /// has it; 2 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repairs: Option<u32>,
+    /// The text has a prompt a line, each a JSON object with `id`, `text` and,
+    /// where they are others than those of all, `system` and `max_tokens`. They
+    /// go to the provider as one of its own batches, for half the price and
+    /// within a day, and so do their answers into the output.
+    #[serde(skip_serializing_if = "is_default")]
+    pub provider_batch: bool,
 }
 
 /// What follows a failed attempt.

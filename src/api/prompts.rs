@@ -7,6 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use crate::model::check::STDIN_MAX;
+use crate::model::lot::Lot;
 use crate::model::prompt::Prompt;
 use crate::model::schema::Schema;
 use crate::model::spec::NewTask;
@@ -83,12 +84,17 @@ fn prompt(rule: PromptRule, reads: bool) -> Result<(Prompt, Vec<u8>), Problem> {
         let detail = format!("is longer than {STDIN_MAX} bytes");
         return Err(Problem::invalid("prompt.text", detail));
     }
+    if rule.provider_batch && reads {
+        let detail = "cannot be combined with stdin_from";
+        return Err(Problem::invalid("prompt.provider_batch", detail));
+    }
     let prompt = Prompt {
         model: rule.model.unwrap_or_default(),
         system: rule.system,
         max_tokens: rule.max_tokens,
         schema: rule.schema,
         repairs: rule.repairs,
+        lot: rule.provider_batch.then(Lot::default),
         ..Prompt::default()
     };
     Ok((prompt, rule.text.into_bytes()))

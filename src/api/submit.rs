@@ -16,7 +16,7 @@ use crate::clock;
 use crate::engine::command::{Caller, Error, Submitted};
 use crate::model::attempt::Limits;
 use crate::model::depend::{self, Links, Named};
-use crate::model::prompt::{self, patience};
+use crate::model::prompt::{self, Prompt, patience};
 use crate::model::quantity::ByteSize;
 use crate::model::retry::{Failure, Retry};
 use crate::model::role::Role;
@@ -261,7 +261,8 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
         Some(_) => prompt::QUEUE,
     };
     let timeout = asked.timeout.map(Span::millis);
-    let timeout = timeout.or_else(|| prompt.is_some().then_some(prompt::TIMEOUT_MS));
+    let timeout = timeout.or_else(|| prompt.as_ref().map(Prompt::timeout_ms));
+    let own_cap = prompt.as_ref().and_then(Prompt::output_cap);
     Ok(NewTask {
         owner,
         queue: asked.queue.unwrap_or_else(|| queue.to_owned()),
@@ -298,7 +299,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
             grace_ms: asked.grace.map(Span::millis),
             queue_ttl_ms: asked.queue_ttl.map(Span::millis),
             heartbeat_ms: asked.heartbeat.map(Span::millis),
-            output_cap: asked.output_cap.map(ByteSize::bytes),
+            output_cap: asked.output_cap.map(ByteSize::bytes).or(own_cap),
             stdin_from: None,
             llm: asked.llm,
             budget,

@@ -23,6 +23,7 @@ use structured::Dialogue;
 use super::text::escape;
 use super::{Failure, Outcome, complain};
 
+mod lot;
 mod structured;
 
 /// Most bytes of a call: every byte of the text may be six in JSON.
@@ -42,13 +43,15 @@ pub(super) async fn call() -> Outcome {
     let call: Call = serde_json::from_str(&text)
         .map_err(|error| Failure::Usage(format!("standard input is no call: {error}")))?;
     drop(text);
+    if let Some(order) = &call.lot {
+        return lot::see_to(&call, order).await;
+    }
     let begun = clock::instant();
     let dialogue = Dialogue::of(&call).map_err(|why| Failure::Code(1, why))?;
     let asked = match dialogue {
         Some(dialogue) => dialogue.ask(&call).await,
         None => llm::ask(&call, None, print).await,
     };
-    let clean = |why: &str| escape(&llm::without(why, call.key.as_ref()));
     match asked {
         Ok(answer) => {
             hand_over(&answer.receipt());
@@ -61,16 +64,19 @@ pub(super) async fn call() -> Outcome {
             }
             Ok(0)
         }
-        Err(failure) => {
-            let why = clean(&failure.why);
-            if let Some(receipt) = failure.receipt() {
-                let why = why.clone();
-                hand_over(&Receipt { why, ..receipt });
-            }
-            let code = if failure.may_pass() { TRY_AGAIN } else { 1 };
-            Err(Failure::Code(code, why))
-        }
+        Err(failure) => give_up(&call, &failure),
     }
+}
+
+/// Ends a call that came to nothing.
+fn give_up(call: &Call, failure: &llm::Failure) -> Outcome {
+    let why = escape(&llm::without(&failure.why, call.key.as_ref()));
+    if let Some(receipt) = failure.receipt() {
+        let why = why.clone();
+        hand_over(&Receipt { why, ..receipt });
+    }
+    let code = if failure.may_pass() { TRY_AGAIN } else { 1 };
+    Err(Failure::Code(code, why))
 }
 
 /// Prints a piece of the answer; there is JSON beside the text only where a

@@ -18,6 +18,7 @@ use super::submit::pairs;
 use super::{Failure, Outcome, Setting, file};
 
 mod batch;
+mod lot;
 mod progress;
 mod results;
 mod rows;
@@ -116,6 +117,7 @@ fn rule(args: &Args) -> Result<PromptRule, Failure> {
         max_tokens: args.max_tokens,
         schema: args.schema.as_deref().map(schema).transpose()?,
         repairs: args.repairs,
+        provider_batch: false,
     })
 }
 

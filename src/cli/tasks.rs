@@ -103,7 +103,6 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    let outcome = task.outcome.as_ref();
     vec![
         ("task", Some(task.id.to_string())),
         ("state", Some(task.state.clone())),
@@ -122,6 +121,7 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("labels", (!labels.is_empty()).then(|| labels.join(" "))),
         ("owner", Some(owner(task.owner))),
         ("schema", schema(task)),
+        ("batch", batch(task)),
         ("user", run.user.clone()),
         ("cwd", run.cwd.clone()),
         ("key", task.key.clone()),
@@ -144,13 +144,7 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("created", Some(utc(task.created_at))),
         ("due", Some(utc(task.due_at))),
         ("ended", task.ended_at.map(utc)),
-        (
-            "outcome",
-            outcome.map(|outcome| match outcome.message.as_str() {
-                "" => outcome.class.clone(),
-                message => message.to_owned(),
-            }),
-        ),
+        ("outcome", outcome(task)),
         (
             "attempts",
             Some(format!("{} of {} failed", run.tries, run.max_attempts)),
@@ -167,6 +161,25 @@ fn schema(task: &TaskInfo) -> Option<String> {
         "{size} bytes, up to {} repairs",
         prompt.repairs.unwrap_or(REPAIRS)
     ))
+}
+
+/// Its provider's batch.
+fn batch(task: &TaskInfo) -> Option<String> {
+    let lot = task.run.prompt.as_ref()?.lot.as_ref()?;
+    let name = lot.batch.as_deref().unwrap_or("not there yet");
+    Some(match lot.cancels {
+        Some(_) => format!("{name}, to be cancelled"),
+        None => format!("{name}, {} prompts", lot.rows),
+    })
+}
+
+/// How it ended.
+fn outcome(task: &TaskInfo) -> Option<String> {
+    let outcome = task.outcome.as_ref()?;
+    Some(match outcome.message.as_str() {
+        "" => outcome.class.clone(),
+        message => message.to_owned(),
+    })
 }
 
 /// A user by name and number.

@@ -73,7 +73,7 @@ pub async fn post(url: &str, headers: HeaderMap, body: String) -> Result<Answer,
 /// There was no answer.
 pub async fn get(url: &str) -> Result<StatusCode, Error> {
     let place = Place::of(url)?;
-    let mut request = request(&place, HeaderMap::new(), String::new())?;
+    let mut request = request(&place, HeaderMap::new(), Vec::new())?;
     *request.method_mut() = Method::GET;
     let stream = connect(url, &place).await?;
     Ok(send(url, stream, request).await?.status())
@@ -97,8 +97,22 @@ pub async fn open(
     headers: HeaderMap,
     body: String,
 ) -> Result<Response<Incoming>, Error> {
+    ask(Method::POST, url, headers, body.into_bytes()).await
+}
+
+/// The same in any way.
+///
+/// # Errors
+/// The server was not reached, or did not answer.
+pub async fn ask(
+    method: Method,
+    url: &str,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> Result<Response<Incoming>, Error> {
     let place = Place::of(url)?;
-    let request = request(&place, headers, body)?;
+    let mut request = request(&place, headers, body)?;
+    *request.method_mut() = method;
     let connected = timeout(CONNECT, connect(url, &place)).await;
     let stream = connected.map_err(|_| network(url, "does not answer within 5 s"))??;
     if !place.tls {
@@ -175,7 +189,11 @@ impl Place {
     }
 }
 
-fn request(place: &Place, headers: HeaderMap, body: String) -> Result<Request<Full<Bytes>>, Error> {
+fn request(
+    place: &Place,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> Result<Request<Full<Bytes>>, Error> {
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = Method::POST;
     *request.headers_mut() = headers;

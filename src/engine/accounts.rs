@@ -10,6 +10,7 @@ use crate::model::prompt::{Dialect, Prompt};
 use crate::model::time::Time;
 
 use super::budgets::Rule;
+use super::lot;
 
 /// One account with one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +175,9 @@ impl Accounts {
             input: gauge.estimate(prompt.weight),
             output: prompt.max_tokens.unwrap_or(route.max_tokens).into(),
         };
+        if let Some(lot) = &prompt.lot {
+            return Some(Ok(lot::ask(model, route, lot, cost.input)));
+        }
         let model = model.to_owned();
         let shut = gauge.shut(&account.limits, cost, account.running, now);
         let full = self.running() >= self.most;

@@ -28,6 +28,7 @@ use super::accounts::{Ask, Choice};
 use super::budgets::spend::{Hold, Verdict};
 use super::command::Error;
 use super::handle::Handle;
+use super::lot;
 use super::news::News;
 use super::reader::Query;
 
@@ -161,7 +162,8 @@ impl<S: Store> Engine<S> {
         pass: &mut Pass,
         now: Time,
     ) -> Result<Booked, store::Error> {
-        if pass.shut.contains(&prompt.model) {
+        // A batch does not wait for what others wait for.
+        if prompt.lot.is_none() && pass.shut.contains(&prompt.model) {
             return Ok(Booked::Waits);
         }
         let prompt = fed(&mut self.store, task, prompt)?;
@@ -310,6 +312,8 @@ impl<S: Store> Engine<S> {
         let calls = Arc::make_mut(&mut self.snapshot.calls);
         calls.own = calls.own.saturating_sub(u32::from(!call.relayed));
         let price = calls.routes.get(&call.model).and_then(|route| route.price);
+        let is_batch = lot::is_batch(&call.gauge);
+        let price = price.map(|price| if is_batch { price.halved() } else { price });
         let end = receipt.map(|receipt| receipt.end);
         let known = match (end, used) {
             (_, Some(used)) => Some(used),

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::model::prompt::Call;
 use crate::model::task::Task;
 use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
 use super::effect::{Effect, Order};
+use super::lot;
 
 impl<S: Store> Engine<S> {
     /// The launch of a task's current attempt. One whose input is damaged is put
@@ -27,7 +29,9 @@ impl<S: Store> Engine<S> {
                 let model = call.map_or_else(|| prompt.model.clone(), |call| call.model);
                 let text = stdin.unwrap_or_default();
                 let (ours, call) = self.prompts.order(&model, prompt, text);
-                (Some(ours), call.map(Box::new), None)
+                let lot = prompt.lot.as_ref().map(|lot| lot::order(task, lot));
+                let call = call.map(|call| Box::new(Call { lot, ..call }));
+                (Some(ours), call, None)
             }
         };
         let feed = self.feed(task, now)?;

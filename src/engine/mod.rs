@@ -29,6 +29,7 @@ pub mod handle;
 pub mod health;
 pub mod hooks;
 mod launch;
+mod lot;
 mod news;
 pub mod options;
 mod overlap;

@@ -28,6 +28,7 @@ use super::accounts::{Account, Accounts, Route};
 use super::budgets::{Daily, Rule};
 use super::command::{Error, Submitted};
 use super::hooks::Hooks;
+use super::lot;
 use super::options::Options as EngineOptions;
 
 /// Verb of our own program that makes the call it reads.
@@ -216,6 +217,8 @@ impl Prompts {
             let text = task.stdin.as_deref().unwrap_or_default();
             let system = prompt.system.as_deref().unwrap_or_default();
             prompt.weight = Weight::of(text).and(Weight::of(system.as_bytes()));
+            let each = target.model.max_tokens.unwrap_or(TOKENS);
+            lot::settle(prompt, text, each).map_err(of)?;
         }
         Ok(())
     }
@@ -323,6 +326,7 @@ impl Prompts {
             idle_ms: SILENCE_MS.1,
             schema: prompt.schema.clone(),
             repairs: prompt.repairs.unwrap_or(REPAIRS),
+            lot: None,
         });
         (program, call)
     }

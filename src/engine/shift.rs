@@ -86,6 +86,7 @@ impl<S: Store> Engine<S> {
             if task.state.is_terminal() {
                 self.over.push(task.clone());
                 self.fire_hooks(&task, now)?;
+                self.call_off(&task, now)?;
                 self.agents_task_over(&task, now)?;
                 self.fallen.push_back(Over::of(&task));
             }

@@ -59,6 +59,9 @@ impl<S: Store> Engine<S> {
         if notice.ready && task.spec.run.is_some() {
             self.agents_task_did(key, life::Event::Ready, now)?;
         }
+        if let Some(name) = &notice.batch {
+            self.name_batch(&task, name)?;
+        }
         if notice.trigger {
             // Refused by no state, as are the others.
             let _step = self.advance(task, Event::GiveUp, None, now)?;

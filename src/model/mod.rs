@@ -30,6 +30,7 @@ pub mod json;
 pub mod ledger;
 pub mod limit;
 pub mod live;
+pub mod lot;
 pub mod notice;
 pub mod origin;
 pub mod price;

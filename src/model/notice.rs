@@ -49,6 +49,10 @@ pub struct Notice {
     /// our own program nobody listens to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Box<Receipt>>,
+    /// `X_BATCH=`: what a provider calls the batch that it works on, likewise;
+    /// empty when there is none any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<String>,
 }
 
 impl Notice {
@@ -75,6 +79,7 @@ impl Notice {
             extend_us: left.max(later.extend_us),
             stopping: self.stopping || later.stopping,
             receipt: later.receipt.or(self.receipt),
+            batch: later.batch.or(self.batch),
         }
     }
 
@@ -87,6 +92,7 @@ impl Notice {
             progress: self.progress.map(|done| done.min(PROGRESS_DONE)),
             extend_us: self.extend_us.map(|us| us.min(EXTEND_MAX_US)),
             receipt: self.receipt.map(|receipt| Box::new(receipt.bounded(line))),
+            batch: self.batch.as_deref().map(line),
             ..self
         }
     }
@@ -122,6 +128,7 @@ pub fn parse(datagram: &[u8]) -> Notice {
                 let receipt = receipt.map(|receipt| Box::new(receipt.bounded(line)));
                 notice.receipt = receipt.or(notice.receipt);
             }
+            Some(("X_BATCH", name)) => notice.batch = Some(line(name)),
             // Other words of the service manager's: errno, main pid, names of
             // descriptors to keep. Nothing here follows from them.
             _ => {}
@@ -195,8 +202,10 @@ mod tests {
             extend_us: Some(7),
             stopping: true,
             receipt: None,
+            batch: None,
         };
         assert_eq!(notice, expected);
+        assert_eq!(said("X_BATCH=batch_1").batch.as_deref(), Some("batch_1"));
         assert!(said("WATCHDOG=trigger").trigger);
         assert!(said("READY=0\nWATCHDOG=2\nSTOPPING=yes\nready=1\n READY=1").is_empty());
         assert!(said("").is_empty());

@@ -99,6 +99,15 @@ pub struct Price {
 }
 
 impl Price {
+    /// That of what a provider answers when it has time, within a day.
+    #[must_use]
+    pub const fn halved(self) -> Self {
+        Self {
+            input: Money(self.input.0.div_ceil(2)),
+            output: Money(self.output.0.div_ceil(2)),
+        }
+    }
+
     /// What so many tokens cost, rounded up.
     #[must_use]
     pub fn of(self, tokens: Tokens) -> Money {
@@ -119,6 +128,7 @@ mod tests {
         let tokens = |input, output| Tokens { input, output };
         assert_eq!(price.of(tokens(1_000_000, 0)).amount(), 3.0);
         assert_eq!(price.of(tokens(1, 2)).micros(), 34);
+        assert_eq!(price.halved().of(tokens(1, 2)).micros(), 17);
         let cheap: Price =
             serde_json::from_str(r#"{"input": 0.075, "output": 0}"#).expect("a price");
         assert_eq!(cheap.of(tokens(10, 9)).micros(), 1);

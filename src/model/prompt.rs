@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::attempt::Class;
 use super::estimate::Weight;
 use super::limit::{Refund, Tokens};
+use super::lot::{self, Lot, Order};
 use super::retry::{Failure, Retry, passing};
 use super::schema;
 
@@ -62,6 +63,9 @@ pub struct Prompt {
     /// has it; [`schema::REPAIRS`] times when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repairs: Option<u32>,
+    /// Its text is many prompts, which go to the provider as one batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lot: Option<Lot>,
 }
 
 impl Prompt {
@@ -97,6 +101,13 @@ impl Prompt {
         }
     }
 
+    /// Most bytes of output of one that names no limit and needs another one
+    /// than all tasks.
+    #[must_use]
+    pub fn output_cap(&self) -> Option<u64> {
+        self.lot.as_ref().map(|_| lot::OUTPUT_CAP)
+    }
+
     /// As whoever asked knows it: without what was weighed of it.
     #[must_use]
     pub fn as_asked(self) -> Self {
@@ -120,7 +131,17 @@ impl Prompt {
             system: self.system.clone(),
             max_tokens: self.max_tokens,
             repairs: self.repairs,
+            lot: self.lot.clone(),
             ..Self::default()
+        }
+    }
+
+    /// Time limit of an attempt that names none, in milliseconds.
+    #[must_use]
+    pub const fn timeout_ms(&self) -> u64 {
+        match self.lot {
+            Some(_) => lot::TIMEOUT_MS,
+            None => TIMEOUT_MS,
         }
     }
 
@@ -133,6 +154,10 @@ impl Prompt {
         {
             let why = format!("must lie between 1 and {TOKENS_MAX}");
             return Some(("prompt.max_tokens", why));
+        }
+        if self.lot.is_some() && self.schema.is_some() {
+            let why = "cannot be combined with provider_batch: answers of a batch are not mended";
+            return Some(("prompt.schema", why.to_owned()));
         }
         let most = schema::REPAIRS_MAX;
         match self.repairs {
@@ -224,6 +249,9 @@ pub struct Call {
     /// How often the model is asked to mend an answer that is not as it has it.
     #[serde(default)]
     pub repairs: u32,
+    /// The text is many prompts, and what becomes of them.
+    #[serde(default)]
+    pub lot: Option<Order>,
 }
 
 impl Call {
@@ -243,6 +271,7 @@ impl Call {
             "idle_ms": self.idle_ms,
             "schema": self.schema,
             "repairs": self.repairs,
+            "lot": self.lot,
         })
         .to_string()
         .into_bytes()
@@ -267,6 +296,7 @@ mod tests {
             idle_ms: 1000,
             schema: serde_json::from_str("{\"type\":\"object\",\"b\":1,\"a\":2}").ok(),
             repairs: 1,
+            lot: None,
         };
         let read: Call = serde_json::from_slice(&call.to_json()).expect("a call");
         assert_eq!(read, call);

@@ -31,6 +31,7 @@ mod init;
 mod job;
 mod ladder;
 mod lifecycle;
+mod lots;
 mod manuals;
 mod metrics;
 mod migrate;

@@ -157,6 +157,7 @@ pub(crate) fn bed_of(port: u16, head: &str, more: &str) -> (Bed, tempfile::TempD
     (Bed::start(&[("CONFIG", &config)]), dir)
 }
 
+#[expect(clippy::too_many_lines, reason = "one story")]
 #[test]
 fn a_prompt_is_answered_in_all_dialects() {
     let messages = "event: message_start\n\

@@ -208,6 +208,7 @@ fn an_account_without_money_is_asked_once_and_then_by_a_reload_alone() {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one table")]
 #[test]
 fn an_error_in_the_middle_of_an_answer_is_told_apart_by_its_kind() {
     let event = |kind: &str| {

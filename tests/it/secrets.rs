@@ -242,6 +242,23 @@ struct Kept {
     _dir: tempfile::TempDir,
 }
 
+/// Files of `nobody`: the key of a provider at this port, and the settings that name it.
+fn key_and_settings(home: &Path, port: u16) -> PathBuf {
+    let (key, config) = (home.join("key"), home.join("config.toml"));
+    let text = format!(
+        "[llm]\nproviders = [{{ name = \"one\", dialect = \"openai\", base_url = \"http://127.0.0.1:{port}\", \
+         key_file = {key:?} }}]\nmodels = [{{ name = \"chat\", provider = \"one\", model = \"m\" }}]\n"
+    );
+    for (path, text) in [(&key, KEY), (&config, &text)] {
+        fs::write(path, text).expect("write");
+        mode(path, 0o600);
+    }
+    for path in [home, key.as_path(), config.as_path()] {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("owner");
+    }
+    config
+}
+
 /// Core dumps are allowed to all that it starts.
 fn keeping() -> Kept {
     let dir = tempfile::tempdir().expect("directory");
@@ -255,18 +272,7 @@ fn keeping() -> Kept {
     let (go, wait) = sync_channel(1);
     let half = format!("{BEGIN}{}", chat("half"));
     let (port, seen) = provider(vec![Says::Halves(half, wait, String::new())]);
-    let (key, config) = (home.join("key"), home.join("config.toml"));
-    let text = format!(
-        "[llm]\nproviders = [{{ name = \"one\", dialect = \"openai\", base_url = \"http://127.0.0.1:{port}\", \
-         key_file = {key:?} }}]\nmodels = [{{ name = \"chat\", provider = \"one\", model = \"m\" }}]\n"
-    );
-    for (path, text) in [(&key, KEY), (&config, &text)] {
-        fs::write(path, text).expect("write");
-        mode(path, 0o600);
-    }
-    for path in [&home, &key, &config] {
-        chown(path, Some(NOBODY), Some(NOBODY)).expect("owner");
-    }
+    let config = key_and_settings(&home, port);
     let daemon = Command::new("sh")
         .args(["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""])
         .arg(&program)

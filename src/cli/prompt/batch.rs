@@ -21,6 +21,7 @@ use crate::model::price::Money;
 
 use super::super::interrupt::Interrupt;
 use super::super::{Failure, Outcome, Setting, batch, complain};
+use super::lot;
 use super::progress::{again, wait};
 use super::results::Results;
 use super::rows::{Common, Row, Rows};
@@ -52,6 +53,9 @@ pub(super) struct Args {
     /// Ask those prompts of the file again that have failed before
     #[arg(long)]
     retry_failed: bool,
+    /// As batches of the provider: half the price, answered within a day
+    #[arg(long, conflicts_with_all = ["schema", "repairs", "stdin_from"])]
+    provider_batch: bool,
 }
 
 impl Args {
@@ -60,11 +64,17 @@ impl Args {
         self.batch.is_some()
     }
 
+    /// Whether those that have failed are asked again.
+    pub(super) const fn retries(&self) -> bool {
+        self.retry_failed
+    }
+
     /// The file of prompts, if there is one, which the rest goes with.
     pub(super) fn file(&self) -> Result<Option<&Path>, Failure> {
         let lone = [
             ("--out", self.out.is_some()),
             ("--retry-failed", self.retry_failed),
+            ("--provider-batch", self.provider_batch),
         ];
         let lone = lone.into_iter().find(|(_, given)| *given);
         match (&self.batch, lone) {
@@ -131,6 +141,10 @@ pub(super) async fn prompt(path: &Path, args: &PromptArgs, setting: &Setting) ->
     let (count, hash) = Rows::open(path, &common)?.check()?;
     let out = args.batch.out.as_deref();
     let results = out.map(|out| Results::begin(out, path)).transpose()?;
+    if args.batch.provider_batch {
+        let asked = lot::prompt(path, args, (&common, base), results, setting);
+        return Box::pin(asked).await;
+    }
     let mut entry = Entry {
         client: setting.client()?,
         path,
@@ -183,7 +197,7 @@ pub(super) async fn prompt(path: &Path, args: &PromptArgs, setting: &Setting) ->
 }
 
 /// The budget of a whole file.
-fn shared(prefix: &str, cost: Money) -> BudgetRule {
+pub(super) fn shared(prefix: &str, cost: Money) -> BudgetRule {
     let batch = BatchRule {
         name: prefix.to_owned(),
         cost: Some(cost),
@@ -218,7 +232,7 @@ fn stem(path: &Path) -> Option<String> {
 }
 
 /// What the keys of a file's prompts begin with: what makes them what they are.
-fn prefix(hash: [u8; 32], base: &Submit) -> Result<String, Failure> {
+pub(super) fn prefix(hash: [u8; 32], base: &Submit) -> Result<String, Failure> {
     let mut all = Sha256::new();
     all.update(hash);
     all.update(serde_json::to_vec(base).map_err(io::Error::from)?);

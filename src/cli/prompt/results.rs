@@ -10,6 +10,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::task::{JoinHandle, spawn_local};
 
@@ -103,6 +104,24 @@ impl Results {
         })
     }
 
+    /// Writes these lines, and puts the file in its place.
+    pub(super) fn write(mut self, lines: &[Value]) -> Result<(), Failure> {
+        let Some(mut file) = self.file.take() else {
+            return Ok(());
+        };
+        for line in lines {
+            writeln!(file, "{line}").map_err(|error| self.unwritten(&error))?;
+        }
+        self.place(file)
+    }
+
+    fn place(&self, file: BufWriter<File>) -> Result<(), Failure> {
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error);
+        let file = file.map_err(|error| self.unwritten(&error))?;
+        file.sync_all().map_err(|error| self.unwritten(&error))?;
+        fs::rename(&self.beside, &self.path).map_err(|error| self.unwritten(&error))
+    }
+
     /// Fetches all answers, which are JSON where a schema says how they look,
     /// and puts the file in its place.
     pub(super) async fn collect(
@@ -134,10 +153,7 @@ impl Results {
             file.write_all(&line)
                 .map_err(|error| self.unwritten(&error))?;
         }
-        let file = file.into_inner().map_err(io::IntoInnerError::into_error);
-        let file = file.map_err(|error| self.unwritten(&error))?;
-        file.sync_all().map_err(|error| self.unwritten(&error))?;
-        fs::rename(&self.beside, &self.path).map_err(|error| self.unwritten(&error))
+        self.place(file)
     }
 
     fn unwritten(&self, error: &io::Error) -> Failure {
@@ -217,7 +233,7 @@ async fn one(
 }
 
 /// The last line of what a call said, which is why it failed.
-fn last_words(said: &[u8]) -> Option<String> {
+pub(super) fn last_words(said: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(said);
     let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
     let line = line.strip_prefix("taskdaemon: ").unwrap_or(line);

@@ -173,6 +173,7 @@ impl<'a> Rows<'a> {
             max_tokens: line.max_tokens.or(common.max_tokens),
             schema: common.schema.clone(),
             repairs: common.repairs,
+            provider_batch: false,
         };
         let line = self.line;
         Ok(Row { line, id, prompt })

@@ -20,6 +20,7 @@ use crate::model::receipt::{End, Receipt, Remains};
 
 mod answer;
 mod headers;
+pub mod lot;
 pub mod relay;
 mod request;
 mod room;

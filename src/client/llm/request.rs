@@ -70,6 +70,20 @@ pub(super) fn request(
     Ok((url, headers, body))
 }
 
+/// The body of a question whose answer comes in one piece.
+pub(super) fn plain(call: &Call) -> Value {
+    let messages = vec![json!({"role": "user", "content": call.text})];
+    let mut body = match call.dialect {
+        Dialect::OpenAi => chat(call, messages),
+        Dialect::Responses => response(call, messages),
+        Dialect::Anthropic => message(call, messages),
+    };
+    if let Some(fields) = body.as_object_mut() {
+        fields.retain(|name, _| !["stream", "stream_options"].contains(&name.as_str()));
+    }
+    body
+}
+
 /// A request in the words of chat completions.
 fn chat(call: &Call, mut messages: Vec<Value>) -> Value {
     if let Some(text) = &call.system {
