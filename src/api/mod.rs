@@ -46,6 +46,7 @@ mod metrics;
 pub mod models;
 mod notice;
 pub mod number;
+pub mod openapi;
 pub mod options;
 pub mod pairs;
 mod peer;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::prompt::Prompt;
@@ -13,7 +14,7 @@ use super::hooks::HookRule;
 use super::number::{Pairs, is_default};
 
 /// What a task runs, and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunInfo {
     /// Program and arguments; none where a model is asked.
     pub command: Vec<String>,

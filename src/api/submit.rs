@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Request, StatusCode};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -128,8 +129,9 @@ fn in_list(error: Error) -> Problem {
     error.into()
 }
 
-#[derive(Serialize)]
-struct AcceptedList {
+/// The answer to a list of tasks, in its order.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct AcceptedList {
     tasks: Vec<Accepted>,
 }
 

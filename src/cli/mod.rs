@@ -37,6 +37,7 @@ mod list;
 mod logs;
 mod man;
 mod misread;
+mod openapi;
 mod page;
 mod process;
 mod prompt;
@@ -155,6 +156,8 @@ enum Verb {
     ServiceFile(service::Args),
     /// Print what completes commands in a shell
     Completions(completions::Args),
+    /// Print the description of the HTTP API, an OpenAPI document
+    Openapi,
     /// Write the manual pages to a directory
     #[command(hide = true)]
     Man(man::Args),
@@ -320,6 +323,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Reload(args) => status::reload(&args, setting),
         Verb::ServiceFile(args) => service::service_file(&args, setting),
         Verb::Completions(args) => completions::completions(&args, setting),
+        Verb::Openapi => openapi::openapi(),
         Verb::Man(args) => man::man(&args, setting),
         Verb::Demo => demo::demo(),
         Verb::Deliver => online(deliver::deliver()),

@@ -37,6 +37,7 @@ mod migrate;
 mod mtls;
 mod notify;
 mod notify_socket;
+mod openapi;
 mod packaging;
 mod pipelines;
 mod pitfalls;

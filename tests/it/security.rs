@@ -218,7 +218,7 @@ fn walk(
 }
 
 /// The number of root's agent, made anew where it was removed.
-fn agent(bed: &Bed) -> String {
+pub(crate) fn agent(bed: &Bed) -> String {
     let asked = json!({
         "name": "steady", "stopped": true, "replace": true, "task": { "command": ["true"] },
     });

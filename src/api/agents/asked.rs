@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::asked::Submit;
@@ -22,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const THRESHOLD: u32 = 3;
 
 /// How it is found out whether an agent is well: one of the first four.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AskedProbe {
     /// An address that has to answer with a status from 200 to 399.
@@ -49,7 +50,7 @@ pub struct AskedProbe {
 }
 
 /// An agent to be made.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AskedAgent {
     /// Its name.
@@ -92,6 +93,7 @@ pub struct AskedAgent {
     pub after: Vec<String>,
     /// How it is found out whether it is well.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AskedProbe")]
     pub probe: Option<AskedProbe>,
     /// A command that is run after each of its ends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -110,6 +112,7 @@ pub struct AskedAgent {
     pub dry_run: bool,
     /// What it runs, as a task.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Submit")]
     pub task: Option<Submit>,
 }
 

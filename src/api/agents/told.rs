@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,7 +15,7 @@ use crate::model::agent::phase::Phase;
 use crate::model::agent::plan::{Agent, NewAgent, Plan, Restart};
 
 /// An instance of an agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceInfo {
     /// Its number, from 1.
     pub instance: u32,
@@ -52,7 +53,7 @@ pub struct InstanceInfo {
 }
 
 /// An agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentInfo {
     /// Its number.
     pub id: i64,
@@ -79,7 +80,7 @@ pub struct AgentInfo {
 }
 
 /// A page of agents.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct AgentPage {
     /// The agents, in the order of their numbers.
     pub agents: Vec<AgentInfo>,
@@ -89,7 +90,7 @@ pub struct AgentPage {
 }
 
 /// What a request would change.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// The agent's name.
     pub name: String,
