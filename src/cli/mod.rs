@@ -24,6 +24,7 @@ mod certificates;
 mod completions;
 mod deliver;
 mod demo;
+mod doctor;
 mod edit;
 mod file;
 mod graph;
@@ -145,6 +146,8 @@ enum Verb {
     Status(status::StatusArgs),
     /// Ask whether the daemon is well, or check its database
     Health(health::Args),
+    /// Look at the host and the daemon, and say what is wrong and what mends it
+    Doctor(doctor::Args),
     /// Make the daemon read its configuration again
     Reload(status::StatusArgs),
     /// Make tokens for the API over TCP
@@ -320,6 +323,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Restart(args) => not_in_json(setting, "restart").and_then(|()| start::restart(*args)),
         Verb::Status(args) => status::status(&args, setting),
         Verb::Health(args) => health::health(&args, setting),
+        Verb::Doctor(args) => doctor::doctor(&args, setting),
         Verb::Reload(args) => status::reload(&args, setting),
         Verb::ServiceFile(args) => service::service_file(&args, setting),
         Verb::Completions(args) => completions::completions(&args, setting),

@@ -16,6 +16,7 @@ mod comfort;
 mod config;
 mod cron;
 mod daemon;
+mod doctor;
 mod edit;
 mod flood;
 mod freeze;
