@@ -30,6 +30,7 @@ mod file;
 mod graph;
 mod hand_in;
 mod health;
+mod home;
 mod hooks;
 mod interrupt;
 mod jobs;
@@ -77,7 +78,7 @@ struct Cli {
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 /// The runner's arguments, read alone: what reading all verbs leaves of the
@@ -280,7 +281,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         tls: cli.tls.into(),
         json: cli.json,
     };
-    told(dispatch(cli.verb, &setting))
+    told(match cli.verb {
+        Some(verb) => dispatch(verb, &setting),
+        None => home::home(&setting),
+    })
 }
 
 /// Says why, where it failed.

@@ -25,6 +25,7 @@ mod graph;
 mod ground;
 mod handover;
 mod health;
+mod home;
 mod hooks;
 mod hooks_live;
 mod idle;
