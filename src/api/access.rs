@@ -20,8 +20,8 @@ use super::identity::Standing;
 use super::problem::Problem;
 use super::requests::Counted;
 use super::{
-    Shared, admin, agents, bulk, edit, events, graph, health, hooks, identity, log, metrics,
-    models, openapi, queues, schedules, submit, tasks,
+    Shared, activity, admin, agents, bulk, edit, events, graph, health, hooks, identity, log,
+    metrics, models, openapi, queues, schedules, submit, tasks,
 };
 
 /// A method, for the table and for the router.
@@ -89,6 +89,7 @@ fn routes() -> Vec<Route> {
     let mut all = about_tasks();
     all.extend([
         least(Read, GET, "/v1/events", events::events),
+        least(Read, GET, "/v1/activity", activity::activity),
         least(Read, GET, "/v1/queues", queues::list),
         least(Read, GET, "/v1/queues/{queue}", queues::show),
         least(Admin, PATCH, "/v1/queues/{queue}", queues::set),

@@ -159,10 +159,11 @@ fn wanted(
             .map(|word| kind(word, follow))
             .collect::<Result<_, _>>()?,
         limit,
+        ..Wanted::default()
     })
 }
 
-fn kind(word: &str, follow: bool) -> Result<String, Problem> {
+pub(super) fn kind(word: &str, follow: bool) -> Result<String, Problem> {
     if Kind::words().any(|known| known == word) || (follow && word == progress::KIND) {
         return Ok(word.to_owned());
     }

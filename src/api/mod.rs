@@ -19,6 +19,7 @@ use crate::engine::handle::Handle;
 use crate::model::time::Time;
 
 pub mod access;
+pub mod activity;
 pub mod admin;
 pub mod agents;
 pub mod asked;

@@ -17,6 +17,7 @@ use crate::VERSION;
 use super::access;
 use super::problem::{MEDIA_TYPE, Wire};
 
+mod daemon;
 mod routes;
 mod schemas;
 mod told;

@@ -71,6 +71,9 @@ pub struct RunInfo {
     /// The task whose hook it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook_of: Option<i64>,
+    /// What its submitter called the request that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// What follows an interruption.
     pub on_interrupt: OnInterrupt,
     /// Attempts in all.
@@ -113,6 +116,7 @@ impl RunInfo {
             stdin_from: spec.stdin_from.map(|id| id.0),
             hooks: spec.hooks.iter().map(HookRule::from).collect(),
             hook_of: spec.hook_of.map(|id| id.0),
+            request: spec.request.clone(),
             on_interrupt: spec.on_interrupt,
             max_attempts: spec.retry.max_attempts,
             tries: task.tries,

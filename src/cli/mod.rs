@@ -17,6 +17,7 @@ use crate::client::target::Target;
 use crate::client::tls::Files;
 use crate::client::{self, Client};
 
+mod activity;
 mod agents;
 mod batch;
 mod call;
@@ -123,6 +124,8 @@ enum Verb {
     Web(web::Args),
     /// Print what happened, and with --follow what happens
     Events(record::EventsArgs),
+    /// Print what happened of late, newest first
+    Activity(activity::Args),
     /// Copy the database while it is in use, and check the copy
     Backup(record::BackupArgs),
     /// Look at queues, and set their limits
@@ -317,6 +320,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Top => online(top::top(setting)),
         Verb::Web(args) => web::web(&args, setting),
         Verb::Events(args) => online(record::events(&args, setting)),
+        Verb::Activity(args) => online(activity::activity(&args, setting)),
         Verb::Backup(args) => record::backup(&args, setting),
         Verb::Queue(verb) => online(queues::queue(verb, setting)),
         Verb::Provider(verb) => online(providers::provider(verb, setting)),

@@ -27,6 +27,8 @@ pub(super) enum News {
         key: AttemptKey,
         /// Queue of its task.
         queue: String,
+        /// What the request was called that asked for it.
+        request: Option<String>,
         /// Where its task stands now.
         state: State,
         /// The verdict.
@@ -85,9 +87,10 @@ impl News {
             Self::Ended {
                 key,
                 queue,
+                request,
                 state,
                 verdict,
-            } => ended(*key, queue, *state, verdict),
+            } => ended(*key, queue, request.as_deref(), *state, verdict),
             Self::Agent {
                 agent,
                 owner,
@@ -139,7 +142,7 @@ fn stands(agent: &str, owner: u32, phase: Phase, why: Option<&str>, until: Optio
     }
 }
 
-fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
+fn ended(key: AttemptKey, queue: &str, request: Option<&str>, state: State, verdict: &Outcome) {
     let (task, attempt) = (key.task.0, key.number);
     let why = &verdict.message;
     match verdict.class {
@@ -148,6 +151,7 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
                 task,
                 attempt,
                 queue,
+                request,
                 "task {task}: attempt {attempt} succeeded"
             );
         }
@@ -156,6 +160,7 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
                 task,
                 attempt,
                 queue,
+                request,
                 "task {task}: attempt {attempt} was cancelled"
             );
         }
@@ -163,6 +168,7 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
             task,
             attempt,
             queue,
+            request,
             message_id = if state == State::Failed {
                 id::TASK_FAILED
             } else {
@@ -182,6 +188,7 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
             task,
             attempt,
             queue,
+            request,
             // A failure that is tried again is not one for good.
             message_id = (state == State::Failed).then_some(id::TASK_FAILED),
             "task {task}: attempt {attempt} failed ({why}); the task is {state}"

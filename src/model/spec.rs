@@ -95,6 +95,9 @@ pub struct Spec {
     /// hooks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook_of: Option<TaskId>,
+    /// What its submitter called the request that asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// The agent that this one is a run of; nobody can ask for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<Run>,

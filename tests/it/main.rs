@@ -1,5 +1,6 @@
 //! Integration tests: one binary, one file per room.
 
+mod activity;
 mod admission;
 mod agents;
 mod api;

@@ -1,27 +1,24 @@
 //! All routes, as they are told: a row for each of `access`' table, which the
 //! tests and, in programs with debug assertions, each answer compare with it.
 
-use crate::api::admin::{Reloaded, Status, Word};
 use crate::api::agents::asked::AskedAgent;
 use crate::api::agents::told::{AgentInfo, AgentPage, Difference};
 use crate::api::asked::{Accepted, Submit};
 use crate::api::bulk::{Bulk, Counted};
 use crate::api::dto::{Page, TaskInfo};
 use crate::api::edit::Change;
-use crate::api::events::EventPage;
 use crate::api::graph::{ChangedInfo, GraphInfo};
-use crate::api::health::{Health, Written};
 use crate::api::hooks::QueueHooks;
-use crate::api::models::{ModelInfo, ModelList};
 use crate::api::queues::{AskedLimits, QueueInfo, QueueList};
 use crate::api::schedules::{AskedSchedule, Coming, ScheduleInfo, SchedulePage};
 use crate::api::submit::AcceptedList;
 
-use super::told::Form::{Bytes, Document, Events, Figures};
+use super::daemon;
+use super::told::Form::{Bytes, Events};
 use super::told::Values::{Duration, Form, Number, Switch, Text, Words};
 use super::told::{Parameter, Told, one, told};
 
-const LIMIT: Parameter = one(
+pub(super) const LIMIT: Parameter = one(
     "limit",
     Number(1, 1_000),
     "How many at most; 100 when absent.",
@@ -37,7 +34,7 @@ const KEY: Parameter = one(
     Form("^[!-~]{1,255}$"),
     "Names the request: repeated with the same key, it gets the answer that it got before.",
 );
-const LAST_EVENT: Parameter = one(
+pub(super) const LAST_EVENT: Parameter = one(
     "Last-Event-ID",
     Text,
     "Where a stream goes on: the `id` of the last event that was received.",
@@ -56,7 +53,8 @@ pub(super) fn all() -> Vec<Told> {
     all.extend(about_queues());
     all.extend(about_schedules());
     all.extend(about_agents());
-    all.extend(about_the_daemon());
+    all.extend(daemon::about_what_happened());
+    all.extend(daemon::about_the_daemon());
     all
 }
 
@@ -322,49 +320,5 @@ fn about_agents() -> Vec<Told> {
         )
         .verbs(&["start", "stop", "restart"])
         .sends::<AgentInfo>(200, "The agent."),
-    ]
-}
-
-fn about_the_daemon() -> Vec<Told> {
-    vec![
-        told("GET /v1/events",
-            "listEvents",
-            "What happened, oldest first: as a page or, with `Accept: text/event-stream`, as it comes.",
-        )
-        .query([
-            one("after", Number(0, i64::MAX as u64), "Only events with higher numbers."),
-            one("task", Number(1, i64::MAX as u64), "Only events of this task."),
-            one("queue", Text, "Only events of this queue's tasks."),
-            one("kind", Text, "Only these kinds, separated by commas."),
-            LIMIT,
-            one("follow", Switch, "Go on as a stream of events."),
-        ])
-        .headers([LAST_EVENT])
-        .sends::<EventPage>(200, "A page of events.")
-        .sends_as(
-            200,
-            "Each event with its number as `id`; beside them `begin`, `progress`, `gap` and `end`.",
-            Events,
-        ),
-        told("GET /v1/models", "listModels", "Lists models, and how their limits stand.")
-            .sends::<ModelList>(200, "All models."),
-        told("GET /v1/models/{model}", "showModel", "A model.")
-            .sends::<ModelInfo>(200, "The model."),
-        told("GET /v1/status", "showStatus", "What the daemon is doing.")
-            .sends::<Status>(200, "The status."),
-        told("POST /v1/reload", "reload", "Reads the configuration again.")
-            .sends::<Reloaded>(200, "What changed."),
-        told("POST /v1/probe", "probe", "Writes something, and answers when it is on disk.")
-            .sends::<Written>(200, "How long that took."),
-        told("GET /v1/openapi.json", "describe", "This description.")
-            .sends_as(200, "An OpenAPI document.", Document),
-        told("GET /metrics", "showMetrics", "What the daemon counts, for Prometheus.")
-            .sends_as(200, "Figures.", Figures),
-        told("GET /live", "isLive", "Whether the program answers.").sends::<Word>(200, "It does."),
-        told("GET /ready", "isReady", "Whether the daemon does its work.")
-            .sends::<Word>(200, "It does."),
-        told("GET /health", "showHealth", "How well the daemon is, and why.")
-            .sends::<Health>(200, "It works.")
-            .sends::<Health>(503, "It does not."),
     ]
 }

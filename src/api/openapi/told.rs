@@ -20,6 +20,8 @@ pub(super) enum Values {
     Number(u64, u64),
     /// A duration with its unit.
     Duration,
+    /// A time with an offset.
+    Moment,
     /// `true` or `false`.
     Switch,
     /// One of these words.
@@ -36,6 +38,7 @@ impl Values {
                 json!({ "type": "integer", "minimum": least, "maximum": most })
             }
             Self::Duration => json!({ "type": "string", "minLength": 2, "pattern": DURATION }),
+            Self::Moment => json!({ "type": "string", "format": "date-time" }),
             Self::Switch => json!({ "type": "boolean", "default": false }),
             Self::Words(words) => json!({ "type": "string", "enum": words }),
             Self::Form(pattern) => json!({ "type": "string", "pattern": pattern }),
