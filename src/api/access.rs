@@ -20,8 +20,8 @@ use super::identity::Standing;
 use super::problem::Problem;
 use super::requests::Counted;
 use super::{
-    Shared, admin, agents, bulk, edit, events, graph, health, hooks, identity, log, metrics,
-    models, queues, schedules, submit, tasks,
+    Shared, activity, admin, agents, bulk, edit, events, graph, health, hooks, identity, log,
+    metrics, models, openapi, queues, schedules, submit, tasks,
 };
 
 /// A method, for the table and for the router.
@@ -89,6 +89,7 @@ fn routes() -> Vec<Route> {
     let mut all = about_tasks();
     all.extend([
         least(Read, GET, "/v1/events", events::events),
+        least(Read, GET, "/v1/activity", activity::activity),
         least(Read, GET, "/v1/queues", queues::list),
         least(Read, GET, "/v1/queues/{queue}", queues::show),
         least(Admin, PATCH, "/v1/queues/{queue}", queues::set),
@@ -118,6 +119,7 @@ fn routes() -> Vec<Route> {
         least(Admin, POST, "/v1/reload", admin::reload),
         least(Admin, POST, "/v1/probe", health::probe),
         least(Read, GET, "/metrics", metrics::metrics),
+        public("/v1/openapi.json", openapi::describe),
         public("/live", admin::live),
         public("/ready", admin::ready),
         public("/health", health::health),
@@ -170,8 +172,29 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         };
         let counted = shared.requests.of(route.row.method, route.row.path);
         let answer = answer.route_layer(middleware::from_fn_with_state(counted, count));
+        let answer = if cfg!(debug_assertions) {
+            held_to_its_word(route.row, answer)
+        } else {
+            answer
+        };
         router.route(route.row.path, answer)
     })
+}
+
+/// Ends a request whose answer is none of those that the description of the API
+/// has for its route: so every test of a route is one of its description.
+fn held_to_its_word(row: Row, answer: MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>> {
+    let promise = openapi::told_of(row.method, row.path);
+    answer.route_layer(middleware::map_response(move |response: Response| {
+        let kept = promise
+            .as_ref()
+            .is_some_and(|promise| promise.is_kept(&response));
+        assert!(
+            kept,
+            "{row:?} sent what its description has not: {response:?}"
+        );
+        std::future::ready(response)
+    }))
 }
 
 /// Counts a request with its route.

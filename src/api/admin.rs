@@ -9,6 +9,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -37,7 +38,7 @@ pub struct Reload {
 }
 
 /// What the daemon is doing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Version of the daemon.
     pub version: String,
@@ -68,7 +69,7 @@ pub struct Status {
 }
 
 /// Agents, each instance counted.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct AgentCount {
     /// In each phase, in the order in which they are told.
     pub phases: Vec<(String, u64)>,
@@ -96,7 +97,7 @@ impl AgentCount {
 }
 
 /// Attempts at once.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 pub struct Slots {
     /// In use.
     pub used: u32,
@@ -105,7 +106,7 @@ pub struct Slots {
 }
 
 /// The connected runner.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Runner {
     /// Version of its program.
     pub version: String,
@@ -116,12 +117,26 @@ pub struct Runner {
 }
 
 /// The process that starts the daemon again when it dies.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 pub struct Supervisor {
     /// Its number.
     pub pid: u32,
     /// How often it has done so.
     pub restarts: u64,
+}
+
+/// What a reload changed.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// The settings that are different now.
+    pub changed: Vec<String>,
+}
+
+/// That all is well, in one word.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Word {
+    /// `ok`.
+    pub status: String,
 }
 
 /// `GET /v1/status`.
@@ -187,10 +202,7 @@ pub(super) async fn reload(
         .try_send(Reload { caller, reply })
         .map_err(|_| Problem::from(crate::engine::command::Error::Busy))?;
     match tokio::time::timeout(RELOAD, answer).await {
-        Ok(Ok(Ok(changed))) => {
-            let changed = BTreeMap::from([("changed", changed)]);
-            Ok(json::answer(StatusCode::OK, &changed))
-        }
+        Ok(Ok(Ok(changed))) => Ok(json::answer(StatusCode::OK, &Reloaded { changed })),
         Ok(Ok(Err(message))) => {
             let status = StatusCode::UNPROCESSABLE_ENTITY;
             Err(Problem::new(status, "config_refused", message))
@@ -225,7 +237,8 @@ fn readiness(snapshot: &Snapshot) -> Response {
 }
 
 fn ok() -> Response {
-    json::answer(StatusCode::OK, &BTreeMap::from([("status", "ok")]))
+    let status = "ok".to_owned();
+    json::answer(StatusCode::OK, &Word { status })
 }
 
 fn unwell(detail: impl Into<String>) -> Response {

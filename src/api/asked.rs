@@ -2,6 +2,7 @@
 //!
 //! The same fields with the same names are in files of tasks.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,13 +15,14 @@ use super::json::{object, objects};
 use super::number::{Cores, Factor, Pairs, Span, Word, is_default};
 
 /// A task to submit, or a list of them under `tasks`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Submit {
     /// Program and arguments.
     pub command: Vec<String>,
     /// What a language model is asked, instead of a command.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PromptRule")]
     pub prompt: Option<PromptRule>,
     /// Variables.
     #[serde(skip_serializing_if = "is_default")]
@@ -59,12 +61,14 @@ pub struct Submit {
     pub labels: Pairs,
     /// Not to be started before this time, in RFC 3339 form.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     pub run_at: Option<String>,
     /// Not to be started before so much time has passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<Span>,
     /// Must be over by this time, in RFC 3339 form.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     pub deadline: Option<String>,
     /// Idempotency key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +89,7 @@ pub struct Submit {
     /// request that is repeated gets its task again, over or not, and only a
     /// new one is asked for its unique key.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "UniqueRule")]
     pub unique: Option<UniqueRule>,
     /// Longest silence of an attempt on its notify socket.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,18 +124,22 @@ pub struct Submit {
     pub llm: bool,
     /// What its calls of models may come to.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BudgetRule")]
     pub budget: Option<BudgetRule>,
     /// What follows an interruption.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_interrupt: Option<OnInterrupt>,
     /// What follows a failed attempt.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RetryRule")]
     pub retry: Option<RetryRule>,
     /// What happens when it is over.
     #[serde(deserialize_with = "objects", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<HookRule>")]
     pub hooks: Option<Vec<HookRule>>,
     /// Several tasks, instead of everything above.
     #[serde(deserialize_with = "objects", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<Self>")]
     pub tasks: Option<Vec<Self>>,
 }
 
@@ -155,7 +164,7 @@ impl Submit {
 }
 
 /// A key that only one unfinished task of an owner has.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UniqueRule {
     /// The key.
@@ -167,7 +176,7 @@ pub struct UniqueRule {
 }
 
 /// What a language model is asked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromptRule {
     /// The text; at most 1 MiB. It may be empty where `stdin_from` says what is
@@ -198,7 +207,7 @@ pub struct PromptRule {
 }
 
 /// What follows a failed attempt.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryRule {
     /// Attempts in all.
@@ -223,7 +232,7 @@ pub struct RetryRule {
 }
 
 /// The answer to one submitted task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {
     /// Its number.
     pub id: i64,

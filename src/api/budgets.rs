@@ -1,5 +1,6 @@
 //! Budgets on the wire: what is asked of one, and how one stands.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::budgets::Share;
@@ -10,7 +11,7 @@ use super::number::{Stamp, is_default};
 use super::problem::Problem;
 
 /// What calls of models may come to.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BudgetRule {
     /// Tokens of all calls of the task.
@@ -26,7 +27,7 @@ pub struct BudgetRule {
 
 /// A budget that all tasks of one user share which name it. The latest request
 /// says how much it is, for all of them.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchRule {
     /// Its name.
@@ -106,7 +107,7 @@ pub(super) fn budget(rule: Option<BudgetRule>) -> Result<(Option<Budget>, Option
 }
 
 /// What all runs of an agent may come to together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentRule {
     /// Tokens in a day, which begins at midnight UTC.
@@ -134,7 +135,7 @@ impl From<AgentRule> for Allowance {
 }
 
 /// How a budget stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BudgetInfo {
     /// Whose it is, for people.
     pub of: String,

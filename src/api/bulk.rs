@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::{Request, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -22,7 +23,7 @@ use super::problem::Problem;
 use super::{Shared, body, head, json, tasks};
 
 /// Which tasks, and whether to change them at all.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bulk {
     /// Only these states.
@@ -59,7 +60,8 @@ fn is_empty(pairs: &Pairs) -> bool {
 }
 
 /// What became of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "BulkCount")]
 pub struct Counted {
     /// Tasks that the filter selects.
     pub matched: u64,

@@ -291,7 +291,8 @@ impl Post {
             }
         };
         if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(TASKDAEMON_REQUEST = ?id, "a request failed");
+            let request = id.to_str().unwrap_or_default();
+            tracing::error!(request, "a request failed");
         }
         let headers = response.headers_mut();
         headers.insert(head::REQUEST_ID, id);

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::command::View;
@@ -21,7 +22,7 @@ use super::number::{Pairs, Stamp, is_default};
 use super::run_info::RunInfo;
 
 /// How something ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// Why, in one word.
     pub class: String,
@@ -45,7 +46,7 @@ impl From<&Outcome> for Verdict {
 }
 
 /// One execution.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AttemptInfo {
     /// From 1, without gaps.
     pub number: u32,
@@ -127,7 +128,7 @@ impl AttemptInfo {
 }
 
 /// A task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskInfo {
     /// Its number.
     pub id: i64,
@@ -204,7 +205,7 @@ pub struct TaskInfo {
 }
 
 /// A task that another one was told to wait for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AfterInfo {
     /// Its number.
     pub task: i64,
@@ -228,7 +229,8 @@ impl From<&Link> for AfterInfo {
 }
 
 /// A page of a listing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TaskPage")]
 pub struct Page {
     /// The tasks, newest first.
     pub tasks: Vec<TaskInfo>,

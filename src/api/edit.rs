@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use hyper::{Request, StatusCode};
+use schemars::JsonSchema;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -26,11 +27,13 @@ use super::query::task_id;
 use super::{Shared, body, head, json, submit};
 
 /// A change of a task.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "TaskChange")]
 pub struct Change {
     /// Program and arguments.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>")]
     pub command: Option<Vec<String>>,
     /// Variables; those that are not named stay.
     #[serde(skip_serializing_if = "PairChanges::is_empty")]
@@ -43,9 +46,11 @@ pub struct Change {
     pub name: Option<Option<String>>,
     /// Queue.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub queue: Option<String>,
     /// Higher starts first.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32")]
     pub priority: Option<i32>,
     /// Labels; those that are not named stay.
     #[serde(skip_serializing_if = "PairChanges::is_empty")]
@@ -55,9 +60,11 @@ pub struct Change {
     pub timeout: Option<Option<Span>>,
     /// Not to be started before this time, in RFC 3339 form.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     pub run_at: Option<Option<String>>,
     /// Not to be started before so much time has passed.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Span")]
     pub delay: Option<Span>,
 }
 

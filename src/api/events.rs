@@ -19,6 +19,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
@@ -47,7 +48,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Something that happened to a task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EventInfo {
     /// Its number: later events have higher ones.
     pub seq: i64,
@@ -95,7 +96,7 @@ impl From<&Entry> for EventInfo {
 }
 
 /// A page of events.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct EventPage {
     /// The events, oldest first.
     pub events: Vec<EventInfo>,
@@ -158,10 +159,11 @@ fn wanted(
             .map(|word| kind(word, follow))
             .collect::<Result<_, _>>()?,
         limit,
+        ..Wanted::default()
     })
 }
 
-fn kind(word: &str, follow: bool) -> Result<String, Problem> {
+pub(super) fn kind(word: &str, follow: bool) -> Result<String, Problem> {
     if Kind::words().any(|known| known == word) || (follow && word == progress::KIND) {
         return Ok(word.to_owned());
     }

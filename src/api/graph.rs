@@ -7,6 +7,7 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::command::Caller;
@@ -21,7 +22,7 @@ use super::query::{Pairs, Params, task_id};
 use super::{Shared, json};
 
 /// A task that was changed together with those behind it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ChangedInfo {
     /// The task.
     #[serde(flatten)]
@@ -31,7 +32,7 @@ pub struct ChangedInfo {
 }
 
 /// What hangs together with a task.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct GraphInfo {
     /// The task that was asked about.
     pub task: i64,
@@ -45,7 +46,7 @@ pub struct GraphInfo {
 }
 
 /// A task of a graph.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeInfo {
     /// Its number.
     pub id: i64,
@@ -62,7 +63,7 @@ pub struct NodeInfo {
 }
 
 /// One task waits for another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgeInfo {
     /// The one that waits.
     pub task: i64,

@@ -147,6 +147,13 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
+/// The client's own name for its request, when that is harmless.
+pub(super) fn own_name(headers: &HeaderMap) -> Option<&str> {
+    let name = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-_.:/".contains(&b);
+    ((1..=64).contains(&name.len()) && name.bytes().all(harmless)).then_some(name)
+}
+
 /// Gives each request a number.
 #[derive(Debug)]
 pub(super) struct RequestIds {
@@ -166,14 +173,7 @@ impl RequestIds {
     /// The client's own name for its request when that is harmless, otherwise
     /// a new one.
     pub(super) fn name(&self, headers: &HeaderMap) -> HeaderValue {
-        let harmless = |value: &&HeaderValue| {
-            let bytes = value.as_bytes();
-            (1..=64).contains(&bytes.len())
-                && bytes
-                    .iter()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_.:/".contains(b))
-        };
-        if let Some(value) = headers.get(REQUEST_ID).filter(harmless) {
+        if let (Some(_), Some(value)) = (own_name(headers), headers.get(REQUEST_ID)) {
             return value.clone();
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);

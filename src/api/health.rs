@@ -13,6 +13,7 @@ use axum::extract::State;
 use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -36,7 +37,7 @@ const STUCK: Duration = Duration::from_secs(5);
 const EXPIRES: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// How well the daemon is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// `healthy`, `degraded` when it works and lacks something, or `unhealthy`.
     pub status: String,
@@ -46,7 +47,7 @@ pub struct Health {
 }
 
 /// A part of the daemon.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PartInfo {
     /// What it is called.
     pub name: String,
@@ -81,7 +82,8 @@ impl From<&Part> for PartInfo {
 }
 
 /// What came of writing something.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ProbeInfo")]
 pub struct Written {
     /// Where: the directory with the database.
     pub state_dir: String,

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use hyper::{Request, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::command::Caller;
@@ -19,7 +20,7 @@ use super::problem::Problem;
 use super::{Shared, body, head, json, problem};
 
 /// What happens when a task is over: a command, or a webhook.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HookRule {
     /// The final states at which it happens; all when empty.
@@ -70,11 +71,12 @@ pub(super) fn act(command: Option<Vec<String>>, webhook: Option<String>) -> Resu
 }
 
 /// The hooks of a queue.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueueHooks {
     /// What happens whenever a task of it is over.
     #[serde(deserialize_with = "objects")]
+    #[schemars(with = "Vec<HookRule>")]
     pub hooks: Option<Vec<HookRule>>,
 }
 

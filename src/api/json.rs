@@ -2,6 +2,7 @@
 //! data and rounded numbers are errors with a position and, where a name is
 //! close to a known one, a suggestion.
 
+use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -170,6 +171,11 @@ pub(super) fn nearest<'c>(
         .map(|(_, candidate)| candidate)
 }
 
+/// Of which type an answer's value is, for those who compare that with what is
+/// told of the route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sent(pub(super) &'static str);
+
 /// Answers with a value.
 pub(super) fn answer<T: Serialize>(status: StatusCode, value: &T) -> Response {
     match serde_json::to_vec(value) {
@@ -179,6 +185,9 @@ pub(super) fn answer<T: Serialize>(status: StatusCode, value: &T) -> Response {
             response
                 .headers_mut()
                 .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            if cfg!(debug_assertions) {
+                response.extensions_mut().insert(Sent(type_name::<T>()));
+            }
             response
         }
         Err(error) => {

@@ -19,6 +19,7 @@ use crate::engine::handle::Handle;
 use crate::model::time::Time;
 
 pub mod access;
+pub mod activity;
 pub mod admin;
 pub mod agents;
 pub mod asked;
@@ -46,6 +47,7 @@ mod metrics;
 pub mod models;
 mod notice;
 pub mod number;
+pub mod openapi;
 pub mod options;
 pub mod pairs;
 mod peer;

@@ -7,6 +7,7 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -28,7 +29,7 @@ use super::{Shared, json};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A call of a model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CallInfo {
     /// The model, by its name in the configuration.
     pub model: String,
@@ -64,7 +65,7 @@ impl From<&Call> for CallInfo {
 }
 
 /// What is left of a limit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LimitInfo {
     /// What is counted: `requests`, `input tokens`, `output tokens` or `tokens`.
     pub what: String,
@@ -88,7 +89,7 @@ impl From<&Left> for LimitInfo {
 }
 
 /// What a model was used for in the last 24 hours.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SpentInfo {
     /// Calls.
     pub calls: u64,
@@ -104,7 +105,7 @@ pub struct SpentInfo {
 }
 
 /// A model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelInfo {
     /// What tasks call it.
     pub name: String,
@@ -140,7 +141,7 @@ pub struct ModelInfo {
 }
 
 /// All models.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
     /// By name.
     pub models: Vec<ModelInfo>,

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use hyper::{Request, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::engine::command::{Caller, Error};
@@ -21,7 +22,7 @@ use super::{Shared, body, head, json};
 
 /// New limits of a queue: a value sets one, `null` takes it away, and what is
 /// not there stays.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AskedLimits {
     /// Attempts at once.
@@ -45,7 +46,7 @@ where
 }
 
 /// A queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueInfo {
     /// Its name.
     pub name: String,
@@ -70,7 +71,7 @@ pub struct QueueInfo {
 }
 
 /// All queues.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct QueueList {
     /// The queues, by name.
     pub queues: Vec<QueueInfo>,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::prompt::Prompt;
@@ -13,7 +14,7 @@ use super::hooks::HookRule;
 use super::number::{Pairs, is_default};
 
 /// What a task runs, and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunInfo {
     /// Program and arguments; none where a model is asked.
     pub command: Vec<String>,
@@ -70,6 +71,9 @@ pub struct RunInfo {
     /// The task whose hook it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook_of: Option<i64>,
+    /// What its submitter called the request that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// What follows an interruption.
     pub on_interrupt: OnInterrupt,
     /// Attempts in all.
@@ -112,6 +116,7 @@ impl RunInfo {
             stdin_from: spec.stdin_from.map(|id| id.0),
             hooks: spec.hooks.iter().map(HookRule::from).collect(),
             hook_of: spec.hook_of.map(|id| id.0),
+            request: spec.request.clone(),
             on_interrupt: spec.on_interrupt,
             max_attempts: spec.retry.max_attempts,
             tries: task.tries,

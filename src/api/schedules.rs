@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use hyper::{Request, StatusCode};
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -17,6 +18,7 @@ use crate::engine::reader::ScheduleView;
 use crate::engine::schedules::Change;
 use crate::model::id::ScheduleId;
 use crate::model::quantity::format_duration;
+use crate::model::schedule::bad::{BadWhen, BadZone};
 use crate::model::schedule::due::{MOST, Missed, Overlap};
 use crate::model::schedule::plan::{NewSchedule, Rule, Schedule, Shown, Template};
 use crate::model::schedule::zone::Zone;
@@ -43,7 +45,7 @@ const NEXT_MAX: u32 = 1_000;
 const MISSED_MOST: u32 = 100;
 
 /// A schedule to be made.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AskedSchedule {
     /// Its name.
@@ -70,11 +72,12 @@ pub struct AskedSchedule {
     pub replace: bool,
     /// The task it makes.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Submit")]
     pub task: Option<Submit>,
 }
 
 /// A schedule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScheduleInfo {
     /// Its number.
     pub id: i64,
@@ -112,7 +115,7 @@ pub struct ScheduleInfo {
 }
 
 /// A page of schedules.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct SchedulePage {
     /// The schedules, in the order of their numbers.
     pub schedules: Vec<ScheduleInfo>,
@@ -122,7 +125,8 @@ pub struct SchedulePage {
 }
 
 /// Coming times.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ComingTimes")]
 pub struct Coming {
     /// The schedule's name.
     pub name: String,
@@ -299,15 +303,11 @@ fn new_schedule(asked: AskedSchedule, owner: u32, now: Time) -> Result<NewSchedu
     let when = asked
         .when
         .parse()
-        .map_err(|bad: crate::model::schedule::bad::BadWhen| {
-            Problem::invalid("when", bad.to_string())
-        })?;
+        .map_err(|bad: BadWhen| Problem::invalid("when", bad.to_string()))?;
     let zone = match &asked.zone {
         Some(name) => name
             .parse()
-            .map_err(|bad: crate::model::schedule::bad::BadZone| {
-                Problem::invalid("zone", bad.to_string())
-            })?,
+            .map_err(|bad: BadZone| Problem::invalid("zone", bad.to_string()))?,
         None => host_zone(),
     };
     let missed = missed(asked.missed.as_deref(), asked.missed_most)?;

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Request, StatusCode};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -48,6 +49,8 @@ pub(super) async fn submit(
     let bytes = body::read(&shared, &parts.headers, body).await?;
     let mut asked: Submit = json::parse(&bytes)?;
     may_replace(standing, &asked)?;
+    // Tasks go by the name that their submitter gave; one of ours says nothing to anybody.
+    let request = head::own_name(&parts.headers).map(str::to_owned);
     let now = clock::now();
     match asked.tasks.take() {
         None => {
@@ -59,6 +62,7 @@ pub(super) async fn submit(
             bytes.accepted();
             let links = links.into_iter().next().unwrap_or_default();
             (task.after, task.stdin_from) = (links.after, links.stdin_from);
+            task.spec.request = request;
             let tasks = vec![task];
             run_as::check_new(&shared, &caller, &tasks, |_| "user".to_owned()).await?;
             failpoint!("api/submit/before");
@@ -74,7 +78,10 @@ pub(super) async fn submit(
                 return Err(Problem::invalid("tasks", detail));
             }
             let refs: Vec<_> = list.iter().map(|asked| asked.refer.clone()).collect();
-            let tasks = batch(list, key, caller.uid, now)?;
+            let mut tasks = batch(list, key, caller.uid, now)?;
+            for task in &mut tasks {
+                task.spec.request.clone_from(&request);
+            }
             bytes.accepted();
             let field = |place| format!("tasks[{place}].user");
             run_as::check_new(&shared, &caller, &tasks, field).await?;
@@ -128,8 +135,9 @@ fn in_list(error: Error) -> Problem {
     error.into()
 }
 
-#[derive(Serialize)]
-struct AcceptedList {
+/// The answer to a list of tasks, in its order.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct AcceptedList {
     tasks: Vec<Accepted>,
 }
 
@@ -307,6 +315,7 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
             on_interrupt: asked.on_interrupt.unwrap_or_default(),
             hooks,
             hook_of: None,
+            request: None,
             run: None,
             prompt,
         },

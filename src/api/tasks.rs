@@ -88,12 +88,17 @@ fn filter(params: &mut Params, caller: Caller) -> Result<Filter, Problem> {
 }
 
 pub(super) fn owner(text: &str) -> Result<u32, Problem> {
+    user("owner", text)
+}
+
+/// A user of this host, by name or uid, whom a parameter or field names.
+pub(super) fn user(field: &'static str, text: &str) -> Result<u32, Problem> {
     if let Ok(uid) = text.parse() {
         return Ok(uid);
     }
     let user = User::from_name(text).ok().flatten();
     user.map(|user| user.uid.as_raw())
-        .ok_or_else(|| Problem::invalid("owner", "must be a user of this host, or a uid"))
+        .ok_or_else(|| Problem::invalid(field, "must be a user of this host, or a uid"))
 }
 
 pub(super) fn state(word: &str) -> Result<TaskState, Problem> {

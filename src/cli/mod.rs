@@ -17,6 +17,7 @@ use crate::client::target::Target;
 use crate::client::tls::Files;
 use crate::client::{self, Client};
 
+mod activity;
 mod agents;
 mod batch;
 mod call;
@@ -24,11 +25,13 @@ mod certificates;
 mod completions;
 mod deliver;
 mod demo;
+mod doctor;
 mod edit;
 mod file;
 mod graph;
 mod hand_in;
 mod health;
+mod home;
 mod hooks;
 mod interrupt;
 mod jobs;
@@ -37,6 +40,7 @@ mod list;
 mod logs;
 mod man;
 mod misread;
+mod openapi;
 mod page;
 mod process;
 mod prompt;
@@ -75,7 +79,7 @@ struct Cli {
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 /// The runner's arguments, read alone: what reading all verbs leaves of the
@@ -120,6 +124,8 @@ enum Verb {
     Web(web::Args),
     /// Print what happened, and with --follow what happens
     Events(record::EventsArgs),
+    /// Print what happened of late, newest first
+    Activity(activity::Args),
     /// Copy the database while it is in use, and check the copy
     Backup(record::BackupArgs),
     /// Look at queues, and set their limits
@@ -144,6 +150,8 @@ enum Verb {
     Status(status::StatusArgs),
     /// Ask whether the daemon is well, or check its database
     Health(health::Args),
+    /// Look at the host and the daemon, and say what is wrong and what mends it
+    Doctor(doctor::Args),
     /// Make the daemon read its configuration again
     Reload(status::StatusArgs),
     /// Make tokens for the API over TCP
@@ -155,6 +163,8 @@ enum Verb {
     ServiceFile(service::Args),
     /// Print what completes commands in a shell
     Completions(completions::Args),
+    /// Print the description of the HTTP API, an OpenAPI document
+    Openapi,
     /// Write the manual pages to a directory
     #[command(hide = true)]
     Man(man::Args),
@@ -274,7 +284,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         tls: cli.tls.into(),
         json: cli.json,
     };
-    told(dispatch(cli.verb, &setting))
+    told(match cli.verb {
+        Some(verb) => dispatch(verb, &setting),
+        None => home::home(&setting),
+    })
 }
 
 /// Says why, where it failed.
@@ -307,6 +320,7 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Top => online(top::top(setting)),
         Verb::Web(args) => web::web(&args, setting),
         Verb::Events(args) => online(record::events(&args, setting)),
+        Verb::Activity(args) => online(activity::activity(&args, setting)),
         Verb::Backup(args) => record::backup(&args, setting),
         Verb::Queue(verb) => online(queues::queue(verb, setting)),
         Verb::Provider(verb) => online(providers::provider(verb, setting)),
@@ -317,9 +331,11 @@ fn dispatch(verb: Verb, setting: &Setting) -> Outcome {
         Verb::Restart(args) => not_in_json(setting, "restart").and_then(|()| start::restart(*args)),
         Verb::Status(args) => status::status(&args, setting),
         Verb::Health(args) => health::health(&args, setting),
+        Verb::Doctor(args) => doctor::doctor(&args, setting),
         Verb::Reload(args) => status::reload(&args, setting),
         Verb::ServiceFile(args) => service::service_file(&args, setting),
         Verb::Completions(args) => completions::completions(&args, setting),
+        Verb::Openapi => openapi::openapi(),
         Verb::Man(args) => man::man(&args, setting),
         Verb::Demo => demo::demo(),
         Verb::Deliver => online(deliver::deliver()),

@@ -106,6 +106,15 @@ pub(super) async fn events(args: &EventsArgs, setting: &Setting) -> Outcome {
     }
 }
 
+/// Prints an event.
+pub(super) fn print_event(
+    out: &mut impl Write,
+    event: &EventInfo,
+    setting: &Setting,
+) -> io::Result<()> {
+    print(out, event, line, setting.json)
+}
+
 fn print<T: Serialize>(
     out: &mut impl Write,
     told: &T,

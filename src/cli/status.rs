@@ -190,7 +190,7 @@ async fn ask(setting: &Setting) -> Outcome {
     Ok(0)
 }
 
-fn agents_in_words(agents: &AgentCount) -> String {
+pub(super) fn agents_in_words(agents: &AgentCount) -> String {
     let all: u64 = agents.phases.iter().map(|(_, count)| count).sum();
     let phase = |(phase, count): &(String, u64)| {
         let until = agents.cooling_until.filter(|_| phase == "cooling_off");

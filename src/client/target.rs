@@ -118,6 +118,18 @@ impl Target {
         )))
     }
 
+    /// Whether it is the system's daemon on this host, by its usual socket.
+    #[must_use]
+    pub fn is_systems(&self) -> bool {
+        matches!(self, Self::Unix(path) if path == Path::new(SOCKET))
+    }
+
+    /// Whether it is this user's own daemon, by its usual socket.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Unix(path) if own().as_ref() == Some(path))
+    }
+
     /// What it is called in messages.
     pub(super) fn name(&self) -> String {
         match self {

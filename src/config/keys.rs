@@ -13,7 +13,7 @@ use crate::model::setting::{Kind, Setting};
 /// Variables with our prefix that are no settings: they say which
 /// configuration or daemon is meant, or belong to a task. So do those that
 /// begin with [`HOOK`].
-pub(super) const NO_SETTINGS: [&str; 12] = [
+pub(super) const NO_SETTINGS: [&str; 13] = [
     "TASKDAEMON_ATTEMPT",
     "TASKDAEMON_CONFIG",
     "TASKDAEMON_DETAIL",
@@ -21,6 +21,7 @@ pub(super) const NO_SETTINGS: [&str; 12] = [
     "TASKDAEMON_HOST",
     "TASKDAEMON_KEY",
     "TASKDAEMON_PID",
+    "TASKDAEMON_REQUEST",
     "TASKDAEMON_TASK_ID",
     "TASKDAEMON_TLS_CA",
     "TASKDAEMON_TLS_CERT",

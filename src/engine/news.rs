@@ -29,6 +29,8 @@ pub(super) enum News {
         key: AttemptKey,
         /// Queue of its task.
         queue: String,
+        /// What the request was called that asked for it.
+        request: Option<String>,
         /// Where its task stands now.
         state: State,
         /// The verdict.
@@ -100,9 +102,10 @@ impl News {
             Self::Ended {
                 key,
                 queue,
+                request,
                 state,
                 verdict,
-            } => ended(*key, queue, *state, verdict),
+            } => ended(*key, queue, request.as_deref(), *state, verdict),
             Self::Called {
                 key,
                 provider,
@@ -194,7 +197,7 @@ fn stands(agent: &str, owner: u32, phase: Phase, why: Option<&str>, until: Optio
     }
 }
 
-fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
+fn ended(key: AttemptKey, queue: &str, request: Option<&str>, state: State, verdict: &Outcome) {
     let (task, attempt) = (key.task.0, key.number);
     let why = &verdict.message;
     match verdict.class {
@@ -203,6 +206,7 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
                 task,
                 attempt,
                 queue,
+                request,
                 "task {task}: attempt {attempt} succeeded"
             );
         }
@@ -211,6 +215,7 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
                 task,
                 attempt,
                 queue,
+                request,
                 "task {task}: attempt {attempt} was cancelled"
             );
         }
@@ -218,6 +223,7 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
             task,
             attempt,
             queue,
+            request,
             message_id = if state == State::Failed {
                 id::TASK_FAILED
             } else {
@@ -237,6 +243,7 @@ fn ended(key: AttemptKey, queue: &str, state: State, verdict: &Outcome) {
             task,
             attempt,
             queue,
+            request,
             // A failure that is tried again is not one for good.
             message_id = (state == State::Failed).then_some(id::TASK_FAILED),
             "task {task}: attempt {attempt} failed ({why}); the task is {state}"

@@ -73,6 +73,7 @@ impl<S: Store> Engine<S> {
             self.news.push(News::Ended {
                 key,
                 queue: task.queue.clone(),
+                request: task.spec.request.clone(),
                 state: task.state,
                 verdict,
             });

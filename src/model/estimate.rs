@@ -5,6 +5,7 @@
 //! Chinese 4.3, base64 1.46). How many it is with a model is learned from its
 //! answers, rather too few than too many.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Bytes without a space that make a text dense.
@@ -21,7 +22,7 @@ const TELLING: u64 = 500;
 const STEP: u32 = 20;
 
 /// What counts of a text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Weight {
     /// Bytes of words.

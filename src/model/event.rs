@@ -136,8 +136,10 @@ pub struct Entry {
 /// Which rows of the record are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Only later ones than this.
+    /// Only later ones than this, where nothing is said of `before`.
     pub after: i64,
+    /// Only earlier ones than this, newest first.
+    pub before: Option<i64>,
     /// Only about tasks of this owner.
     pub owner: Option<u32>,
     /// Only about this task.
@@ -146,6 +148,12 @@ pub struct Wanted {
     pub queue: Option<String>,
     /// Only of these kinds; all when empty.
     pub kinds: Vec<String>,
+    /// Only what this user asked for.
+    pub actor: Option<u32>,
+    /// Only what the request of this name asked for.
+    pub request: Option<String>,
+    /// Only what happened at this time and later.
+    pub since: Option<Time>,
     /// At most so many.
     pub limit: u32,
 }
@@ -155,7 +163,8 @@ pub struct Wanted {
 pub struct Entries {
     /// The rows, in the order of their numbers.
     pub entries: Vec<Entry>,
-    /// Everything up to this number was looked at: the next page is after it.
+    /// Everything up to this number was looked at, or from it on where the newest
+    /// come first: the next page is behind it.
     pub reached: i64,
     /// Number of the oldest row that is kept; one more than the last one's
     /// when none is.

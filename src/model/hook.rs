@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use hmac::{Hmac, Mac as _};
+use schemars::JsonSchema;
 use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -43,7 +44,7 @@ pub enum Act {
 }
 
 /// How a task can be over: its final states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// Exit code 0.

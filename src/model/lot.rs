@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Time limit of an attempt that names none, in milliseconds: providers take up
@@ -23,7 +24,7 @@ const ID_MAX: usize = 200;
 const NAME_MAX: usize = 128;
 
 /// What a task has to do with a batch.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Lot {
     /// How many prompts are in it.

@@ -16,6 +16,7 @@ pub mod budget;
 pub mod capture;
 pub mod check;
 pub mod depend;
+pub mod doctor;
 mod draw;
 pub mod edit;
 pub mod estimate;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Limits;
@@ -17,7 +18,7 @@ use super::time::Time;
 pub const DEFAULT_QUEUE: &str = "default";
 
 /// What to do with a task whose attempt was cut short by no fault of its own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnInterrupt {
     /// Run it again: effects happen at least once.
@@ -94,6 +95,9 @@ pub struct Spec {
     /// hooks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook_of: Option<TaskId>,
+    /// What its submitter called the request that asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// The agent that this one is a run of; nobody can ask for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<Run>,
@@ -114,7 +118,7 @@ pub struct Unique {
 }
 
 /// What becomes of a submit whose unique key an unfinished task has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Conflict {
     /// It is refused.

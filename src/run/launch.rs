@@ -184,6 +184,9 @@ pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
         .clone()
         .unwrap_or_else(|| format!("task-{}", order.key.task));
     env.push(("TASKDAEMON_KEY".to_owned(), key));
+    if let Some(request) = &spec.request {
+        env.push(("TASKDAEMON_REQUEST".to_owned(), request.clone()));
+    }
     let unset = |(name, _): &&(String, String)| !spec.env.contains_key(name);
     env.extend(order.variables.iter().filter(unset).cloned());
     if let Some(ms) = spec.heartbeat_ms {

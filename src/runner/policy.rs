@@ -151,6 +151,13 @@ pub fn denied(
     })
 }
 
+/// What is wrong with a policy file, if anything is: it is not read then, and
+/// tasks wait.
+#[must_use]
+pub fn fault(path: &Path) -> Option<String> {
+    PolicyFile::new(path.to_owned()).policy().err()
+}
+
 impl PolicyFile {
     pub(super) const fn new(path: PathBuf) -> Self {
         Self { path, read: None }

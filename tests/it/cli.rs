@@ -35,7 +35,7 @@ fn each_mistake_has_its_exit_code_and_one_line() {
     let bed = Bed::start(&[]);
     at(&bed, &["submit", "--wait", "--", "true"]);
     let rows: [(&[&str], i32, &str); 24] = [
-        (&[], 2, "Usage"),
+        (&["--json"], 2, "JSON"),
         (&["sbmit"], 2, "similar"),
         (&["submit"], 2, "COMMAND"),
         (&["submit", "--"], 2, "COMMAND"),

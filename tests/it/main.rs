@@ -1,5 +1,6 @@
 //! Integration tests: one binary, one file per room.
 
+mod activity;
 mod admission;
 mod agents;
 mod api;
@@ -16,6 +17,7 @@ mod comfort;
 mod config;
 mod cron;
 mod daemon;
+mod doctor;
 mod edit;
 mod flood;
 mod freeze;
@@ -24,6 +26,7 @@ mod graph;
 mod ground;
 mod handover;
 mod health;
+mod home;
 mod hooks;
 mod hooks_live;
 mod idle;
@@ -38,6 +41,7 @@ mod migrate;
 mod mtls;
 mod notify;
 mod notify_socket;
+mod openapi;
 mod packaging;
 mod pipelines;
 mod pitfalls;

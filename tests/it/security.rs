@@ -110,7 +110,7 @@ pub(crate) fn asked(row: Row, task: i64, schedule: i64) -> (String, Value) {
     let path = path.replace("{queue}", "spare").replace("{verb}", verb);
     let (more, body) = match (row.method, row.path) {
         ("GET", "/v1/tasks/{id}/wait") => ("?timeout=1ms", Value::Null),
-        ("GET", "/v1/events" | "/v1/tasks") => ("?limit=10", Value::Null),
+        ("GET", "/v1/events" | "/v1/activity" | "/v1/tasks") => ("?limit=10", Value::Null),
         ("GET", _) => ("", Value::Null),
         ("POST", "/v1/tasks") => ("", json!({ "command": ["true"] })),
         ("POST", "/v1/tasks/retry" | "/v1/tasks/cancel" | "/v1/tasks/discard") => {
@@ -218,7 +218,7 @@ fn walk(
 }
 
 /// The number of root's agent, made anew where it was removed.
-fn agent(bed: &Bed) -> String {
+pub(crate) fn agent(bed: &Bed) -> String {
     let asked = json!({
         "name": "steady", "stopped": true, "replace": true, "task": { "command": ["true"] },
     });

@@ -140,6 +140,11 @@ fn events_come_in_order_and_filtered(store: &mut impl Store) {
         seqs(|wanted| wanted.kinds = vec!["' OR 1=1 --".to_owned()]),
         [0; 0]
     );
+    assert_eq!(seqs(|wanted| wanted.actor = Some(20)), [2]);
+    assert_eq!(seqs(|wanted| wanted.since = Some(at(2))), [2, 3]);
+    assert_eq!(seqs(|wanted| wanted.request = Some("r".to_owned())), [0; 0]);
+    let newest = |wanted: &mut Wanted| (wanted.before, wanted.limit) = (Some(i64::MAX), 2);
+    assert_eq!(seqs(newest), [3, 2]);
     let page = store.events(&Wanted {
         after: before,
         limit: 1,
@@ -180,6 +185,28 @@ fn a_page_of_events_says_how_far_it_looked(store: &mut impl Store) {
     assert!(pages > 1, "not all of it at once");
     let page = store.events(&wanted).expect("read");
     assert_eq!((page.entries.len(), page.reached), (0, page.last));
+    // From the other end, what is far back is come to as well, and then the end.
+    let mut wanted = Wanted {
+        before: Some(i64::MAX),
+        task: Some(TaskId(77)),
+        limit: 10,
+        ..Wanted::default()
+    };
+    let page = store.events(&wanted).expect("read");
+    assert_eq!(page.entries.first().map(|entry| entry.seq), Some(found));
+    wanted.before = Some(found);
+    let mut pages = 0;
+    loop {
+        let page = store.events(&wanted).expect("read");
+        pages += 1;
+        assert!(page.entries.is_empty(), "{page:?}");
+        assert!(Some(page.reached) < wanted.before, "each page gets on");
+        if page.reached <= page.oldest {
+            break;
+        }
+        wanted.before = Some(page.reached);
+    }
+    assert!(pages > 2, "not all of it at once: {pages}");
 }
 
 fn the_oldest_events_go_first_and_leave_no_hole(store: &mut impl Store) {

@@ -15,6 +15,7 @@ use taskdaemon::api::pairs::encode;
 use taskdaemon::model::role::Role;
 
 use crate::bed::Bed;
+use crate::prompt::bed_of;
 use crate::security::{free_port, hash};
 
 /// Longest wait for an answer.
@@ -952,4 +953,25 @@ fn web_closes_when_nobody_is_there_and_at_ctrl_c() {
     let pid = i32::try_from(asked.0.id()).expect("pid");
     kill(Pid::from_raw(pid), Signal::SIGINT).expect("signal");
     assert_eq!(asked.0.wait().expect("end").code(), Some(0));
+}
+
+#[test]
+fn the_page_of_providers_has_the_budgets_of_the_day() {
+    let (bed, _dir) = bed_of(
+        free_port(),
+        "[llm]\nbudgets = [{ queue = \"prompt\", tokens = 100 }]\n",
+        "",
+    );
+    let page = local(&bed, "GET", "/providers", &[]);
+    assert_eq!(page.status, 200, "{}", page.body);
+    let (_, table) = page.body.split_once("Budgets").expect("budgets");
+    for told in [
+        "queue `prompt` today",
+        "0 tokens",
+        "100 of 100 tokens",
+        "Begins anew",
+    ] {
+        assert!(table.contains(told), "{told}: {table}");
+    }
+    is_harmless("/providers", &page.body);
 }

@@ -106,12 +106,13 @@ impl Bed {
         assert!(state.status.success(), "{release} did not boot: {state:?}");
     }
 
-    /// Installs a package as an administrator would, and lets alice submit.
-    pub(crate) fn install(&self, package: &Path) {
+    /// Installs a package as an administrator would, and lets alice submit. Gives what was said.
+    pub(crate) fn install(&self, package: &Path) -> String {
         fs::copy(package, self.root().join("package.deb")).expect("copy the package");
         let done = self.run(&["dpkg", "-i", "/package.deb"]);
         assert!(done.status.success(), "dpkg -i: {done:?}");
         self.ok(&["usermod", "--append", "--groups", "taskdaemon", "alice"]);
+        String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
     /// The container's root directory, seen from here.

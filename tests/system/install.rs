@@ -173,7 +173,11 @@ fn purge_leaves_only_what_was_there(bed: &Bed) {
     // The bed comes with the package; the state before it is what a purge of it and a second install must lead back to.
     bed.ok(&["dpkg", "--purge", "taskdaemon"]);
     let before = paths(bed);
-    bed.install(&host::package());
+    let said = bed.install(&host::package());
+    assert!(
+        said.contains("Type next: taskdaemon"),
+        "a first installation says how to go on: {said}"
+    );
     let id = bed.submit(&[], "sleep 300");
     bed.running(&id);
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::asked::Submit;
@@ -27,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const THRESHOLD: u32 = 3;
 
 /// How it is found out whether an agent is well: one of the first four.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AskedProbe {
     /// An address that has to answer with a status from 200 to 399.
@@ -55,7 +56,7 @@ pub struct AskedProbe {
 
 /// What happens when an instance comes to stand somewhere: a command, or a
 /// webhook.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PhaseRule {
     /// Where; `cooling_off` and `failed` when nothing is said.
@@ -70,7 +71,7 @@ pub struct PhaseRule {
 }
 
 /// An agent to be made.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AskedAgent {
     /// Its name.
@@ -117,6 +118,7 @@ pub struct AskedAgent {
     pub after: Vec<String>,
     /// How it is found out whether it is well.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AskedProbe")]
     pub probe: Option<AskedProbe>,
     /// A command that is run after each of its ends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -126,9 +128,11 @@ pub struct AskedAgent {
     pub on_stop_timeout: Option<Span>,
     /// What happens when an instance comes to stand somewhere.
     #[serde(deserialize_with = "objects", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<PhaseRule>")]
     pub hooks: Option<Vec<PhaseRule>>,
     /// What its calls of models may come to.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AgentRule")]
     pub budget: Option<AgentRule>,
     /// Take the place of an agent of the same name.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -141,6 +145,7 @@ pub struct AskedAgent {
     pub dry_run: bool,
     /// What it runs, as a task.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Submit")]
     pub task: Option<Submit>,
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -16,7 +17,7 @@ use crate::model::agent::phase::Phase;
 use crate::model::agent::plan::{Agent, NewAgent, Plan, Restart};
 
 /// An instance of an agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceInfo {
     /// Its number, from 1.
     pub instance: u32,
@@ -63,7 +64,7 @@ pub struct InstanceInfo {
 }
 
 /// An agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentInfo {
     /// Its number.
     pub id: i64,
@@ -90,7 +91,7 @@ pub struct AgentInfo {
 }
 
 /// A page of agents.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct AgentPage {
     /// The agents, in the order of their numbers.
     pub agents: Vec<AgentInfo>,
@@ -100,7 +101,7 @@ pub struct AgentPage {
 }
 
 /// What a request would change.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// The agent's name.
     pub name: String,

@@ -89,9 +89,21 @@ fn events_query(wanted: &Wanted, after: i64, until: i64) -> Query {
         let condition = "e.queue = (SELECT id FROM queue WHERE name = ?)";
         query.and(condition, [queue.clone().into()]);
     }
+    if let Some(actor) = wanted.actor {
+        query.and("e.actor = ?", [i64::from(actor).into()]);
+    }
+    if let Some(request) = &wanted.request {
+        query.and("e.request = ?", [request.clone().into()]);
+    }
+    if let Some(since) = wanted.since {
+        query.and("e.at >= ?", [since.micros().into()]);
+    }
     let kinds = wanted.kinds.iter().map(|kind| kind.clone().into());
     query.any("e.kind", kinds.collect());
-    query.sql.push_str(" ORDER BY e.seq LIMIT ?");
+    query.sql.push_str(match wanted.before {
+        None => " ORDER BY e.seq LIMIT ?",
+        Some(_) => " ORDER BY e.seq DESC LIMIT ?",
+    });
     query.values.push(i64::from(wanted.limit).into());
     query
 }
@@ -197,8 +209,16 @@ impl Record for Sqlite {
         let last = last.unwrap_or_default();
         let oldest = self.number("SELECT min(seq) FROM event")?;
         let oldest = oldest.unwrap_or(last + 1);
-        let after = wanted.after.max(oldest - 1);
-        let until = after.saturating_add(LOOK).min(last);
+        let (after, until) = match wanted.before {
+            None => {
+                let after = wanted.after.max(oldest - 1);
+                (after, after.saturating_add(LOOK).min(last))
+            }
+            Some(before) => {
+                let until = before.saturating_sub(1).min(last);
+                (until.saturating_sub(LOOK).max(oldest - 1), until)
+            }
+        };
         let query = events_query(wanted, after, until);
         let values = rusqlite::params_from_iter(query.values);
         let entries = self.rows(&query.sql, values, |row| {
@@ -207,6 +227,7 @@ impl Record for Sqlite {
         let full = entries.len() >= usize::try_from(wanted.limit).unwrap_or(usize::MAX);
         let reached = match entries.last() {
             Some(entry) if full => entry.seq,
+            _ if wanted.before.is_some() => after + 1,
             _ => until.max(wanted.after.min(last)),
         };
         Ok(Entries {
@@ -420,11 +441,19 @@ mod tests {
         };
         let wanted = Wanted {
             after: 0,
+            before: None,
             owner: Some(1),
             task: Some(TaskId(1)),
             queue: Some("q".to_owned()),
             kinds: vec!["failed".to_owned()],
+            actor: Some(1),
+            request: Some("r".to_owned()),
+            since: Some(Time::from_micros(1)),
             limit: 9,
+        };
+        let newest = Wanted {
+            before: Some(9),
+            ..wanted.clone()
         };
         let queries = [
             OVER.to_owned(),
@@ -437,6 +466,7 @@ mod tests {
             LAST_IN_REACH.to_owned(),
             "SELECT min(seq) FROM event".to_owned(),
             events_query(&wanted, 0, 9).sql,
+            events_query(&newest, 0, 9).sql,
             matching_query(&everything, 0, 9, 9).sql,
             matching_query(&Selection::default(), 0, 9, 9).sql,
         ];
