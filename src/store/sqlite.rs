@@ -5,6 +5,7 @@ pub(super) mod agents;
 mod calls;
 mod clocks;
 mod edit;
+mod events;
 mod graph;
 mod hooks;
 mod queues;

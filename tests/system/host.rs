@@ -44,6 +44,13 @@ pub(crate) fn package() -> PathBuf {
     built("SYSTEM_TEST_DEB", &[])
 }
 
+/// Where Prometheus and its tool are, out of Debian's package.
+pub(crate) fn prometheus() -> PathBuf {
+    PathBuf::from(must(&mut Command::new(
+        checkout().join("tests/system/prometheus"),
+    )))
+}
+
 /// The same program as a package of a higher version. Only the upgrade matters here, so it is the quick build.
 pub(crate) fn next_package() -> PathBuf {
     built(

@@ -34,6 +34,7 @@ mod notices;
 mod own;
 mod pause;
 mod profile;
+mod prometheus;
 mod prompt;
 mod renew;
 mod security;

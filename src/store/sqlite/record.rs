@@ -15,6 +15,7 @@ use crate::store::list::{self, Query};
 use crate::store::record::{Found, Over, Record};
 use crate::store::rows::{self, attempt_columns, task_columns};
 
+use super::events::query as events_query;
 use super::{Sqlite, failed, json};
 
 /// Events looked at for one page, whoever they are about.
@@ -71,41 +72,6 @@ fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
         pid: row.get(8)?,
         request: row.get(9)?,
     })
-}
-
-fn events_query(wanted: &Wanted, after: i64, until: i64) -> Query {
-    let mut query = Query::new(
-        "SELECT e.seq, e.at, e.task, e.attempt, e.kind, e.actor, q.name, e.data, e.pid, e.request \
-         FROM event AS e LEFT JOIN queue AS q ON q.id = e.queue WHERE e.seq > ? AND e.seq <= ?",
-    );
-    query.values = vec![after.into(), until.into()];
-    if let Some(owner) = wanted.owner {
-        query.and("e.owner = ?", [i64::from(owner).into()]);
-    }
-    if let Some(task) = wanted.task {
-        query.and("e.task = ?", [task.0.into()]);
-    }
-    if let Some(queue) = &wanted.queue {
-        let condition = "e.queue = (SELECT id FROM queue WHERE name = ?)";
-        query.and(condition, [queue.clone().into()]);
-    }
-    if let Some(actor) = wanted.actor {
-        query.and("e.actor = ?", [i64::from(actor).into()]);
-    }
-    if let Some(request) = &wanted.request {
-        query.and("e.request = ?", [request.clone().into()]);
-    }
-    if let Some(since) = wanted.since {
-        query.and("e.at >= ?", [since.micros().into()]);
-    }
-    let kinds = wanted.kinds.iter().map(|kind| kind.clone().into());
-    query.any("e.kind", kinds.collect());
-    query.sql.push_str(match wanted.before {
-        None => " ORDER BY e.seq LIMIT ?",
-        Some(_) => " ORDER BY e.seq DESC LIMIT ?",
-    });
-    query.values.push(i64::from(wanted.limit).into());
-    query
 }
 
 fn matching_query(selection: &Selection, after: i64, end: i64, take: u32) -> Query {
