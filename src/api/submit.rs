@@ -308,16 +308,13 @@ pub(super) fn new_task(mut asked: Submit, owner: u32, now: Time) -> Result<NewTa
             queue_ttl_ms: asked.queue_ttl.map(Span::millis),
             heartbeat_ms: asked.heartbeat.map(Span::millis),
             output_cap: asked.output_cap.map(ByteSize::bytes).or(own_cap),
-            stdin_from: None,
             llm: asked.llm,
             budget,
             retry,
             on_interrupt: asked.on_interrupt.unwrap_or_default(),
             hooks,
-            hook_of: None,
-            request: None,
-            run: None,
             prompt,
+            ..Spec::default()
         },
     })
 }
