@@ -24,7 +24,7 @@ use crate::telemetry;
 use super::problem::Problem;
 use super::pulse::Beat;
 use super::queues::QueueInfo;
-use super::{Shared, health};
+use super::{Shared, health, vitals};
 
 mod agents;
 mod models;
@@ -163,6 +163,11 @@ fn daemon(page: &mut Page, shared: &Shared, snapshot: &Snapshot) {
         "running",
         "Whether the daemon does its work: 0 while it starts, stops or has failed.",
         truth(snapshot.phase == Phase::Running),
+    );
+    page.gauge(
+        "runtime_tasks",
+        "Tasks of the daemon's runtime that are not over: connections, probes and the like.",
+        count(vitals::runtime_tasks().unwrap_or_default()),
     );
     page.gauge(
         "runner_connected",

@@ -1,4 +1,5 @@
-//! What this process takes of what it may take: memory and descriptors.
+//! What this process takes of what it may take, and how that grows: memory,
+//! descriptors, tasks of its runtime.
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +17,7 @@ const NEAR: u64 = 90;
 pub(super) struct Vitals {
     memory: u64,
     descriptors: u64,
+    tasks: u64,
 }
 
 impl Vitals {
@@ -24,6 +26,7 @@ impl Vitals {
         Self {
             memory: memory().unwrap_or_default(),
             descriptors: descriptors().unwrap_or_default(),
+            tasks: runtime_tasks().unwrap_or_default(),
         }
     }
 
@@ -57,6 +60,11 @@ impl Vitals {
                 );
             }
         }
+        if let Some(tasks) = runtime_tasks() {
+            part = part
+                .with("runtime_tasks", tasks)
+                .with("runtime_tasks_at_start", self.tasks);
+        }
         part
     }
 }
@@ -83,6 +91,12 @@ fn memory_limit() -> Option<u64> {
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let limit = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
     fs::read_to_string(limit).ok()?.trim().parse().ok()
+}
+
+/// Tasks of this process's runtime that are not over; none outside of one.
+pub(super) fn runtime_tasks() -> Option<u64> {
+    let runtime = tokio::runtime::Handle::try_current().ok()?;
+    u64::try_from(runtime.metrics().num_alive_tasks()).ok()
 }
 
 fn descriptors() -> Option<u64> {

@@ -24,11 +24,23 @@ const ABSENT: [Next; 3] = [
     ),
     ("taskdaemon demo", "see it work, in a directory of its own"),
 ];
+/// Where the daemon's socket is closed to who asks.
+const DENIED: [Next; 3] = [
+    (
+        "adduser USER taskdaemon",
+        "as root, then log in again: lets USER hand in tasks",
+    ),
+    ("taskdaemon doctor", "what is wrong here, and what mends it"),
+    (
+        "taskdaemon start",
+        "a daemon of your own, for your tasks alone",
+    ),
+];
 /// Where there is no task yet.
 const EMPTY: [Next; 3] = [
     (
-        "taskdaemon submit --wait -- date",
-        "run something, and wait for it",
+        "taskdaemon submit --follow -- date",
+        "run something, and see what it says",
     ),
     ("taskdaemon list", "what was run"),
     ("taskdaemon --help", "all there is"),
@@ -60,8 +72,14 @@ pub(super) fn home(setting: &Setting) -> Outcome {
                 Ok(0)
             }
             Err(Failure::Client(error @ Error::Unreachable(_))) => {
-                io::stdout().lock().write_all(rows(&ABSENT).as_bytes())?;
-                complain(&error.to_string());
+                let why = error.to_string();
+                let next = if why.contains("permission denied") {
+                    &DENIED
+                } else {
+                    &ABSENT
+                };
+                io::stdout().lock().write_all(rows(next).as_bytes())?;
+                complain(&why);
                 Ok(69)
             }
             Err(failure) => Err(failure),

@@ -616,6 +616,27 @@ fn a_hook_of_an_agent_is_told_where_it_stands_and_nothing_else() {
 }
 
 #[test]
+fn a_port_that_is_closed_is_told_as_a_port() {
+    let bed = Bed::start(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let at = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    let probe = json!({ "tcp": at, "interval": "100ms" });
+    let asked = json!({ "name": "web", "probe": probe, "task": { "command": ["sleep", "600"] } });
+    add(&bed, &asked);
+    let mut said = String::new();
+    bed.until("a look has failed", |bed| {
+        let agent = show(bed, "web");
+        said = one(&agent)["status"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        !said.is_empty()
+    });
+    assert!(said.contains(&at) && !said.contains("http"), "{said}");
+}
+
+#[test]
 fn what_the_run_of_an_agent_takes_is_shown_and_measured() {
     let bed = Bed::start(&[]);
     let script = "while :; do :; done";

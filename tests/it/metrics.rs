@@ -58,6 +58,8 @@ fn metrics_say_what_there_is() {
     );
     is("taskdaemon_queue_paused{queue=\"default\"}", 1.0);
     is("taskdaemon_engine_answered", 1.0);
+    let tasks = rows.get("taskdaemon_runtime_tasks").copied();
+    assert!(tasks.is_some_and(|tasks| tasks >= 1.0), "{tasks:?}");
     is("taskdaemon_running", 1.0);
     is("taskdaemon_runner_connected", 1.0);
     is("taskdaemon_degraded", 0.0);

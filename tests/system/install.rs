@@ -52,6 +52,10 @@ fn members_submit_and_others_are_refused(bed: &Bed) {
         "in a cgroup of its own below the runner: {line}"
     );
 
+    let shown = bed.as_user("mallory", &[]);
+    assert_eq!(shown.status.code(), Some(69), "{shown:?}");
+    let next = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(next.contains("adduser USER taskdaemon"), "{next}");
     let done = bed.as_user("mallory", &["submit", "--", "true"]);
     assert!(
         matches!(done.status.code(), Some(4 | 69)) && !done.stderr.is_empty(),
