@@ -189,17 +189,15 @@ impl Prompts {
         tasks: &mut [NewTask],
         known: &HashMap<usize, Submitted>,
     ) -> Result<(), Error> {
+        let several = tasks.len() > 1;
         for (index, task) in tasks.iter_mut().enumerate() {
-            if task.spec.llm && self.door.is_none() {
-                return Err(Error::Invalid {
-                    index: Some(index),
-                    invalid: no_door("llm"),
-                });
-            }
             let of = |invalid| Error::Invalid {
-                index: Some(index),
+                index: several.then_some(index),
                 invalid,
             };
+            if task.spec.llm && self.door.is_none() {
+                return Err(of(no_door("llm")));
+            }
             self.check_budget(&task.spec, task.batch).map_err(of)?;
             let Some(prompt) = &mut task.spec.prompt else {
                 continue;
@@ -208,10 +206,7 @@ impl Prompts {
                 continue;
             }
             let Some(target) = self.target(&prompt.model) else {
-                return Err(Error::Invalid {
-                    index: Some(index),
-                    invalid: self.unknown(),
-                });
+                return Err(of(self.unknown()));
             };
             prompt.model.clone_from(&target.model.name);
             let text = task.stdin.as_deref().unwrap_or_default();

@@ -444,6 +444,9 @@ fn a_prompt_that_makes_no_sense_is_refused_and_changes_nothing() {
             problem["detail"].as_str().expect("detail").contains(field),
             "{field}: {problem}"
         );
+        // One alone has no place among others.
+        let told = problem["detail"].as_str().expect("detail");
+        assert!(!told.contains("tasks["), "{told}");
     }
     let (_, tasks) = bed.get("/v1/tasks").expect("list");
     assert_eq!(tasks["tasks"], json!([]), "nothing was made");
