@@ -86,6 +86,12 @@ pub(super) async fn serve(listener: TcpListener, handle: Handle, stamp: Stamp) {
 }
 
 async fn connection(stream: TcpStream, shared: Shared) {
+    // As in `client::https`: no piece of an answer waits for the receipt of
+    // another one.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a task's connection ended");
+        return;
+    }
     let service = service_fn(|request| {
         let shared = shared.clone();
         async move { Ok::<_, Infallible>(answer(request, &shared).await) }
