@@ -7,6 +7,7 @@ use crate::model::gauge::{Gauge, Shut};
 use crate::model::limit::{Limits, Refund, Tokens};
 use crate::model::price::Price;
 use crate::model::prompt::{Dialect, Prompt};
+use crate::model::reason::Reason;
 use crate::model::time::Time;
 
 use super::budgets::Rule;
@@ -104,6 +105,15 @@ impl Wait {
             Some(until) => until <= now.after(patience),
             // The end of another call is near; a person is not.
             None => !self.shut.cause.is_for_a_person(),
+        }
+    }
+
+    /// What is told of it.
+    pub(super) fn reason(self) -> Reason {
+        Reason::Model {
+            model: self.model,
+            cause: self.shut.cause,
+            until: self.shut.until,
         }
     }
 

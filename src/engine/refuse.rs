@@ -67,7 +67,7 @@ impl Command {
             Self::Shutdown { reply } => drop(reply.send(Ok(()))),
             report @ (Self::Configure { .. }
             | Self::Agent(agents::ask::Ask::Seen { .. })
-            | Self::Relay(relay::Ask::Over { .. })
+            | Self::Relay(relay::Ask::Left | relay::Ask::Over { .. })
             | Self::Record(record::Ask::Retain(_) | record::Ask::WithOutput { .. })
             | Self::RunnerUp(_)
             | Self::RunnerDown

@@ -5,12 +5,14 @@
 //! as for prompts; who has to wait stays in line. A task that runs comes before
 //! prompts that have not begun.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use crate::model::attempt::AttemptKey;
 use crate::model::estimate::Weight;
 use crate::model::prompt::{Dialect, Key, Prompt};
+use crate::model::reason::Reason;
 use crate::model::receipt::{End, Receipt};
 use crate::model::time::Time;
 use crate::store::{self, Store};
@@ -133,11 +135,26 @@ pub enum NoCall {
     Budget(String),
 }
 
+/// Someone who asks and may leave before there is an answer: then the engine
+/// looks at the line again, in which nobody stands for that one any more.
+struct Asker(Option<SyncSender<Command>>);
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        // Where there is no room, turns are many, and one of them looks.
+        if let Some(commands) = self.0.take() {
+            drop(commands.try_send(Command::Relay(Ask::Left)));
+        }
+    }
+}
+
 /// What enters the engine about relayed calls.
 #[derive(Debug)]
 pub enum Ask {
     /// A call is wanted.
     Call(Box<Waiting>),
+    /// Somebody does not wait any more.
+    Left,
     /// A call is over.
     Over {
         /// Which.
@@ -181,6 +198,7 @@ impl<S: Store> Engine<S> {
                 }
                 Ok(())
             }
+            Ask::Left => Ok(()),
             Ask::Over {
                 id,
                 weight,
@@ -218,12 +236,17 @@ impl<S: Store> Engine<S> {
 
     /// Lets those go whose turn it is.
     pub(super) fn grant(&mut self, pass: &mut Pass, now: Time) -> Result<(), store::Error> {
+        let mut waits = BTreeMap::new();
+        // What the first one in line for a model waits for, all behind it do.
+        let mut of_model: BTreeMap<String, Reason> = BTreeMap::new();
         for waiting in std::mem::take(&mut self.line) {
             if waiting.reply.is_closed() {
                 continue;
             }
             let wish = &waiting.wish;
-            if pass.shut.contains(&wish.model) {
+            let task = wish.key.task;
+            if let Some(reason) = of_model.get(&wish.model) {
+                waits.insert(task, reason.clone());
                 self.line.push_back(waiting);
                 continue;
             }
@@ -236,7 +259,8 @@ impl<S: Store> Engine<S> {
             let choice = self.snapshot.calls.choose(&prompt, Some(wish.dialect), now);
             let no = match choice {
                 Choice::Ask(ask) => {
-                    self.pay(waiting, ask, &prompt, now)?;
+                    let later = self.pay(waiting, ask, &prompt, now)?;
+                    waits.extend(later.map(|reason| (task, reason)));
                     continue;
                 }
                 // Who asks can do something else meanwhile; a prompt could not.
@@ -247,6 +271,9 @@ impl<S: Store> Engine<S> {
                 Choice::Wait(wait) => {
                     pass.shut.insert(wish.model.clone());
                     self.start_again_at(wait.shut.until);
+                    let reason = wait.reason();
+                    waits.insert(task, reason.clone());
+                    of_model.insert(wish.model.clone(), reason);
                     self.line.push_back(waiting);
                     continue;
                 }
@@ -255,17 +282,21 @@ impl<S: Store> Engine<S> {
             let refused = Answer::Grant(waiting.reply, Err(no.into()));
             self.answers.push(refused);
         }
+        if waits != *self.snapshot.waits {
+            self.snapshot.waits = Arc::new(waits);
+        }
         Ok(())
     }
 
-    /// Lets a call go whose model can be asked, if the budgets have room for it.
+    /// Lets a call go whose model can be asked, if the budgets have room for it;
+    /// otherwise, what it waits for.
     fn pay(
         &mut self,
         waiting: Box<Waiting>,
         ask: accounts::Ask,
         prompt: &Prompt,
         now: Time,
-    ) -> Result<(), store::Error> {
+    ) -> Result<Option<Reason>, store::Error> {
         let id = waiting.wish.key.task;
         let task = self.sound(now, |store| store.task(id))?;
         let target = self.prompts.target(&ask.model).cloned();
@@ -274,19 +305,20 @@ impl<S: Store> Engine<S> {
             (_, None) => NoCall::Unknown(ask.model).into(),
             (Some(task), Some(target)) => match self.may_spend(&task, &ask, prompt, now)? {
                 Verdict::May(hold) => {
-                    return self.let_go(*waiting, (ask, target), (task.owner, hold), now);
+                    self.let_go(*waiting, (ask, target), (task.owner, hold), now)?;
+                    return Ok(None);
                 }
                 Verdict::Later(reason) => {
                     self.start_again_at(reason.until());
                     self.line.push_back(waiting);
-                    return Ok(());
+                    return Ok(Some(reason));
                 }
                 Verdict::Never(why) => NoCall::Budget(why).into(),
             },
         };
         let refused = Answer::Grant(waiting.reply, Err(no));
         self.answers.push(refused);
-        Ok(())
+        Ok(None)
     }
 
     fn let_go(
@@ -324,14 +356,17 @@ impl Handle {
     /// See [`Error`].
     pub async fn call(&self, wish: Wish) -> Result<Grant, Error> {
         let ticket = Ticket::new(self.commands(), wish.weight);
-        self.ask(|reply| {
+        let mut asker = Asker(Some(self.commands()));
+        let answer = self.ask(|reply| {
             let waiting = Waiting {
                 wish,
                 ticket,
                 reply,
             };
             Command::Relay(Ask::Call(Box::new(waiting)))
-        })
-        .await
+        });
+        let answer = answer.await;
+        asker.0 = None;
+        answer
     }
 }

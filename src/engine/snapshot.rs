@@ -1,10 +1,13 @@
 //! The engine's figures: one value that status, health, metrics and `STATUS=`
 //! all read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::model::id::TaskId;
+use crate::model::reason::Reason;
 use crate::model::task::State;
 use crate::model::time::Time;
 use crate::store::Store;
@@ -75,6 +78,8 @@ pub struct Snapshot {
     pub closed: Option<Closed>,
     /// Models, and how the accounts behind them stand.
     pub calls: Arc<Accounts>,
+    /// What running tasks wait for that want a call of a model.
+    pub waits: Arc<BTreeMap<TaskId, Reason>>,
     /// Agents, and where their instances stand.
     pub agents: Arc<Agents>,
     /// The next nominal time of all schedules; those that are past are due.

@@ -20,13 +20,19 @@ pub fn explain(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Option<Reason
         }),
         State::Scheduled => Some(why_scheduled(task)),
         State::Queued => Some(why_queued(task, crowd, snapshot)),
-        State::Running => Some(Reason::Itself { until: task.wake }),
+        State::Running => Some(why_running(task, snapshot)),
         State::Paused => Some(Reason::Resume),
         State::Stopping => Some(Reason::Stopping { until: task.wake }),
         State::Succeeded | State::Failed | State::Cancelled | State::Skipped | State::Expired => {
             None
         }
     }
+}
+
+/// A process that asked for a call of a model waits for what that waits for.
+fn why_running(task: &Task, snapshot: &Snapshot) -> Reason {
+    let call = snapshot.waits.get(&task.id).cloned();
+    call.unwrap_or(Reason::Itself { until: task.wake })
 }
 
 fn why_scheduled(task: &Task) -> Reason {
@@ -75,11 +81,7 @@ fn why_queued(task: &Task, crowd: &Crowd, snapshot: &Snapshot) -> Reason {
     if let Some(prompt) = &task.spec.prompt
         && let Choice::Wait(wait) = snapshot.calls.choose(prompt, None, snapshot.turned)
     {
-        return Reason::Model {
-            model: wait.model,
-            cause: wait.shut.cause,
-            until: wait.shut.until,
-        };
+        return wait.reason();
     }
     Reason::Slot {
         used: snapshot.used,

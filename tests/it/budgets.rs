@@ -404,54 +404,59 @@ fn a_file_of_prompts_stops_before_its_budget_and_goes_on_with_a_larger_one() {
     assert!(said.contains("8 of 8 prompts answered"), "{said}");
 }
 
+/// An agent that may ask, and says where and by which badge in a file.
+fn bot(dir: &Path, budget: &Value) -> Value {
+    json!({
+        "name": "bot", "budget": budget, "task": {
+            "command": ["sh", "-c", "echo $OPENAI_BASE_URL $OPENAI_API_KEY > door; sleep 600"],
+            "llm": true, "cwd": dir,
+        },
+    })
+}
+
+/// A question of its latest run, which may be answered by so many tokens.
+fn of_bot(bed: &Bed, dir: &Path, most: u32) -> TcpStream {
+    let mut said = String::new();
+    bed.until("it has said where", |_| {
+        said = std::fs::read_to_string(dir.join("door")).unwrap_or_default();
+        said.ends_with('\n')
+    });
+    let (base, badge) = said.trim().split_once(' ').expect("two words");
+    let at = base
+        .strip_prefix("http://")
+        .and_then(|rest| rest.strip_suffix("/openai/v1"));
+    let asked = json!({"model": "chat", "messages": [], "max_tokens": most});
+    let path = "/openai/v1/chat/completions";
+    question(at.expect("an address"), badge, path, &asked)
+}
+
+/// The task that is its latest run.
+fn run_of_bot(bed: &Bed) -> i64 {
+    let (_, agent) = bed.get("/v1/agents/bot").expect("show");
+    agent["instances"][0]["task"].as_i64().expect("a run")
+}
+
 #[test]
 fn calls_of_an_agent_are_bounded_over_all_its_runs() {
     let (port, seen) = provider(vec![whole(40), whole(40)]);
     let (bed, dir) = bed_of(port, "[llm]\nlisten = \"127.0.0.1:0\"\n", PRICE);
-    let wanted = |budget: &Value| {
-        json!({
-            "name": "bot", "budget": budget, "replace": true, "task": {
-                "command": ["sh", "-c", "echo $OPENAI_BASE_URL $OPENAI_API_KEY > door; sleep 600"],
-                "llm": true, "cwd": dir.path(),
-            },
-        })
-    };
-    let nothing = bed.post("/v1/agents", &wanted(&json!({}))).expect("ask");
-    assert_eq!(
-        (nothing.0, &nothing.1["field"]),
-        (400, &json!("budget")),
-        "{}",
-        nothing.1
-    );
+    let dir = dir.path();
+    let nothing = bed.post("/v1/agents", &bot(dir, &json!({}))).expect("ask");
+    assert_eq!((nothing.0, &nothing.1["field"]), (400, &json!("budget")));
     let budget = json!({ "cost": 0.1, "tokens_per_minute": 100_000 });
-    let (status, told) = bed.post("/v1/agents", &wanted(&budget)).expect("add");
+    let (status, told) = bed.post("/v1/agents", &bot(dir, &budget)).expect("add");
     assert_eq!(status, 201, "{told}");
-    let ask = |most: u32| {
-        let mut said = String::new();
-        bed.until("it has said where", |_| {
-            said = std::fs::read_to_string(dir.path().join("door")).unwrap_or_default();
-            said.ends_with('\n')
-        });
-        let (base, badge) = said.trim().split_once(' ').expect("two words");
-        let at = base
-            .strip_prefix("http://")
-            .and_then(|rest| rest.strip_suffix("/openai/v1"));
-        let asked = json!({"model": "chat", "messages": [], "max_tokens": most});
-        let path = "/openai/v1/chat/completions";
-        answer(question(at.expect("an address"), badge, path, &asked))
-    };
-    assert_eq!(ask(50).0, 200);
+    assert_eq!(answer(of_bot(&bed, dir, 50)).0, 200);
     seen.recv().expect("a call");
     // Another run of it draws on the same money.
-    std::fs::remove_file(dir.path().join("door")).expect("remove");
+    std::fs::remove_file(dir.join("door")).expect("remove");
     let (status, _) = bed
         .post("/v1/agents/bot/restart", &Value::Null)
         .expect("restart");
     assert_eq!(status, 200);
-    assert_eq!(ask(50).0, 200);
+    assert_eq!(answer(of_bot(&bed, dir, 50)).0, 200);
     seen.recv().expect("a call");
-    let (_, agent) = bed.get("/v1/agents/bot").expect("show");
-    let id = agent["instances"][0]["task"].as_i64().expect("a run");
+    let id = run_of_bot(&bed);
     let of = |shown: &Value, name: &str| {
         let mut budgets = shown["budgets"].as_array().expect("budgets").iter();
         let found = budgets.find(|budget| budget["of"] == name);
@@ -462,9 +467,34 @@ fn calls_of_an_agent_are_bounded_over_all_its_runs() {
     });
     let minute = of(&task(&bed, id), "agent `bot` in this minute");
     assert_eq!(minute["tokens"], 100_000);
-    let (status, told) = ask(200);
+    let (status, told) = answer(of_bot(&bed, dir, 200));
     assert_eq!(status, 402, "more than there ever is: {told}");
     let why = told["error"]["message"].as_str().expect("why");
     assert!(why.contains("the budget of agent `bot` today"), "{why}");
     nobody_asks(&seen);
+}
+
+#[test]
+fn a_task_whose_program_waits_for_a_call_shows_what_for_and_until_when() {
+    let (port, seen) = provider(vec![whole(40)]);
+    let (bed, dir) = bed_of(port, "[llm]\nlisten = \"127.0.0.1:0\"\n", PRICE);
+    let dir = dir.path();
+    let budget = json!({ "cost": 0.08 });
+    let (status, told) = bed.post("/v1/agents", &bot(dir, &budget)).expect("add");
+    assert_eq!(status, 201, "{told}");
+    assert_eq!(answer(of_bot(&bed, dir, 50)).0, 200);
+    seen.recv().expect("a call");
+    let id = run_of_bot(&bed);
+    assert_eq!(task(&bed, id)["reason_code"], "running");
+    let waiting = of_bot(&bed, dir, 50);
+    let (why, shown) = waits(&bed, id);
+    assert!(why.contains("the budget of agent `bot` today"), "{why}");
+    assert!(shown["until"].is_string(), "{shown}");
+    assert_eq!(shown["state"], "running");
+    nobody_asks(&seen);
+    // One that left waits no more.
+    drop(waiting);
+    bed.until("it only runs", |bed| {
+        task(bed, id)["reason_code"] == "running"
+    });
 }
