@@ -54,9 +54,9 @@ const ANSWER_MAX: usize = 256 * 1024 * 1024;
 /// Why there is no good answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody answers.
+    /// Nobody answers: what was tried and what may help, and what went wrong.
     #[error("{0}")]
-    Unreachable(String),
+    Unreachable(String, io::ErrorKind),
     /// The connection ended before the answer did.
     #[error(
         "the daemon closed the connection before it answered; ask again, and if it stays so, \
@@ -81,7 +81,7 @@ impl Error {
     /// Whether the same question may have an answer in a moment.
     fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Lost => true,
+            Self::Unreachable(..) | Self::Lost => true,
             Self::Refused(wire, _) => wire.status == 503,
             Self::Strange(_) | Self::Usage(_) | Self::Write(_) => false,
         }
@@ -171,7 +171,7 @@ impl Client {
                 .ask(Method::POST, "/v1/tasks", Some(body.clone()), CHANGE)
                 .await;
             // A daemon that was never there is not waited for.
-            reached |= !matches!(result, Err(Error::Unreachable(_)));
+            reached |= !matches!(result, Err(Error::Unreachable(..)));
             result.map_err(|error| (error, reached))
         })
         .await
@@ -188,7 +188,7 @@ impl Client {
             let answer = self
                 .persist(async || {
                     let result = self.ask(Method::GET, &path, None, ROUND + PROMPT).await;
-                    reached |= !matches!(result, Err(Error::Unreachable(_)));
+                    reached |= !matches!(result, Err(Error::Unreachable(..)));
                     result.map_err(|error| (error, reached))
                 })
                 .await?;
@@ -241,7 +241,7 @@ impl Client {
                 "the daemon at {name} did not answer within {seconds} s; \
                  `systemctl status taskdaemon` tells whether it starts"
             );
-            Err(Error::Unreachable(detail))
+            Err(Error::Unreachable(detail, io::ErrorKind::TimedOut))
         })
     }
 
@@ -359,7 +359,7 @@ pub(crate) async fn pause(error: &Error) {
     let wait = match error {
         Error::Refused(_, Some(seconds)) => Duration::from_secs(u64::from(*seconds).min(30)),
         Error::Refused(..)
-        | Error::Unreachable(_)
+        | Error::Unreachable(..)
         | Error::Lost
         | Error::Strange(_)
         | Error::Usage(_)

@@ -85,7 +85,7 @@ pub(super) fn health(args: &Args, setting: &Setting) -> Outcome {
 async fn ask(setting: &Setting) -> Outcome {
     let health = match setting.client()?.health().await {
         Ok(health) => health,
-        Err(error @ (client::Error::Unreachable(_) | client::Error::Usage(_))) => {
+        Err(error @ (client::Error::Unreachable(..) | client::Error::Usage(_))) => {
             return Err(error.into());
         }
         Err(error) => silent(error.to_string()),

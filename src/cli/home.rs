@@ -71,9 +71,8 @@ pub(super) fn home(setting: &Setting) -> Outcome {
                 io::stdout().lock().write_all(text.as_bytes())?;
                 Ok(0)
             }
-            Err(Failure::Client(error @ Error::Unreachable(_))) => {
-                let why = error.to_string();
-                let next = if why.contains("permission denied") {
+            Err(Failure::Client(Error::Unreachable(why, kind))) => {
+                let next = if kind == io::ErrorKind::PermissionDenied {
                     &DENIED
                 } else {
                     &ABSENT

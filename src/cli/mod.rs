@@ -223,7 +223,7 @@ impl Failure {
 
 fn client_code(error: &client::Error) -> u8 {
     match error {
-        client::Error::Unreachable(_) => 69,
+        client::Error::Unreachable(..) => 69,
         client::Error::Lost => 75,
         client::Error::Strange(_) | client::Error::Write(_) => 1,
         client::Error::Usage(_) => 2,

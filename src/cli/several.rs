@@ -63,7 +63,7 @@ pub(super) async fn each(ids: &[i64], mut one: impl AsyncFnMut(i64) -> Outcome) 
 const fn ends_all(failure: &Failure) -> bool {
     matches!(
         failure,
-        Failure::Io(_) | Failure::Client(client::Error::Unreachable(_) | client::Error::Usage(_))
+        Failure::Io(_) | Failure::Client(client::Error::Unreachable(..) | client::Error::Usage(_))
     )
 }
 

@@ -1,6 +1,8 @@
 //! What tasks that are over have come to, asked for one by one over restarts
 //! of the daemon; and how well that is.
 
+use std::io;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::header::HeaderMap;
@@ -50,7 +52,8 @@ impl Client {
         };
         let late = |_| {
             let name = self.target.name();
-            Error::Unreachable(format!("the daemon at {name} does not answer"))
+            let detail = format!("the daemon at {name} does not answer");
+            Error::Unreachable(detail, io::ErrorKind::TimedOut)
         };
         timeout(PROMPT, asked).await.map_err(late)?
     }

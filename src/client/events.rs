@@ -56,7 +56,7 @@ impl Client {
                 Ok(()) => Error::Lost,
                 Err(error) => error,
             };
-            reached |= !matches!(error, Error::Unreachable(_));
+            reached |= !matches!(error, Error::Unreachable(..));
             if last != before {
                 end = clock::instant() + PATIENCE;
             }

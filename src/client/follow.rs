@@ -80,7 +80,7 @@ impl Client {
                 Ok(None) => Error::Lost,
                 Err(error) => error,
             };
-            reached |= !matches!(error, Error::Unreachable(_));
+            reached |= !matches!(error, Error::Unreachable(..));
             if reader.heard > heard {
                 end = clock::instant() + PATIENCE;
             }

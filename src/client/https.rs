@@ -85,7 +85,7 @@ pub async fn get(url: &str) -> Result<StatusCode, Error> {
 /// Nobody takes the connection.
 pub async fn reach(address: &str) -> Result<(), Error> {
     let url = format!("http://{address}");
-    connect(&url, &Place::of(&url)?).await.map(drop)
+    connect(address, &Place::of(&url)?).await.map(drop)
 }
 
 /// Sends one request; its answer comes as it may, without a time limit.

@@ -179,7 +179,10 @@ impl Target {
             }
             _ => error.to_string(),
         };
-        Error::Unreachable(format!("cannot reach the daemon at {name}: {hint}"))
+        Error::Unreachable(
+            format!("cannot reach the daemon at {name}: {hint}"),
+            error.kind(),
+        )
     }
 }
 

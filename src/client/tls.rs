@@ -104,9 +104,8 @@ impl Files {
             .connect(name, stream)
             .await
             .map_err(|error| {
-                Error::Unreachable(format!(
-                    "cannot reach the daemon at {address}: TLS failed: {error}"
-                ))
+                let detail = format!("cannot reach the daemon at {address}: TLS failed: {error}");
+                Error::Unreachable(detail, error.kind())
             })
     }
 }

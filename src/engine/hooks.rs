@@ -104,7 +104,8 @@ impl<S: Store> Engine<S> {
         let Some(end) = task.state.end() else {
             return Ok(());
         };
-        if task.spec.hook_of.is_some() {
+        // Nobody can submit to it, so what is in it is a hook.
+        if task.queue == hook::QUEUE {
             return Ok(());
         }
         let event = self.store.last_event();
@@ -205,14 +206,14 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
 /// What all hooks of a task have in common.
 fn follower(task: &Task) -> NewTask {
     let id = task.id;
-    let mut new = hook(task.owner, task.spec.user.clone(), id);
+    let mut new = hook(task.owner, task.spec.user.clone(), Some(id));
     new.name = Some(format!("hook of task {id}"));
     new.labels = BTreeMap::from([(LABEL.to_owned(), id.to_string())]);
     new
 }
 
 /// What all hooks have in common.
-pub(super) fn hook(owner: u32, user: Option<String>, of: TaskId) -> NewTask {
+pub(super) fn hook(owner: u32, user: Option<String>, of: Option<TaskId>) -> NewTask {
     NewTask {
         owner,
         queue: hook::QUEUE.to_owned(),
@@ -225,7 +226,7 @@ pub(super) fn hook(owner: u32, user: Option<String>, of: TaskId) -> NewTask {
                 cap_ms: 600_000,
                 ..Retry::default()
             },
-            hook_of: Some(of),
+            hook_of: of,
             ..Spec::default()
         },
         ..NewTask::default()

@@ -91,8 +91,8 @@ pub struct Spec {
     /// What happens when the task is over.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Hook>,
-    /// The task whose hook this one is; nobody can ask for it. Hooks have no
-    /// hooks.
+    /// The task whose hook this one is, or the latest run of the agent whose hook
+    /// it is; nobody can ask for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook_of: Option<TaskId>,
     /// What its submitter called the request that asked for it.

@@ -63,7 +63,7 @@ async fn look(look: &Look) -> Result<(), String> {
         }
         Look::Tcp(address) => https::reach(address)
             .await
-            .map_err(|error| error.to_string().replace("http://", "")),
+            .map_err(|error| error.to_string()),
         // Looked at from beside the agent.
         Look::Command(_) | Look::File(_) => Ok(()),
     }

@@ -11,7 +11,6 @@ use crate::engine::hooks::{Word, hook, stamp};
 use crate::engine::news::News;
 use crate::model::agent::life::Life;
 use crate::model::agent::plan::Agent;
-use crate::model::id::TaskId;
 use crate::model::spec::NewTask;
 use crate::model::time::Time;
 use crate::store::{self, Store};
@@ -83,8 +82,7 @@ impl<S: Store> Engine<S> {
 /// What all hooks of an instance have in common.
 fn follower(agent: &Agent, instance: u32, life: &Life) -> NewTask {
     let user = agent.plan.task.spec.user.clone();
-    let run = life.task.or(life.latest).unwrap_or(TaskId(0));
-    let mut new = hook(agent.owner, user, run);
+    let mut new = hook(agent.owner, user, life.task.or(life.latest));
     new.name = Some(format!("hook of agent {}", agent.called(instance)));
     new.labels = BTreeMap::from([("hook-of-agent".to_owned(), agent.name.clone())]);
     new
