@@ -1,15 +1,15 @@
 //! `call`: what a prompt's task runs. It reads one call from standard input,
-//! makes it, and writes the answer as it comes.
+//! makes it, and writes the answer as it comes; where standard input is a
+//! runner's desk, it makes all that come there (`call/several.rs`).
 //!
 //! What it came to is told to the daemon as a receipt (`model::receipt`), which
 //! settles what was taken for it. A call that was turned away is made again
 //! when admission says so, and costs no attempt.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read};
 use std::time::Duration;
 
-use sd_notify::NotifyState;
-
+use crate::client::https::pool::Pool;
 use crate::client::llm::{self, Piece, Usage};
 use crate::clock;
 use crate::daemon::memory;
@@ -17,25 +17,44 @@ use crate::model::check::STDIN_MAX;
 use crate::model::prompt::Call;
 use crate::model::receipt::Receipt;
 use crate::model::retry::TRY_AGAIN;
+use crate::runner::line::Desk;
 
 use structured::Dialogue;
+use voice::Voice;
 
 use super::text::escape;
-use super::{Failure, Outcome, complain};
+use super::{Failure, Outcome};
 
 mod lot;
+mod several;
 mod structured;
+mod voice;
 
 /// Most bytes of a call: every byte of the text may be six in JSON.
 const CALL_MAX: usize = STDIN_MAX * 8;
 
 /// `call`: 0 when the answer is whole, 75 when there may be one later, 1 when not.
 pub(super) async fn call() -> Outcome {
-    // Before the key is in it.
+    // Before a key is in it.
     memory::keep()?;
+    match Desk::standard_input()? {
+        Some(desk) => several::see_to(desk).await,
+        None => {
+            let text = read(io::stdin().lock())?;
+            make(text, &Voice::own()?, &Pool::default()).await
+        }
+    }
+}
+
+fn read(input: impl Read) -> io::Result<String> {
     let mut text = String::new();
     let limit = u64::try_from(CALL_MAX).unwrap_or(u64::MAX);
-    io::stdin().lock().take(limit).read_to_string(&mut text)?;
+    input.take(limit).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Makes the call that a text stands for.
+async fn make(text: String, voice: &Voice, pool: &Pool) -> Outcome {
     if text.is_empty() {
         let told = "the model of this task is not configured any more; submit it anew with another";
         return Err(Failure::Code(1, told.to_owned()));
@@ -44,63 +63,44 @@ pub(super) async fn call() -> Outcome {
         .map_err(|error| Failure::Usage(format!("standard input is no call: {error}")))?;
     drop(text);
     if let Some(order) = &call.lot {
-        return lot::see_to(&call, order).await;
+        return lot::see_to(&call, order, voice, pool).await;
     }
     let begun = clock::instant();
     let dialogue = Dialogue::of(&call).map_err(|why| Failure::Code(1, why))?;
+    let print = |piece: &Piece| {
+        // There is JSON beside the text only where a schema is.
+        let (Piece::Text(words) | Piece::Data(words)) = piece;
+        voice.print(words)
+    };
     let asked = match dialogue {
-        Some(dialogue) => dialogue.ask(&call).await,
-        None => llm::ask(&call, None, print).await,
+        Some(dialogue) => dialogue.ask(&call, voice, pool).await,
+        None => llm::ask(pool, &call, None, print).await,
     };
     match asked {
         Ok(answer) => {
-            hand_over(&answer.receipt());
-            status(&told(answer.usage, begun.elapsed()));
+            voice.hand_over(&answer.receipt());
+            voice.status(&told(answer.usage, begun.elapsed()));
             if answer.usage.cut {
-                complain("the answer ends where it was as long as max_tokens allows");
+                voice.complain("the answer ends where it was as long as max_tokens allows");
             }
             if answer.usage.refused {
-                complain("the model, or who watches over it, would not go on");
+                voice.complain("the model, or who watches over it, would not go on");
             }
             Ok(0)
         }
-        Err(failure) => give_up(&call, &failure),
+        Err(failure) => give_up(&call, &failure, voice),
     }
 }
 
 /// Ends a call that came to nothing.
-fn give_up(call: &Call, failure: &llm::Failure) -> Outcome {
+fn give_up(call: &Call, failure: &llm::Failure, voice: &Voice) -> Outcome {
     let why = escape(&llm::without(&failure.why, call.key.as_ref()));
     if let Some(receipt) = failure.receipt() {
         let why = why.clone();
-        hand_over(&Receipt { why, ..receipt });
+        voice.hand_over(&Receipt { why, ..receipt });
     }
     let code = if failure.may_pass() { TRY_AGAIN } else { 1 };
     Err(Failure::Code(code, why))
-}
-
-/// Prints a piece of the answer; there is JSON beside the text only where a
-/// schema is.
-fn print(piece: &Piece) -> io::Result<()> {
-    let (Piece::Text(words) | Piece::Data(words)) = piece;
-    let mut out = io::stdout().lock();
-    out.write_all(words.as_bytes())?;
-    out.flush()
-}
-
-/// Tells the daemon what the call came to.
-fn hand_over(receipt: &Receipt) {
-    let text = serde_json::to_string(receipt).unwrap_or_default();
-    if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&format!("X_RECEIPT={text}"))]) {
-        tracing::debug!(%error, "cannot say what it came to");
-    }
-}
-
-/// Says how it stands, where the task can.
-fn status(text: &str) {
-    if let Err(error) = sd_notify::notify(&[NotifyState::Status(text)]) {
-        tracing::debug!(%error, "cannot say how it stands");
-    }
 }
 
 fn told(usage: Usage, took: Duration) -> String {

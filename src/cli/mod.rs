@@ -369,10 +369,11 @@ fn online<'a>(conversation: impl Future<Output = Outcome> + 'a) -> Outcome {
 
 /// One line on standard error; when even that is closed, nobody is listening.
 pub(crate) fn complain(message: &str) {
-    let line = message
-        .lines()
-        .map(text::escape)
-        .collect::<Vec<_>>()
-        .join("\n");
-    drop(writeln!(io::stderr(), "taskdaemon: {line}"));
+    drop(io::stderr().write_all(complaint(message).as_bytes()));
+}
+
+/// What is complained of, as it is printed.
+fn complaint(message: &str) -> String {
+    let lines: Vec<_> = message.lines().map(text::escape).collect();
+    format!("taskdaemon: {}\n", lines.join("\n"))
 }

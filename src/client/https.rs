@@ -24,6 +24,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+pub mod pool;
+
 /// How long it may take until the server is there, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long everything may take.
@@ -32,7 +34,7 @@ const WHOLE: Duration = Duration::from_secs(30);
 const ANSWER_MAX: usize = 1024;
 
 /// Why there was no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The request makes no sense; it will not tomorrow either.
     #[error("{0}")]
@@ -88,37 +90,16 @@ pub async fn reach(address: &str) -> Result<(), Error> {
     connect(address, &Place::of(&url)?).await.map(drop)
 }
 
-/// Sends one request; its answer comes as it may, without a time limit.
-///
-/// # Errors
-/// The server was not reached, or did not answer.
-pub async fn open(
-    url: &str,
-    headers: HeaderMap,
-    body: String,
-) -> Result<Response<Incoming>, Error> {
-    ask(Method::POST, url, headers, body.into_bytes()).await
-}
-
-/// The same in any way.
-///
-/// # Errors
-/// The server was not reached, or did not answer.
-pub async fn ask(
-    method: Method,
-    url: &str,
-    headers: HeaderMap,
-    body: Vec<u8>,
-) -> Result<Response<Incoming>, Error> {
+/// Sends one request over a connection of its own.
+async fn open(url: &str, headers: HeaderMap, body: String) -> Result<Response<Incoming>, Error> {
     let place = Place::of(url)?;
-    let mut request = request(&place, headers, body)?;
-    *request.method_mut() = method;
+    let request = request(&place, headers, body.into_bytes())?;
     let connected = timeout(CONNECT, connect(url, &place)).await;
     let stream = connected.map_err(|_| network(url, "does not answer within 5 s"))??;
     if !place.tls {
         return send(url, stream, request).await;
     }
-    let secure = timeout(CONNECT, encrypt(&place, stream)).await;
+    let secure = timeout(CONNECT, encrypt(trusted(url)?, &place, stream)).await;
     let late = |_| network(url, "does not speak TLS within 5 s");
     send(url, secure.map_err(late)??, request).await
 }
@@ -223,24 +204,30 @@ fn request(
     Ok(request)
 }
 
-async fn encrypt(
-    place: &Place,
-    stream: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
-    let url = place.url.to_string();
+/// Whom this host trusts.
+fn trusted(url: &str) -> Result<Arc<ClientConfig>, Error> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     let (taken, _) = roots.add_parsable_certificates(found.certs);
     if taken == 0 {
         let why = "this host trusts no certificates; install the package ca-certificates";
-        return Err(network(&url, why));
+        return Err(network(url, why));
     }
     let config = ClientConfig::builder()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+async fn encrypt(
+    trusted: Arc<ClientConfig>,
+    place: &Place,
+    stream: TcpStream,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
+    let url = place.url.to_string();
     let name = ServerName::try_from(place.host.clone())
         .map_err(|_| Error::Request(format!("{url}: names no host")))?;
-    TlsConnector::from(Arc::new(config))
+    TlsConnector::from(trusted)
         .connect(name, stream)
         .await
         .map_err(|error| network(&url, error))
@@ -254,16 +241,18 @@ async fn send<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let explain = |error: hyper::Error| {
-        let cause = error.source().map(|cause| format!(": {cause}"));
-        network(url, format!("{error}{}", cause.unwrap_or_default()))
-    };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(explain)?;
+        .map_err(|error| explain(url, &error))?;
     // It ends with the body of the answer, or when that is dropped.
     drop(tokio::spawn(connection));
-    sender.send_request(request).await.map_err(explain)
+    let sent = sender.send_request(request).await;
+    sent.map_err(|error| explain(url, &error))
+}
+
+fn explain(url: &str, error: &hyper::Error) -> Error {
+    let cause = error.source().map(|cause| format!(": {cause}"));
+    network(url, format!("{error}{}", cause.unwrap_or_default()))
 }
 
 /// What comes first of a body. The status has said already what matters, so

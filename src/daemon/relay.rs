@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::client::https::pool::Pool;
 use crate::client::llm::Failure;
 use crate::client::llm::relay::{Listening, Provider, Question, pass_on};
 use crate::clock;
@@ -57,11 +58,17 @@ const PIECES: usize = 16;
 struct Shared {
     handle: Handle,
     stamp: Stamp,
+    pool: Pool,
 }
 
 /// Answers until the runtime ends.
 pub(super) async fn serve(listener: TcpListener, handle: Handle, stamp: Stamp) {
-    let shared = Shared { handle, stamp };
+    let pool = Pool::default();
+    let shared = Shared {
+        handle,
+        stamp,
+        pool,
+    };
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // It is never closed.
@@ -201,7 +208,7 @@ async fn ask(shared: &Shared, wish: &Wish, question: &Question) -> Answer {
         };
         // From here on nobody knows what it cost until somebody says so.
         ticket.receipt = None;
-        match pass_on(question, &provider, IDLE).await {
+        match pass_on(&shared.pool, question, &provider, IDLE).await {
             Ok((response, listening)) => return relay(response, listening, ticket),
             Err(failure) => {
                 ticket.receipt = failure.receipt().map(Box::new);

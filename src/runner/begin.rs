@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::capture::Capture;
-use super::held::{Held, Live, State};
+use super::held::{Held, Live, Process, State};
 use super::launch::{self, Launched, NotStarted};
 use super::notices::{Notices, Said};
 use super::poll::Token;
@@ -84,22 +84,26 @@ impl Runner {
             let why = format!("cannot use the capture file: {error}");
             (NotStarted::short(why), false)
         })?;
-        let launched = self
-            .launcher
-            .launch(launch, stdin.as_ref(), (self.clock)())
-            .map_err(|error| (error, false))?;
-        Ok((launched, capture))
+        let now = (self.clock)();
+        let launched = match (&stdin, launch.own) {
+            (Some(stdin), true) => self.call(launch, stdin, now),
+            (None, true) => Err("the call came without its text".to_owned().into()),
+            (stdin, false) => self.launcher.launch(launch, stdin.as_ref(), now),
+        };
+        Ok((launched.map_err(|error| (error, false))?, capture))
     }
 
     /// Takes a child that was just started into the table and the loop.
     fn adopt(&mut self, launch: Launch, launched: Launched, capture: Capture) {
-        let cgroup = launched.group.as_ref().and_then(|name| {
+        let group = launched.group.as_ref();
+        let group = group.or_else(|| self.callers.group(&launched.process));
+        let cgroup = group.and_then(|name| {
             let base = self.launcher.base.as_ref()?;
             Some(base.shown(name))
         });
         let key = launch.key;
         let begun = Started {
-            pid: launched.child.pid.cast_unsigned(),
+            pid: launched.pid.cast_unsigned(),
             uid: launched.account.uid,
             user: launched.account.name.clone(),
             cgroup,
@@ -109,15 +113,13 @@ impl Runner {
         let live = Live {
             launch,
             begun,
-            pidfd: launched.child.pidfd,
-            exec: Some(launched.child.exec),
+            process: launched.process,
+            exec: launched.exec,
             fault: None,
             out: Some(File::from(launched.out)),
             err: Some(File::from(launched.err)),
             capture,
-            notices: launched
-                .mailbox
-                .map(|own| Notices::new(own, Said::default())),
+            notices: launched.ear.map(|ear| Notices::new(ear, Said::default())),
             group: launched.group,
             exit: None,
             empty: false,
@@ -139,9 +141,15 @@ impl Runner {
         let Some(live) = self.held.live(id) else {
             return;
         };
+        // The program of a call runs already.
+        let live_call = !live.is_alone();
         let mut wanted = Vec::with_capacity(4);
         if live.exit.is_none() {
-            wanted.push((live.pidfd.as_fd(), Token::Exit(id)));
+            let process = match &live.process {
+                Process::Own(pidfd) => Some(pidfd.as_fd()),
+                Process::Shared { line, .. } => line.as_ref().map(AsFd::as_fd),
+            };
+            wanted.extend(process.map(|fd| (fd, Token::Exit(id))));
         }
         wanted.extend(live.exec.as_ref().map(|fd| (fd.as_fd(), Token::Exec(id))));
         wanted.extend(live.out.as_ref().map(|fd| (fd.as_fd(), Token::Out(id))));
@@ -152,6 +160,9 @@ impl Runner {
             }
         }
         self.watch_notices(id);
+        if live_call {
+            self.tell_started(id);
+        }
         self.advance(id);
     }
 
@@ -179,8 +190,18 @@ impl Runner {
             live.fault = Some((error, launch::is_scarce(fault.errno)));
             return;
         }
-        let started = live.begun.clone();
-        held.started = Some(started.clone());
-        self.say(&FromRunner::Started { key, started });
+        self.tell_started(id);
+    }
+
+    /// Tells once that the program of an attempt runs.
+    fn tell_started(&mut self, id: u32) {
+        let Some(held) = self.held.get(id).filter(|held| held.started.is_none()) else {
+            return;
+        };
+        let key = held.key;
+        if let Some(started) = held.live().map(|live| live.begun.clone()) {
+            held.started = Some(started.clone());
+            self.say(&FromRunner::Started { key, started });
+        }
     }
 }

@@ -57,6 +57,11 @@ pub(super) fn name(key: AttemptKey) -> String {
     format!("task-{}-{}", key.task, key.number)
 }
 
+/// Name of the group of a process that makes calls.
+pub(super) fn name_of_caller(id: u32) -> String {
+    format!("calls-{id}")
+}
+
 impl Base {
     pub(super) fn open(path: PathBuf, shown: String, own: bool) -> io::Result<Self> {
         let dir = open(
@@ -227,7 +232,8 @@ impl Base {
         };
         for entry in entries.filter_map(Result::ok) {
             let name = entry.file_name();
-            if let Some(name) = name.to_str().filter(|name| name.starts_with("task-")) {
+            let is_ours = |name: &&str| name.starts_with("task-") || name.starts_with("calls-");
+            if let Some(name) = name.to_str().filter(is_ours) {
                 tracing::warn!(group = name, "ending what an earlier runner left");
                 self.kill(name);
                 self.remove(name).ok();

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::held::State;
+use super::held::{Process, State};
 use super::poll::Timer;
 use super::protocol::FromRunner;
 use super::serve::Runner;
@@ -74,16 +74,21 @@ impl Runner {
         if live.exit.is_some() {
             return;
         }
+        let pid = live.pid();
+        let Process::Own(pidfd) = &live.process else {
+            self.hear_call(id);
+            return;
+        };
         if without_groups {
             // Its number is its own until it is reaped.
-            sys::signal_group(live.pid(), libc::SIGKILL);
+            sys::signal_group(pid, libc::SIGKILL);
         }
-        let exit = match sys::reap(live.pidfd.as_fd()) {
+        let exit = match sys::reap(pidfd.as_fd()) {
             Ok(None) => return,
             Ok(Some(Status::Code(code))) => Exit::Code { code },
             Ok(Some(Status::Signal(signal))) => Exit::Signal { signal },
             Err(error) => {
-                let (key, pid) = (live.launch.key, live.pid());
+                let key = live.launch.key;
                 tracing::error!(task = %key.task, attempt = key.number, pid, %error, "cannot learn how a task ended");
                 Exit::Lost
             }
@@ -98,8 +103,8 @@ impl Runner {
             None => exit,
         };
         failpoint!("runner/exit/reaped");
+        self.poll.forget(pidfd);
         live.exit = Some((exit, (self.clock)()));
-        self.poll.forget(&live.pidfd);
         self.advance(id);
     }
 
@@ -161,16 +166,20 @@ impl Runner {
 
     /// Ends what is left of an attempt. True when nothing is.
     fn clear(&mut self, id: u32) -> bool {
-        let leaders = self.held.leaders();
+        let (leaders, others) = (self.held.leaders(), self.callers.pids());
         let Some(live) = self.held.live(id) else {
             return true;
         };
         let key = live.launch.key;
+        if !live.is_alone() {
+            return true;
+        }
         let (Some(base), Some(group)) = (&self.launcher.base, &live.group) else {
             let family = Family {
                 key,
                 leader: live.number(),
                 leaders: &leaders,
+                others: &others,
             };
             if tree::members(family).is_empty() {
                 return true;
@@ -266,10 +275,14 @@ impl Runner {
 
     /// Sends a signal to every process of an attempt.
     pub(super) fn signal(&mut self, id: u32, signal: i32) {
-        let leaders = self.held.leaders();
+        let (leaders, others) = (self.held.leaders(), self.callers.pids());
         let Some(live) = self.held.live(id) else {
             return;
         };
+        if !live.is_alone() {
+            self.hang_up(id, Exit::Signal { signal });
+            return;
+        }
         match (&self.launcher.base, &live.group) {
             (Some(base), Some(group)) if signal == libc::SIGKILL => base.kill(group),
             (Some(base), Some(group)) => tree::signal_all(|| base.members(group), signal),
@@ -278,6 +291,7 @@ impl Runner {
                     key: live.launch.key,
                     leader: live.number(),
                     leaders: &leaders,
+                    others: &others,
                 };
                 tree::signal_all(|| tree::members(family), signal);
             }
@@ -289,6 +303,10 @@ impl Runner {
         let Some(live) = self.held.live(id) else {
             return;
         };
+        if let Process::Shared { line, .. } = &live.process {
+            line.iter().for_each(|line| line.freeze(freeze));
+            return;
+        }
         let (Some(base), Some(group)) = (&self.launcher.base, &live.group) else {
             return;
         };
@@ -314,7 +332,15 @@ impl Runner {
     /// Ended children that are no attempt's first process.
     pub(super) fn reap(&mut self) {
         // Each round reaps one first process, so this ends.
-        while let Some(pid) = tree::reap_orphans(&self.held.leaders()) {
+        let known = |runner: &Self| [runner.held.leaders(), runner.callers.pids()].concat();
+        while let Some(pid) = tree::reap_orphans(&known(self)) {
+            if let Some(caller) = self.callers.of(pid) {
+                self.on_caller_exit(caller);
+                if self.callers.of(pid).is_some() {
+                    return;
+                }
+                continue;
+            }
             let id = self
                 .held
                 .iter()

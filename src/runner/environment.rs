@@ -29,13 +29,8 @@ pub(super) struct Given<'a> {
     pub(super) mark: Option<&'a str>,
 }
 
-/// The whole environment of a task: an allow-list, what it asked for, and what
-/// it is. Later entries replace earlier ones.
-pub(super) fn environment(
-    launch: &Launch,
-    account: &Account,
-    given: Given<'_>,
-) -> Vec<(String, String)> {
+/// What every process of a user finds, by the user.
+fn base(account: &Account) -> [(&'static str, &str); 5] {
     let path = if account.uid == 0 { PATH_ROOT } else { PATH };
     let home = if account.home.is_empty() {
         "/"
@@ -47,16 +42,35 @@ pub(super) fn environment(
     } else {
         &account.shell
     };
-    let task = launch.key.task.to_string();
-    let attempt = launch.key.number.to_string();
-    let socket = given.socket.and_then(Path::to_str);
-    let base = [
+    [
         ("PATH", path),
         ("HOME", home),
         ("USER", &account.name),
         ("LOGNAME", &account.name),
         ("SHELL", shell),
-    ];
+    ]
+}
+
+/// The environment of a process of ours that is no task.
+pub(super) fn ours(account: &Account, given: Given<'_>) -> Vec<(String, String)> {
+    base(account)
+        .into_iter()
+        .chain(given.lang.map(|lang| ("LANG", lang)))
+        .chain(given.mark.map(|mark| (mark::VARIABLE, mark)))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The whole environment of a task: an allow-list, what it asked for, and what
+/// it is. Later entries replace earlier ones.
+pub(super) fn environment(
+    launch: &Launch,
+    account: &Account,
+    given: Given<'_>,
+) -> Vec<(String, String)> {
+    let task = launch.key.task.to_string();
+    let attempt = launch.key.number.to_string();
+    let socket = given.socket.and_then(Path::to_str);
     let own = [
         (TASK_VARIABLE, task.as_str()),
         (ATTEMPT_VARIABLE, attempt.as_str()),
@@ -67,7 +81,7 @@ pub(super) fn environment(
         .map(|(name, value)| (name.as_str(), value.as_str()));
     let mut env: Vec<(String, String)> = Vec::with_capacity(launch.env.len() + 8);
     let mut places = HashMap::new();
-    let all = base
+    let all = base(account)
         .into_iter()
         .chain(given.lang.map(|lang| ("LANG", lang)))
         .chain(asked)

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::capture::Capture;
+use super::line::Line;
 use super::notices::Notices;
 use super::tree;
 use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
@@ -39,7 +40,7 @@ pub(super) struct Live {
     /// What was asked, without the environment.
     pub(super) launch: Launch,
     pub(super) begun: Started,
-    pub(super) pidfd: OwnedFd,
+    pub(super) process: Process,
     /// Where the child says that `exec` failed; gone once it was heard.
     pub(super) exec: Option<File>,
     /// What it said.
@@ -58,6 +59,20 @@ pub(super) struct Live {
     pub(super) interrupted: bool,
     pub(super) used: super::cgroup::Counted,
     pub(super) looks: u32,
+}
+
+/// What an attempt runs in.
+#[derive(Debug)]
+pub(super) enum Process {
+    /// A first process of its own.
+    Own(OwnedFd),
+    /// The process of several calls.
+    Shared {
+        /// The way to it; gone when the call is over.
+        line: Option<Line>,
+        /// Which of them it is.
+        caller: u32,
+    },
 }
 
 /// All attempts, by a number that is theirs in this process only.
@@ -141,13 +156,18 @@ impl Held {
     /// First process, as long as it is not reaped.
     pub(super) fn leader(&self) -> Option<i32> {
         match &self.state {
-            State::Live(live) if live.exit.is_none() => Some(live.pid()),
+            State::Live(live) if live.exit.is_none() && live.is_alone() => Some(live.pid()),
             State::Live(_) | State::Over(_) => None,
         }
     }
 }
 
 impl Live {
+    /// Whether its process is its own.
+    pub(super) const fn is_alone(&self) -> bool {
+        matches!(self.process, Process::Own(_))
+    }
+
     pub(super) const fn pid(&self) -> i32 {
         self.begun.pid.cast_signed()
     }

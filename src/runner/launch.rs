@@ -5,6 +5,8 @@
 //! the task; nothing of it stops the runner.
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -16,10 +18,12 @@ use nix::sys::stat::Mode;
 use super::capabilities::Capabilities;
 use super::cgroup::{self, Base};
 use super::environment::{Given, environment, pairs, programs};
+use super::held::Process;
 use super::mailbox::{Mailbox, Mailboxes};
+use super::notices::Ear;
 use super::policy::{Denied, PolicyFile};
 use super::protocol::Abilities;
-use super::spawn::{self, Become, Child, Fault, Plan, Step};
+use super::spawn::{self, Become, Fault, Plan, Step};
 use super::start;
 use super::users::{Account, Accounts, nameless};
 use super::{Options, Users, own};
@@ -39,25 +43,29 @@ pub(super) struct Launcher {
     /// Name of the user that the daemon runs as.
     daemon: Option<String>,
     /// Our own program, the only one that is run as that user.
-    program: PathBuf,
+    pub(super) program: PathBuf,
     accounts: Accounts,
-    null: OwnedFd,
+    pub(super) null: OwnedFd,
     files: (u64, u64),
-    reset_oom: bool,
+    pub(super) reset_oom: bool,
     drop_bounding: u64,
     lang: Option<String>,
 }
 
-/// A child and its ends of the pipes.
+/// What was started, and our ends of its pipes.
 #[derive(Debug)]
 pub(super) struct Launched {
-    pub(super) child: Child,
+    pub(super) pid: i32,
+    pub(super) process: Process,
+    /// Where a child says that `exec` failed.
+    pub(super) exec: Option<File>,
     pub(super) out: OwnedFd,
     pub(super) err: OwnedFd,
     pub(super) account: Rc<Account>,
-    /// Name of its cgroup.
+    /// Name of its own cgroup.
     pub(super) group: Option<String>,
-    pub(super) mailbox: Option<Mailbox>,
+    /// Where what it says of itself is heard.
+    pub(super) ear: Option<Ear>,
 }
 
 /// Why a launch came to nothing.
@@ -83,7 +91,7 @@ impl NotStarted {
     }
 
     /// It may not run, or nobody could say whether it may.
-    fn denied(program: &str, denied: &Denied) -> Self {
+    pub(super) fn denied(program: &str, denied: &Denied) -> Self {
         Self {
             undecided: denied.undecided,
             denied: denied.by_rule,
@@ -158,7 +166,7 @@ impl Launcher {
     }
 
     /// How a child becomes its user; not at all where nobody can.
-    fn become_user<'a>(&self, account: &'a Account) -> Option<Become<'a>> {
+    pub(super) fn become_user<'a>(&self, account: &'a Account) -> Option<Become<'a>> {
         let drop_bounding = if account.uid == 0 {
             0
         } else {
@@ -184,7 +192,7 @@ impl Launcher {
             .account(launch, now)
             .map_err(|denied| NotStarted::denied(program, &denied))?;
         let failed = |why: String| NotStarted::from(failure(program, &account.name, &why));
-        let short = |what: &str, error: &std::io::Error| NotStarted {
+        let short = |what: &str, error: &io::Error| NotStarted {
             why: failure(
                 program,
                 &account.name,
@@ -233,17 +241,19 @@ impl Launcher {
             short("fork", &error)
         })?;
         Ok(Launched {
-            child,
+            pid: child.pid,
+            process: Process::Own(child.pidfd),
+            exec: Some(child.exec),
             out,
             err,
             group,
-            mailbox,
+            ear: mailbox.map(Ear::Mailbox),
             account: Rc::clone(&account),
         })
     }
 
     /// What is added to the environment of a task with this socket.
-    fn given<'a>(&'a self, mailbox: Option<&'a Mailbox>) -> Given<'a> {
+    pub(super) fn given<'a>(&'a self, mailbox: Option<&'a Mailbox>) -> Given<'a> {
         Given {
             lang: self.lang.as_deref(),
             socket: mailbox.map(Mailbox::path),
@@ -252,7 +262,7 @@ impl Launcher {
     }
 
     /// Makes the attempt's cgroup, where there are any: its name and directory.
-    fn group(&self, launch: &Launch) -> std::io::Result<Option<(String, OwnedFd)>> {
+    fn group(&self, launch: &Launch) -> io::Result<Option<(String, OwnedFd)>> {
         let Some(base) = &self.base else {
             return Ok(None);
         };
@@ -262,7 +272,7 @@ impl Launcher {
     }
 
     /// Whom the task runs as.
-    fn account(&mut self, launch: &Launch, now: Time) -> Result<Rc<Account>, Denied> {
+    pub(super) fn account(&mut self, launch: &Launch, now: Time) -> Result<Rc<Account>, Denied> {
         let wanted = launch.user.as_deref();
         if launch.own {
             own::is_call(launch, &self.program)?;
@@ -328,7 +338,7 @@ fn failure(program: &str, user: &str, why: &str) -> String {
     format!("could not run {program} as user {user}: {why}")
 }
 
-fn program(launch: &Launch) -> Result<&str, NotStarted> {
+pub(super) fn program(launch: &Launch) -> Result<&str, NotStarted> {
     let program = launch.argv.first().filter(|program| !program.is_empty());
     let none = || "could not run the task: it names no program".to_owned();
     Ok(program.ok_or_else(none)?)
@@ -365,18 +375,18 @@ pub(super) fn explain(fault: Fault, launch: &Launch, user: &str) -> String {
     failure(program, user, &why)
 }
 
-fn strings(list: &[String]) -> Result<Vec<CString>, String> {
+pub(super) fn strings(list: &[String]) -> Result<Vec<CString>, String> {
     list.iter().map(|text| string(text)).collect()
 }
 
-fn string(text: &str) -> Result<CString, String> {
+pub(super) fn string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| {
         let shown: String = text.chars().take(40).collect();
         format!("there is a NUL byte in {shown:?}")
     })
 }
 
-fn describe(error: &std::io::Error) -> String {
+fn describe(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => Errno::from_raw(number).desc().to_owned(),
         None => error.to_string(),

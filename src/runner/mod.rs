@@ -20,6 +20,7 @@ use crate::model::time::Time;
 
 pub mod alive;
 mod begin;
+mod calls;
 mod capabilities;
 mod capture;
 mod cgroup;
@@ -29,6 +30,7 @@ pub mod client;
 mod environment;
 mod held;
 mod launch;
+pub mod line;
 mod link;
 mod mailbox;
 mod mark;

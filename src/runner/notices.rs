@@ -32,13 +32,22 @@ const LAST_WORDS: u32 = 1024;
 /// What a live attempt has said about itself.
 #[derive(Debug)]
 pub(super) struct Notices {
-    pub(super) mailbox: Mailbox,
+    ear: Ear,
     said: Said,
     /// Datagrams that are still read in this window.
     left: u32,
     watched: bool,
     /// Takes a message that brought descriptors. Nothing is read meanwhile.
     taker: Option<JoinHandle<()>>,
+}
+
+/// Where what an attempt says is heard.
+#[derive(Debug)]
+pub(super) enum Ear {
+    /// On a socket of its own, from whoever of its processes speaks.
+    Mailbox(Mailbox),
+    /// On the line of a call (`calls.rs`).
+    Line,
 }
 
 /// All that was said, and what of it the daemon was not told. Kept over a
@@ -92,15 +101,21 @@ impl Said {
 /// Notices, over a renewal.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Saved {
-    socket: RawFd,
-    path: PathBuf,
+    #[serde(flatten)]
+    mailbox: Option<SavedMailbox>,
     said: Said,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedMailbox {
+    socket: RawFd,
+    path: PathBuf,
+}
+
 impl Notices {
-    pub(super) const fn new(mailbox: Mailbox, said: Said) -> Self {
+    pub(super) const fn new(ear: Ear, said: Said) -> Self {
         Self {
-            mailbox,
+            ear,
             said,
             left: SHARE,
             watched: true,
@@ -110,15 +125,32 @@ impl Notices {
 
     pub(super) fn saved(&self) -> Saved {
         Saved {
-            socket: self.mailbox.as_fd().as_raw_fd(),
-            path: self.mailbox.path().to_owned(),
+            mailbox: self.mailbox().map(|mailbox| SavedMailbox {
+                socket: mailbox.as_fd().as_raw_fd(),
+                path: mailbox.path().to_owned(),
+            }),
             said: self.said.clone(),
         }
     }
 
     pub(super) fn restore(saved: Saved) -> io::Result<Self> {
-        let mailbox = Mailbox::restore(saved.socket, saved.path)?;
-        Ok(Self::new(mailbox, saved.said))
+        let ear = match saved.mailbox {
+            Some(own) => Ear::Mailbox(Mailbox::restore(own.socket, own.path)?),
+            None => Ear::Line,
+        };
+        Ok(Self::new(ear, saved.said))
+    }
+
+    pub(super) const fn mailbox(&self) -> Option<&Mailbox> {
+        match &self.ear {
+            Ear::Mailbox(mailbox) => Some(mailbox),
+            Ear::Line => None,
+        }
+    }
+
+    /// What came on the line of a call.
+    pub(super) fn hear(&mut self, text: &[u8], at: Time) {
+        self.said.add(parse(text), at);
     }
 
     /// What it said that its call came to.
@@ -138,13 +170,16 @@ impl Notices {
     /// read for now.
     fn take(&mut self, brings_descriptors: bool) -> bool {
         self.left = self.left.saturating_sub(1);
+        let Ear::Mailbox(mailbox) = &self.ear else {
+            return false;
+        };
         let taken = if brings_descriptors {
             self.left = 0;
-            self.mailbox.take_apart().map(|thread| {
+            mailbox.take_apart().map(|thread| {
                 self.taker = Some(thread);
             })
         } else {
-            self.mailbox.take()
+            mailbox.take()
         };
         if let Err(error) = &taken {
             tracing::warn!(%error, "cannot take a task's notice: trying again soon");
@@ -166,8 +201,15 @@ impl Runner {
         if notices.left == 0 && notices.watched {
             // The rest waits, and so does who says it.
             notices.watched = false;
-            self.poll.forget(&notices.mailbox);
+            if let Some(mailbox) = notices.mailbox() {
+                self.poll.forget(mailbox);
+            }
         }
+        self.pass_on(id);
+    }
+
+    /// Tells what an attempt said, now or when its window is over.
+    pub(super) fn pass_on(&mut self, id: u32) {
         if !self.poll.armed(Timer::Notices(id)) {
             self.tell_news_if_heard(id);
             self.poll.arm(Timer::Notices(id), WINDOW);
@@ -200,7 +242,10 @@ impl Runner {
         let Some(notices) = self.held.live(id).and_then(|live| live.notices.as_mut()) else {
             return;
         };
-        if let Err(error) = self.poll.watch(&notices.mailbox, Token::Notice(id)) {
+        let Some(mailbox) = notices.mailbox() else {
+            return;
+        };
+        if let Err(error) = self.poll.watch(mailbox, Token::Notice(id)) {
             tracing::error!(%error, "cannot watch a task's socket: trying again soon");
             notices.watched = false;
             self.poll.arm(Timer::Notices(id), WINDOW);
@@ -213,17 +258,21 @@ impl Runner {
         let Some(notices) = self.held.live(id).and_then(|live| live.notices.as_mut()) else {
             return;
         };
-        if std::mem::take(&mut notices.watched) {
-            self.poll.forget(&notices.mailbox);
-        }
-        notices.mailbox.shut();
-        if !notices.taking() {
-            notices.left = LAST_WORDS;
-            while self.read_notice(id) {}
+        let watched = std::mem::take(&mut notices.watched);
+        if let Some(mailbox) = notices.mailbox() {
+            if watched {
+                self.poll.forget(mailbox);
+            }
+            mailbox.shut();
+            if !notices.taking() {
+                notices.left = LAST_WORDS;
+                while self.read_notice(id) {}
+            }
         }
         if let Some(notices) = self.notices(id)
             && notices.left == 0
-            && let Err(error) = notices.mailbox.empty_apart()
+            && let Some(mailbox) = notices.mailbox()
+            && let Err(error) = mailbox.empty_apart()
         {
             tracing::warn!(%error, "no thread to empty a task's socket");
         }
@@ -245,7 +294,10 @@ impl Runner {
         };
         // One byte more shows that a message is too long.
         let room = self.room.read.get_mut(..=DATAGRAM_MAX).unwrap_or_default();
-        let seen = match notices.mailbox.look(room) {
+        let Some(mailbox) = notices.mailbox() else {
+            return false;
+        };
+        let seen = match mailbox.look(room) {
             Ok(seen) => seen,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,

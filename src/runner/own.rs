@@ -2,12 +2,18 @@
 //! take a key that no task may see. No policy is asked, since whoever is that
 //! user may do so anyway.
 
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
+use super::environment::{ours, pairs};
+use super::launch::{Launcher, NotStarted, program, string, strings};
 use super::policy::Denied;
+use super::spawn::{self, Child, Plan};
 use super::users::{Account, Accounts, nameless};
-use crate::model::attempt::Launch;
+use crate::model::attempt::{Launch, Limits};
 use crate::model::time::Time;
 
 /// Refuses what is not a call, and nothing else: whoever has taken the daemon
@@ -43,10 +49,73 @@ pub(super) fn account(
     Ok(account.unwrap_or_else(|| Rc::new(nameless(uid))))
 }
 
+/// A process of ours that makes calls.
+#[derive(Debug)]
+pub(super) struct CallerStarted {
+    pub(super) child: Child,
+    pub(super) group: Option<String>,
+}
+
+impl Launcher {
+    /// Whom a call runs as, if it is one.
+    pub(super) fn account_of_call(
+        &mut self,
+        launch: &Launch,
+        now: Time,
+    ) -> Result<Rc<Account>, NotStarted> {
+        let program = program(launch)?;
+        self.account(launch, now)
+            .map_err(|denied| NotStarted::denied(program, &denied))
+    }
+
+    /// Starts the process that makes the calls which come to `desk`.
+    pub(super) fn start_caller(
+        &self,
+        account: &Account,
+        desk: &OwnedFd,
+        group: &str,
+    ) -> io::Result<CallerStarted> {
+        let program = string(&self.program.display().to_string()).map_err(io::Error::other)?;
+        let env = pairs(&ours(account, self.given(None)));
+        let directory = match &self.base {
+            Some(base) => Some(base.create(group, &Limits::default())?),
+            None => None,
+        };
+        let said = io::stderr().as_fd().try_clone_to_owned();
+        let plan = Plan {
+            argv: vec![program.clone(), CString::from(c"call")],
+            env: strings(&env).map_err(io::Error::other)?,
+            paths: vec![program],
+            cwd: CString::from(c"/"),
+            cwd_optional: true,
+            stdio: [
+                desk.as_fd(),
+                self.null.as_fd(),
+                said.as_ref().unwrap_or(&self.null).as_fd(),
+            ],
+            cgroup: directory.as_ref().map(AsFd::as_fd),
+            become_user: self.become_user(account),
+            umask: 0o077,
+            files: self.files(),
+            reset_oom: self.reset_oom,
+            die_with: self.base.is_none().then(|| nix::unistd::getpid().as_raw()),
+        };
+        let child = spawn::spawn(&plan).inspect_err(|_| {
+            if let Some(base) = &self.base {
+                base.remove(group).ok();
+            }
+        })?;
+        Ok(CallerStarted {
+            child,
+            group: directory.map(|_| group.to_owned()),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::attempt::{AttemptKey, Limits};
+    use crate::model::attempt::AttemptKey;
     use crate::model::id::TaskId;
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) enum Token {
     Link,
     /// A signal to the runner.
     Signals,
-    /// An attempt's first process ended.
+    /// An attempt's first process ended, or the line of a call says something.
     Exit(u32),
     /// Standard output.
     Out(u32),
@@ -31,6 +31,8 @@ pub(super) enum Token {
     Exec(u32),
     /// An attempt says something about itself.
     Notice(u32),
+    /// A process that makes calls ended.
+    Caller(u32),
     /// A deadline.
     Timer(Timer),
 }
@@ -52,6 +54,8 @@ pub(super) enum Timer {
     Retry(u32),
     /// Tell what an attempt has said, and hear it again.
     Notices(u32),
+    /// A process that makes calls has had none for a while.
+    Caller(u32),
 }
 
 impl Token {
@@ -72,6 +76,8 @@ impl Token {
             Self::Timer(Timer::Retry(id)) => (12, id),
             Self::Timer(Timer::Notices(id)) => (13, id),
             Self::Notice(id) => (14, id),
+            Self::Caller(id) => (15, id),
+            Self::Timer(Timer::Caller(id)) => (16, id),
         };
         u64::from(id) << 8 | tag
     }
@@ -94,6 +100,8 @@ impl Token {
             12 => Self::Timer(Timer::Retry(id)),
             13 => Self::Timer(Timer::Notices(id)),
             14 => Self::Notice(id),
+            15 => Self::Caller(id),
+            16 => Self::Timer(Timer::Caller(id)),
             _ => return None,
         })
     }
@@ -221,6 +229,8 @@ mod tests {
             Token::Timer(Timer::Retry(5)),
             Token::Timer(Timer::Notices(6)),
             Token::Notice(7),
+            Token::Caller(8),
+            Token::Timer(Timer::Caller(9)),
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), Some(token));

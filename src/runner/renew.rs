@@ -21,12 +21,13 @@ use serde::{Deserialize, Serialize};
 
 use super::capture::{self, Capture};
 use super::cgroup::{self, Base};
-use super::held::{Held, Live, State};
+use super::held::{Held, Live, Process, State};
 use super::launch::Launcher;
+use super::line::Line;
 use super::mailbox::Mailboxes;
 use super::notices::{self, Notices};
 use super::serve::{Door, Identity, Runner};
-use super::{Options, mark, sys};
+use super::{Options, calls, mark, sys};
 use crate::model::attempt::{AttemptKey, Ended, Exit, Launch, Started};
 use crate::model::time::Time;
 
@@ -47,6 +48,8 @@ struct SavedRunner {
     mailboxes: Option<PathBuf>,
     served: bool,
     held: Vec<SavedHeld>,
+    #[serde(default)]
+    callers: Vec<calls::Saved>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,7 +64,8 @@ struct SavedHeld {
 struct SavedLive {
     launch: Launch,
     begun: Started,
-    pidfd: RawFd,
+    #[serde(flatten)]
+    process: SavedProcess,
     exec: Option<RawFd>,
     fault: Option<String>,
     #[serde(default)]
@@ -74,6 +78,13 @@ struct SavedLive {
     group: Option<String>,
     exit: Option<(Exit, Time)>,
     interrupted: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum SavedProcess {
+    Own { pidfd: RawFd },
+    Shared { line: Option<RawFd>, caller: u32 },
 }
 
 /// Becomes the installed program. Comes back only to say why not.
@@ -117,7 +128,7 @@ fn try_exec(runner: &Runner) -> anyhow::Result<std::convert::Infallible> {
 
 /// Every descriptor the state names.
 fn kept(runner: &Runner) -> Vec<BorrowedFd<'_>> {
-    let mut kept = Vec::new();
+    let mut kept: Vec<_> = runner.callers.descriptors().collect();
     if let Door::Listener(listener) = &runner.door {
         kept.push(listener.as_fd());
     }
@@ -125,9 +136,13 @@ fn kept(runner: &Runner) -> Vec<BorrowedFd<'_>> {
         let State::Live(live) = &held.state else {
             continue;
         };
-        kept.push(live.pidfd.as_fd());
+        match &live.process {
+            Process::Own(pidfd) => kept.push(pidfd.as_fd()),
+            Process::Shared { line, .. } => kept.extend(line.as_ref().map(AsFd::as_fd)),
+        }
         kept.push(live.capture.file().as_fd());
-        kept.extend(live.notices.as_ref().map(|own| own.mailbox.as_fd()));
+        let mailbox = live.notices.as_ref().and_then(Notices::mailbox);
+        kept.extend(mailbox.map(AsFd::as_fd));
         for file in [&live.exec, &live.out, &live.err].into_iter().flatten() {
             kept.push(file.as_fd());
         }
@@ -163,6 +178,7 @@ fn save(runner: &Runner) -> SavedRunner {
             .iter()
             .map(|(_, held)| save_held(held))
             .collect(),
+        callers: runner.callers.saved(),
     }
 }
 
@@ -173,7 +189,15 @@ fn save_held(held: &Held) -> SavedHeld {
         State::Live(live) => Some(SavedLive {
             launch: live.launch.clone(),
             begun: live.begun.clone(),
-            pidfd: live.pidfd.as_raw_fd(),
+            process: match &live.process {
+                Process::Own(pidfd) => SavedProcess::Own {
+                    pidfd: pidfd.as_raw_fd(),
+                },
+                Process::Shared { line, caller } => SavedProcess::Shared {
+                    line: line.as_ref().map(|line| line.as_fd().as_raw_fd()),
+                    caller: *caller,
+                },
+            },
             exec: number(&live.exec),
             fault: live.fault.as_ref().map(|(error, _)| error.clone()),
             scarce: live.fault.as_ref().is_some_and(|(_, scarce)| *scarce),
@@ -224,6 +248,7 @@ pub(super) fn resume(state: RawFd, clock: fn() -> Time) -> anyhow::Result<Runner
     };
     let mut runner = Runner::assemble(saved.options, clock, launcher, identity, door)?;
     runner.served = saved.served;
+    runner.restore_callers(saved.callers);
     for held in saved.held {
         let (key, started) = (held.key, held.started.clone());
         match restore(held) {
@@ -275,7 +300,13 @@ fn restore_live(saved: SavedLive) -> anyhow::Result<Live> {
     Ok(Live {
         launch: saved.launch,
         begun: saved.begun,
-        pidfd: sys::adopt(saved.pidfd)?,
+        process: match saved.process {
+            SavedProcess::Own { pidfd } => Process::Own(sys::adopt(pidfd)?),
+            SavedProcess::Shared { line, caller } => Process::Shared {
+                line: line.map(sys::adopt).transpose()?.map(Line::from),
+                caller,
+            },
+        },
         exec: file(saved.exec)?,
         fault: saved.fault.map(|error| (error, saved.scarce)),
         out: file(saved.out)?,

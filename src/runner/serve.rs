@@ -12,6 +12,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::calls::Callers;
 use super::held::Table;
 use super::launch::Launcher;
 use super::link::Link;
@@ -64,6 +65,7 @@ pub(super) struct Runner {
     pub(super) identity: Identity,
     pub(super) door: Door,
     pub(super) held: Table,
+    pub(super) callers: Callers,
     pub(super) room: Room,
     /// At least one attempt was launched.
     pub(super) served: bool,
@@ -146,6 +148,7 @@ impl Runner {
             identity,
             door,
             held: Table::default(),
+            callers: Callers::default(),
             room: Room {
                 read: vec![0; SHARE].into(),
                 write: Vec::new(),
@@ -180,6 +183,7 @@ impl Runner {
             }
         }
         if let Some(base) = &self.launcher.base {
+            self.callers.leave(base);
             base.leave();
         }
         if let Some(mailboxes) = &self.launcher.mailboxes {
@@ -206,6 +210,8 @@ impl Runner {
             Token::Timer(Timer::Retry(id)) => self.advance(id),
             Token::Notice(id) => self.on_notice(id),
             Token::Timer(Timer::Notices(id)) => self.on_window(id),
+            Token::Caller(id) => self.on_caller_exit(id),
+            Token::Timer(Timer::Caller(id)) => self.callers.retire(id),
             Token::Timer(Timer::Dial) => self.dial(),
             Token::Timer(Timer::Grace) => self.end_all(libc::SIGKILL),
             Token::Timer(Timer::Linger) => self.done = true,

@@ -30,6 +30,8 @@ pub(super) struct Family<'a> {
     pub(super) leader: Option<i32>,
     /// First processes of all attempts that are not over.
     pub(super) leaders: &'a [i32],
+    /// Children that are no attempt's.
+    pub(super) others: &'a [i32],
 }
 
 /// Whether the number of a process that was reaped means another one now. As
@@ -49,7 +51,9 @@ pub(super) fn members(family: Family<'_>) -> Vec<i32> {
     let alone = family.leaders.iter().all(|pid| Some(*pid) == family.leader);
     for child in children(std::process::id().cast_signed()) {
         let ours = Some(child) == family.leader
-            || (!family.leaders.contains(&child) && belongs(child, family, alone));
+            || (!family.leaders.contains(&child)
+                && !family.others.contains(&child)
+                && belongs(child, family, alone));
         if ours {
             descend(child, &mut found);
         }

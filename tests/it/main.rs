@@ -9,6 +9,7 @@ mod batches;
 mod bed;
 mod budgets;
 mod calendar;
+mod callers;
 mod calls;
 mod canary;
 mod cli;

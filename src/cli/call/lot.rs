@@ -1,47 +1,44 @@
 //! A batch of prompts, seen to until its provider is done with it: how it
 //! stands is said as the task's status, and its name as soon as there is one.
 
-use std::io::{self, Write as _};
+use std::io;
 
-use sd_notify::NotifyState;
-
+use crate::client::https::pool::Pool;
 use crate::client::llm::lot::{self, Step};
 use crate::client::llm::{self, Failure as Gone};
 use crate::model::lot::Order;
 use crate::model::prompt::Call;
 use crate::model::receipt::{End, Receipt};
 
+use super::super::Outcome;
 use super::super::text::escape;
-use super::super::{Outcome, complain};
-use super::{give_up, hand_over, status};
+use super::give_up;
+use super::voice::Voice;
 
 /// 0 when at least one of its prompts is answered: what became of each is in
 /// its line.
-pub(super) async fn see_to(call: &Call, order: &Order) -> Outcome {
+pub(super) async fn see_to(call: &Call, order: &Order, voice: &Voice, pool: &Pool) -> Outcome {
     if order.cancel {
-        return match lot::cancel(call, order).await {
+        return match lot::cancel(pool, call, order).await {
             Ok(batch) => {
-                hand_over(&free());
-                complain(&match batch {
+                voice.hand_over(&free());
+                voice.complain(&match batch {
                     Some(batch) => format!("{batch} is cancelled"),
                     None => "there is no such batch any more".to_owned(),
                 });
                 Ok(0)
             }
-            Err(failure) => give_up(call, &failure),
+            Err(failure) => give_up(call, &failure, voice),
         };
     }
-    let told = match lot::ask(call, order, |step| say(call, step)).await {
+    let told = match lot::ask(pool, call, order, |step| say(call, step, voice)).await {
         Ok(told) => told,
-        Err(failure) => return give_up(call, &failure),
+        Err(failure) => return give_up(call, &failure, voice),
     };
-    let mut out = io::stdout().lock();
     for line in &told.lines {
-        serde_json::to_writer(&mut out, line).map_err(io::Error::from)?;
-        out.write_all(b"\n")?;
+        let line = serde_json::to_string(line).map_err(io::Error::from)?;
+        voice.print(&format!("{line}\n"))?;
     }
-    out.flush()?;
-    drop(out);
     let receipt = Receipt {
         input: told.usage.input,
         output: told.usage.output,
@@ -56,7 +53,7 @@ pub(super) async fn see_to(call: &Call, order: &Order) -> Outcome {
             .filter(|line| line.error.is_none())
             .count(),
     );
-    status(&format!("{answered} of {all} prompts answered"));
+    voice.status(&format!("{answered} of {all} prompts answered"));
     let first = told.lines.iter().find_map(|line| line.error.as_deref());
     let first = llm::without(first.unwrap_or_default(), call.key.as_ref());
     if answered == 0 {
@@ -67,12 +64,13 @@ pub(super) async fn see_to(call: &Call, order: &Order) -> Outcome {
                 usage: told.usage,
                 ..Gone::new(End::Answered, why)
             },
+            voice,
         );
     }
-    hand_over(&receipt);
+    voice.hand_over(&receipt);
     if answered < all {
         let left = all - answered;
-        complain(&format!(
+        voice.complain(&format!(
             "{left} of {all} prompts were not answered: {}",
             escape(&first)
         ));
@@ -89,28 +87,22 @@ fn free() -> Receipt {
     }
 }
 
-fn say(call: &Call, step: &Step<'_>) {
+fn say(call: &Call, step: &Step<'_>, voice: &Voice) {
     match step {
         Step::Named(name) => {
-            let word = format!("X_BATCH={}", name.unwrap_or_default());
-            if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&word)]) {
-                tracing::debug!(%error, "cannot say what the batch is called");
-            }
+            voice.say(&format!("X_BATCH={}", name.unwrap_or_default()));
         }
         Step::Done(done, all) => {
-            status(&format!(
+            voice.status(&format!(
                 "the batch is at its provider: {done} of {all} done"
             ));
             if let Some(percent) = done.saturating_mul(100).checked_div(*all) {
-                let word = format!("X_PROGRESS={}", percent.min(100));
-                if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&word)]) {
-                    tracing::debug!(%error, "cannot say how far it is");
-                }
+                voice.say(&format!("X_PROGRESS={}", percent.min(100)));
             }
         }
         Step::Waits(why) => {
             let why = escape(&llm::without(why, call.key.as_ref()));
-            status(&format!("waits: {why}"));
+            voice.status(&format!("waits: {why}"));
         }
     }
 }

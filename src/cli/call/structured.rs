@@ -4,16 +4,14 @@
 //! it, a few times: that is one attempt of the task, and when it fails, asking
 //! the same again would cost as much and promise no more.
 
-use std::io::{self, Write as _};
-
+use crate::client::https::pool::Pool;
 use crate::client::llm::{self, Failure as Gone, Piece, Told, Turn, Usage};
 use crate::model::prompt::Call;
 use crate::model::receipt::End;
 use crate::model::schema::Schema;
 
-use super::super::complain;
 use super::super::text::escape;
-use super::status;
+use super::voice::Voice;
 
 /// A call, and how far it has come.
 #[derive(Debug)]
@@ -43,10 +41,15 @@ impl Dialogue {
     }
 
     /// Asks until the reply is good, and prints it.
-    pub(super) async fn ask(mut self, call: &Call) -> Result<Told, Gone> {
+    pub(super) async fn ask(
+        mut self,
+        call: &Call,
+        voice: &Voice,
+        pool: &Pool,
+    ) -> Result<Told, Gone> {
         loop {
             let (mut text, mut data) = (String::new(), String::new());
-            let asked = llm::ask(call, self.turn.as_ref(), |piece| {
+            let asked = llm::ask(pool, call, self.turn.as_ref(), |piece| {
                 match piece {
                     Piece::Text(words) => text.push_str(words),
                     Piece::Data(words) => data.push_str(words),
@@ -78,8 +81,7 @@ impl Dialogue {
             }
             let faults = match self.schema.judge(&reply) {
                 Ok(json) => {
-                    let mut out = io::stdout().lock();
-                    let printed = writeln!(out, "{json}").and_then(|()| out.flush());
+                    let printed = voice.print(&format!("{json}\n"));
                     printed.map_err(|error| Gone::here(format!("cannot write: {error}")))?;
                     return Ok(Told {
                         usage: self.used,
@@ -97,9 +99,9 @@ impl Dialogue {
                 )));
             }
             let (count, most) = (self.bad, call.repairs);
-            status(&format!("asks to mend its answer, {count} of {most}"));
+            voice.status(&format!("asks to mend its answer, {count} of {most}"));
             let clean = escape(&llm::without(first, call.key.as_ref()));
-            complain(&format!(
+            voice.complain(&format!(
                 "the answer is not as the schema has it: {clean}; asking to mend it, {count} of \
                  {most}"
             ));

@@ -12,6 +12,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
+use super::super::https::pool::Pool;
 use super::{Failure, Usage};
 use crate::clock;
 use crate::model::lot::{self, Line, Order, Row};
@@ -54,12 +55,13 @@ pub struct Told {
 /// # Errors
 /// There is none, and there will be none.
 pub async fn ask(
+    pool: &Pool,
     call: &Call,
     order: &Order,
     mut tell: impl FnMut(&Step<'_>),
 ) -> Result<Told, Failure> {
     let rows = lot::read(&call.text).map_err(|why| unmade(Failure::rejected(why)))?;
-    let desk = Desk { call, order };
+    let desk = Desk { pool, call, order };
     let (batch, found) = match &order.batch {
         Some(batch) => (batch.clone(), true),
         None => desk.have(&rows, &mut tell).await?,
@@ -88,8 +90,8 @@ pub async fn ask(
 ///
 /// # Errors
 /// Nobody knows whether it is.
-pub async fn cancel(call: &Call, order: &Order) -> Result<Option<String>, Failure> {
-    let desk = Desk { call, order };
+pub async fn cancel(pool: &Pool, call: &Call, order: &Order) -> Result<Option<String>, Failure> {
+    let desk = Desk { pool, call, order };
     let batch = match &order.batch {
         Some(batch) => batch.clone(),
         None => match desk.find(usize::MAX).await? {

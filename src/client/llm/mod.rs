@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::StatusCode;
 use hyper::body::Incoming;
+use hyper::{Method, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::https::{self, Error};
+use super::https::Error;
+use super::https::pool::{Pool, let_go};
 use crate::clock;
 use crate::model::prompt::{Call, Key};
 use crate::model::receipt::{End, Receipt, Remains};
@@ -196,13 +197,15 @@ pub struct Turn {
 /// # Errors
 /// There is no whole answer.
 pub async fn ask(
+    pool: &Pool,
     call: &Call,
     turn: Option<&Turn>,
     mut hear: impl FnMut(&Piece) -> std::io::Result<()>,
 ) -> Result<Told, Failure> {
     let (url, headers, body) = request(call, turn)?;
     let first = Duration::from_millis(call.first_ms);
-    let begun = timeout(first, https::open(&url, headers, body.to_string())).await;
+    let body = body.to_string().into_bytes();
+    let begun = timeout(first, pool.ask(Method::POST, &url, headers, body)).await;
     let response = begun
         .map_err(|_| Failure::broken(silent(&url, first)))?
         .map_err(network)?;
@@ -261,7 +264,10 @@ async fn listen(
                     let failed = |error| Failure::here(format!("cannot write: {error}"));
                     hear(&piece).map_err(failed)?;
                 }
-                Heard::End(usage) => return Ok(usage),
+                Heard::End(usage) => {
+                    let_go(body);
+                    return Ok(usage);
+                }
             }
         }
         if over {

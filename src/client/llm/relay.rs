@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Response};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::super::https::pool::Pool;
 use super::answer::{Answer, Heard};
 use super::headers;
 use super::room::{ANSWER_MAX, too_long};
@@ -128,15 +129,17 @@ impl Question {
 /// # Errors
 /// There is no answer: the provider refused, failed or was not reached.
 pub async fn pass_on(
+    pool: &Pool,
     question: &Question,
     provider: &Provider<'_>,
     idle: Duration,
 ) -> Result<(Response<Incoming>, Listening), Failure> {
-    let passed = send(question, provider, idle).await;
+    let passed = send(pool, question, provider, idle).await;
     passed.map_err(|failure| failure.without(provider.key))
 }
 
 async fn send(
+    pool: &Pool,
     question: &Question,
     provider: &Provider<'_>,
     idle: Duration,
@@ -158,8 +161,8 @@ async fn send(
         provider.key,
         &mut headers,
     )?;
-    let body = question.body_for(provider).to_string();
-    let begun = timeout(idle, super::https::open(&url, headers, body)).await;
+    let body = question.body_for(provider).to_string().into_bytes();
+    let begun = timeout(idle, pool.ask(Method::POST, &url, headers, body)).await;
     let response = begun
         .map_err(|_| Failure::broken(silent(&url, idle)))?
         .map_err(network)?;

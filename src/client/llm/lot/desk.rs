@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::told::{look_of, named, path_of};
-use crate::client::https;
+use crate::client::https::pool::Pool;
 use crate::client::llm::request::{authorize, plain};
 use crate::client::llm::{Failure, answer, network, silent};
 use crate::model::lot::{self, Order, Row};
@@ -33,6 +33,7 @@ pub(super) enum Search {
 
 /// Where a provider's batches are asked for.
 pub(super) struct Desk<'a> {
+    pub(super) pool: &'a Pool,
     pub(super) call: &'a Call,
     pub(super) order: &'a Order,
 }
@@ -66,7 +67,9 @@ impl Desk<'_> {
             body
         });
         let first = Duration::from_millis(self.call.first_ms);
-        let asked = https::ask(method, &url, headers, body.unwrap_or_default());
+        let asked = self
+            .pool
+            .ask(method, &url, headers, body.unwrap_or_default());
         let response = timeout(first, asked)
             .await
             .map_err(|_| Failure::broken(silent(&url, first)))?
