@@ -1,6 +1,6 @@
 //! The other side of the API: how the command line talks to a daemon.
 //!
-//! One connection per request. What waits (`wait`, `follow`) survives a restart
+//! A connection is used again as long as it is fresh. What waits (`wait`, `follow`) survives a restart
 //! of the daemon by asking again, and what submits carries an idempotency key,
 //! so that a reply that was lost can be asked for once more.
 
@@ -11,12 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::api::dto::TaskInfo;
@@ -24,6 +20,7 @@ use crate::api::problem::Wire;
 use crate::clock;
 
 mod answers;
+mod connections;
 pub mod events;
 pub mod follow;
 pub mod https;
@@ -34,6 +31,7 @@ mod sse;
 pub mod target;
 pub mod tls;
 
+use connections::Idle;
 use target::Target;
 
 /// How long connecting, and a plain question, may take.
@@ -112,13 +110,17 @@ impl Answer {
 #[derive(Debug, Clone)]
 pub struct Client {
     target: Target,
+    idle: Idle,
 }
 
 impl Client {
     /// Somebody who asks this daemon.
     #[must_use]
-    pub const fn new(target: Target) -> Self {
-        Self { target }
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            idle: Idle::default(),
+        }
     }
 
     /// Asks for something that is there.
@@ -292,51 +294,6 @@ impl Client {
         request.headers_mut().insert(HOST, host);
         Ok(request)
     }
-
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
-        let explain = |error: io::Error| self.target.explain(&error);
-        let late = |_| explain(io::ErrorKind::TimedOut.into());
-        match &self.target {
-            Target::Unix(path) => {
-                let connected = timeout(PROMPT, UnixStream::connect(path))
-                    .await
-                    .map_err(late)?;
-                speak(connected.map_err(explain)?, request).await
-            }
-            Target::Tcp { address, tls, .. } => {
-                let connected = timeout(PROMPT, TcpStream::connect(address))
-                    .await
-                    .map_err(late)?
-                    .map_err(explain)?;
-                let Some(tls) = tls else {
-                    return speak(connected, request).await;
-                };
-                // Beside the future that most requests are, which is small.
-                let encrypted = Box::pin(tls.encrypt(address, connected));
-                let encrypted = timeout(PROMPT, encrypted).await.map_err(late)??;
-                Box::pin(speak(encrypted, request)).await
-            }
-        }
-    }
-}
-
-async fn speak<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let strange = |error: hyper::Error| {
-        if error.is_parse() {
-            Error::Strange(format!("that does not speak HTTP ({error})"))
-        } else {
-            Error::Lost
-        }
-    };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(strange)?;
-    // It ends with the body of the answer, or when that is dropped.
-    drop(tokio::spawn(connection));
-    sender.send_request(request).await.map_err(strange)
 }
 
 /// Reads the daemon's reason.

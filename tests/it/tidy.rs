@@ -329,7 +329,7 @@ const RARE: [(&str, &[&str]); 2] = [
             "store/quota.rs",
         ],
     ),
-    ("Mutex", &["run/instances.rs"]),
+    ("Mutex", &["client/connections.rs", "run/instances.rs"]),
 ];
 
 #[test]

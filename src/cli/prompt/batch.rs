@@ -23,7 +23,7 @@ use super::super::interrupt::Interrupt;
 use super::super::{Failure, Outcome, Setting, batch, complain};
 use super::lot;
 use super::progress::{again, wait};
-use super::results::Results;
+use super::results::{Over, Results};
 use super::rows::{Common, Row, Rows};
 use super::{Args as PromptArgs, order, rule};
 
@@ -97,6 +97,8 @@ pub(super) struct Handed {
     pub(super) task: i64,
     /// How it ended, where it is known to be over.
     pub(super) ended: Option<End>,
+    /// What else is known of it then.
+    pub(super) over: Option<Box<Over>>,
 }
 
 /// How a prompt ended.
@@ -334,6 +336,7 @@ impl Entry<'_> {
         for ((line, name), one) in called.drain(..).zip(list.tasks) {
             self.created += u32::from(one.created);
             self.handed.push(Handed {
+                over: None,
                 line,
                 name: name.map(String::into_boxed_str),
                 task: one.id,

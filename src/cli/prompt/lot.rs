@@ -128,6 +128,7 @@ pub(super) async fn prompt(
         let accepted = interrupt.unless(told, calling).await??;
         let accepted: Accepted = accepted.read()?;
         handed.push(Handed {
+            over: None,
             line: first,
             name: None,
             task: accepted.id,

@@ -13,6 +13,7 @@ use crate::model::quantity::format_duration;
 use super::super::providers::budgets;
 use super::super::{Failure, Outcome, Setting, complain};
 use super::batch::{End, Handed};
+use super::results::Over;
 
 /// Questions asked at once.
 const AT_ONCE: usize = 16;
@@ -101,6 +102,9 @@ impl Tally {
     }
 }
 
+/// How a prompt ended, and what else is known of it, where it is still kept.
+type Ended = (End, Option<Over>);
+
 /// Waits until all are over.
 pub(super) async fn wait(
     client: &Client,
@@ -111,7 +115,7 @@ pub(super) async fn wait(
     let shows = io::stderr().is_terminal() && !setting.json;
     let begun = clock::instant();
     let known = tally.done();
-    let mut waits: JoinSet<(usize, Result<End, Error>)> = JoinSet::new();
+    let mut waits: JoinSet<(usize, Result<Ended, Error>)> = JoinSet::new();
     let mut next = 0;
     let bar = Bar(shows);
     loop {
@@ -129,19 +133,23 @@ pub(super) async fn wait(
             return Ok(tally);
         };
         let (place, end) = waited.map_err(io::Error::other)?;
-        let end = end?;
+        let (end, over) = end?;
         if let Some(row) = rows.get_mut(place) {
             row.ended = Some(end);
+            row.over = over.map(Box::new);
         }
         tally.count(end);
     }
 }
 
 /// How a task ends, when it does. One that is no longer kept has no answer.
-async fn end(client: &Client, task: i64) -> Result<End, Error> {
+async fn end(client: &Client, task: i64) -> Result<Ended, Error> {
     match client.wait(task).await {
-        Ok(task) => Ok(End::of(&task.state).unwrap_or(End::Failed)),
-        Err(Error::Refused(wire, _)) if wire.status == 404 => Ok(End::Failed),
+        Ok(task) => {
+            let end = End::of(&task.state).unwrap_or(End::Failed);
+            Ok((end, Some(Over::of(&task))))
+        }
+        Err(Error::Refused(wire, _)) if wire.status == 404 => Ok((End::Failed, None)),
         Err(error) => Err(error),
     }
 }
@@ -177,6 +185,7 @@ pub(super) async fn again(client: &Client, rows: &mut [Handed]) -> Result<(), Fa
     for place in places {
         if let Some(row) = rows.get_mut(place) {
             row.ended = None;
+            row.over = None;
         }
     }
     Ok(())

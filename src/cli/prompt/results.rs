@@ -14,7 +14,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::api::dto::AttemptInfo;
+use crate::api::dto::{AttemptInfo, TaskInfo};
 use crate::client::{Client, Error};
 
 use super::super::Failure;
@@ -53,6 +53,38 @@ struct Line<'a> {
 struct Tokens {
     input: u64,
     output: u64,
+}
+
+/// What is known of a prompt that is over.
+#[derive(Debug, Clone)]
+pub(super) struct Over {
+    state: Box<str>,
+    tokens: Tokens,
+    cost: Option<f64>,
+    dropped: u64,
+    /// Why it failed, where that is known.
+    message: Option<Box<str>>,
+    /// It was over a budget, so its last attempt does not say why.
+    refused: bool,
+}
+
+impl Over {
+    pub(super) fn of(task: &TaskInfo) -> Self {
+        let attempts = task.attempts.as_deref().unwrap_or_default();
+        let (tokens, cost) = used(attempts);
+        let outcome = task.outcome.as_ref();
+        let message = outcome.map(|outcome| outcome.message.as_str());
+        Self {
+            state: task.state.as_str().into(),
+            tokens,
+            cost,
+            dropped: attempts.last().map_or(0, |last| last.output_dropped_bytes),
+            message: message
+                .filter(|message| !message.is_empty())
+                .map(Into::into),
+            refused: outcome.is_some_and(|outcome| outcome.class == "budget"),
+        }
+    }
 }
 
 /// What all calls of a task have used and cost.
@@ -140,10 +172,11 @@ impl Results {
                 && let Some(row) = next.next()
             {
                 let (client, line, task, end) = (client.clone(), row.line, row.task, row.ended);
-                let name = row.name.clone();
+                let (name, over) = (row.name.clone(), row.over.clone());
                 ahead.push_back(spawn_local(async move {
-                    let line = one(&client, line, name.as_deref(), (task, end), is_json).await?;
-                    Ok(line)
+                    let over = over.map(|over| *over);
+                    let line = one(&client, line, name.as_deref(), (task, end, over), is_json);
+                    line.await
                 }));
             }
             let Some(first) = ahead.pop_front() else {
@@ -176,60 +209,63 @@ async fn one(
     client: &Client,
     line: u32,
     id: Option<&str>,
-    (task, end): (i64, Option<End>),
+    (task, end, known): (i64, Option<End>, Option<Over>),
     is_json: bool,
 ) -> Result<Vec<u8>, Error> {
-    let about = |attempts: &[AttemptInfo], state, answer, error| {
-        let (tokens, cost) = used(attempts);
-        let line = Line {
-            line,
-            id,
-            task,
-            state,
-            answer,
-            error,
-            tokens,
-            cost,
-        };
-        let mut bytes = serde_json::to_vec(&line).map_err(io::Error::from)?;
-        bytes.push(b'\n');
-        Ok(bytes)
+    let over = match known {
+        Some(known) => Some(known),
+        None => look(client, task).await?,
     };
-    let shown = match client.task(task).await {
-        Ok(shown) => shown,
-        Err(Error::Refused(wire, _)) if wire.status == 404 => {
-            let why = "the task is no longer kept".to_owned();
-            return about(&[], "gone", None, Some(why));
+    let (answer, error) = match &over {
+        None => (None, Some("the task is no longer kept".to_owned())),
+        Some(over) if end != Some(End::Answered) => {
+            let said = client.output(task, "stderr").await?;
+            // What was said last is of an attempt before, if there was one.
+            let said = last_words(&said).filter(|_| !over.refused);
+            (
+                None,
+                said.or_else(|| over.message.as_deref().map(Into::into)),
+            )
         }
-        Err(error) => return Err(error),
-    };
-    let attempts = shown.attempts.as_deref().unwrap_or_default();
-    let dropped = attempts.last().map_or(0, |last| last.output_dropped_bytes);
-    if end != Some(End::Answered) {
-        let said = client.output(task, "stderr").await?;
-        let outcome = shown.outcome.as_ref();
-        let message = outcome.map(|outcome| outcome.message.clone());
-        // What was said last is of an attempt before, if there was one.
-        let refused = outcome.is_some_and(|outcome| outcome.class == "budget");
-        let said = last_words(&said).filter(|_| !refused);
-        let why = said.or(message);
-        return about(attempts, &shown.state, None, why);
-    }
-    if dropped > 0 {
-        let why = format!("{dropped} bytes of its output are no longer kept, or never were");
-        return about(attempts, &shown.state, None, Some(why));
-    }
-    let bytes = client.output(task, "stdout").await?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let answer = if is_json {
-        match RawValue::from_string(text.trim().to_owned()) {
-            Ok(json) => Answer::Json(json),
-            Err(_) => Answer::Text(text),
+        Some(Over { dropped, .. }) if *dropped > 0 => {
+            let why = format!("{dropped} bytes of its output are no longer kept, or never were");
+            (None, Some(why))
         }
-    } else {
-        Answer::Text(text)
+        Some(_) => {
+            let bytes = client.output(task, "stdout").await?;
+            (Some(answer(&bytes, is_json)), None)
+        }
     };
-    about(attempts, &shown.state, Some(answer), None)
+    let line = Line {
+        line,
+        id,
+        task,
+        state: over.as_ref().map_or("gone", |over| &over.state),
+        answer,
+        error,
+        tokens: over.as_ref().map(|over| over.tokens).unwrap_or_default(),
+        cost: over.as_ref().and_then(|over| over.cost),
+    };
+    let mut bytes = serde_json::to_vec(&line).map_err(io::Error::from)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// What is known of a task that was over before anybody waited for it.
+async fn look(client: &Client, task: i64) -> Result<Option<Over>, Error> {
+    match client.task(task).await {
+        Ok(shown) => Ok(Some(Over::of(&shown))),
+        Err(Error::Refused(wire, _)) if wire.status == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn answer(bytes: &[u8], is_json: bool) -> Answer {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    if is_json && let Ok(json) = RawValue::from_string(text.trim().to_owned()) {
+        return Answer::Json(json);
+    }
+    Answer::Text(text)
 }
 
 /// The last line of what a call said, which is why it failed.
