@@ -36,6 +36,7 @@ pub mod words;
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::num::NonZero;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -265,8 +266,13 @@ fn warn(notes: &[String], warnings: &[String], settings: &config::Config) {
     }
 }
 
+/// The engine is one thread, and has a core of its own where there are several:
+/// those who serve would only take it away, and each other's work from hand to
+/// hand.
 fn runtime() -> io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     Builder::new_multi_thread()
+        .worker_threads(cores.saturating_sub(1).max(1))
         .enable_all()
         .thread_name("serve")
         .build()

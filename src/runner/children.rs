@@ -238,8 +238,7 @@ impl Runner {
         let live = std::mem::replace(&mut held.state, State::Over(ended));
         failpoint!("runner/report/before");
         self.report(id);
-        // Somebody waits for the report, and nobody for the closing of files.
-        drop(live);
+        self.spent.push(live);
         self.poll.disarm(Timer::Drain(id));
         self.poll.disarm(Timer::Retry(id));
     }

@@ -45,8 +45,21 @@ const STACK: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Mailboxes {
     dir: PathBuf,
+    /// One that is made already, for whoever had the last.
+    ahead: Ahead,
     /// It was said that a socket could not be made.
     complained: bool,
+}
+
+/// Nobody waits for a socket that is made while there is nothing else to do.
+#[derive(Debug)]
+enum Ahead {
+    /// Nobody has asked for one yet.
+    Nobody,
+    /// To be made for this user.
+    Wanted(u32),
+    /// Made for this user.
+    Made(u32, Mailbox),
 }
 
 impl Mailboxes {
@@ -71,6 +84,7 @@ impl Mailboxes {
     pub(super) const fn at(dir: PathBuf) -> Self {
         Self {
             dir,
+            ahead: Ahead::Nobody,
             complained: false,
         }
     }
@@ -82,6 +96,26 @@ impl Mailboxes {
     /// Makes a user's socket. Where it cannot be made the task does without,
     /// and this is said once.
     pub(super) fn make(&mut self, uid: u32) -> Option<Mailbox> {
+        match std::mem::replace(&mut self.ahead, Ahead::Wanted(uid)) {
+            Ahead::Made(of, mailbox) if of == uid => Some(mailbox),
+            Ahead::Made(..) | Ahead::Wanted(_) | Ahead::Nobody => self.make_now(uid),
+        }
+    }
+
+    /// Makes the next one, if somebody may want it.
+    pub(super) fn make_ahead(&mut self) {
+        if let Ahead::Wanted(uid) = self.ahead {
+            let made = self.make_now(uid);
+            self.ahead = made.map_or(Ahead::Nobody, |mailbox| Ahead::Made(uid, mailbox));
+        }
+    }
+
+    /// Removes what was made ahead.
+    pub(super) fn forget(&mut self) {
+        self.ahead = Ahead::Nobody;
+    }
+
+    fn make_now(&mut self, uid: u32) -> Option<Mailbox> {
         // A name that nobody can guess: who does not know it cannot get in
         // while the user may.
         let made = random_name()
@@ -104,7 +138,8 @@ impl Mailboxes {
     }
 
     /// Removes the place; the sockets are gone with their attempts.
-    pub(super) fn leave(&self) {
+    pub(super) fn leave(&mut self) {
+        self.forget();
         if let Err(error) = fs::remove_dir(&self.dir) {
             tracing::debug!(%error, "cannot remove {}", self.dir.display());
         }

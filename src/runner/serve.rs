@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::calls::Callers;
-use super::held::Table;
+use super::held::{State, Table};
 use super::launch::Launcher;
 use super::link::Link;
 use super::mailbox::Mailboxes;
@@ -66,6 +66,9 @@ pub(super) struct Runner {
     pub(super) door: Door,
     pub(super) held: Table,
     pub(super) callers: Callers,
+    /// Attempts that are over, with their files and sockets: somebody waits for
+    /// the report, and nobody for these to be closed.
+    pub(super) spent: Vec<State>,
     pub(super) room: Room,
     /// At least one attempt was launched.
     pub(super) served: bool,
@@ -149,6 +152,7 @@ impl Runner {
             door,
             held: Table::default(),
             callers: Callers::default(),
+            spent: Vec::new(),
             room: Room {
                 read: vec![0; SHARE].into(),
                 write: Vec::new(),
@@ -177,6 +181,10 @@ impl Runner {
             }
             if self.renew {
                 self.renew = false;
+                self.spent.clear();
+                if let Some(mailboxes) = &mut self.launcher.mailboxes {
+                    mailboxes.forget();
+                }
                 self.drain_link();
                 let failed = renew::exec(self);
                 tracing::error!(error = %format!("{failed:#}"), "cannot renew: going on as before");
@@ -186,7 +194,8 @@ impl Runner {
             self.callers.leave(base);
             base.leave();
         }
-        if let Some(mailboxes) = &self.launcher.mailboxes {
+        self.spent.clear();
+        if let Some(mailboxes) = &mut self.launcher.mailboxes {
             mailboxes.leave();
         }
         tracing::info!(instance = %self.identity.instance, "runner done");
@@ -223,6 +232,10 @@ impl Runner {
     /// to wait, or to look for the daemon.
     fn settle(&mut self) {
         self.flush();
+        self.spent.clear();
+        if let Some(mailboxes) = &mut self.launcher.mailboxes {
+            mailboxes.make_ahead();
+        }
         if self.stopping {
             self.settle_stopping();
             return;
