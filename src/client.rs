@@ -272,7 +272,7 @@ impl Client {
         if method != Method::GET {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        headers.extend(origin::header());
+        headers.extend(origin::headers(&method));
         let mut request = Request::new(Full::new(body.unwrap_or_default()));
         *request.method_mut() = method;
         *request.uri_mut() = path

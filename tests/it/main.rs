@@ -79,5 +79,6 @@ mod templates;
 mod terminal;
 mod tidy;
 mod top;
+mod traces;
 mod web;
 mod wellbeing;
