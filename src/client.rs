@@ -28,7 +28,7 @@ pub mod events;
 pub mod follow;
 pub mod https;
 pub mod llm;
-mod origin;
+pub mod origin;
 mod pass;
 mod sse;
 pub mod target;

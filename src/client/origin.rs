@@ -12,28 +12,33 @@ use crate::model::trace::{Context, state};
 const VARIABLE: &str = "TASKDAEMON_REQUEST";
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The headers that say it: the name, inside of a task that has one, and for
-/// what changes something the trace that `TRACEPARENT` names, inside of whatever
-/// has set it.
-pub(super) fn headers(method: &Method) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = Vec::new();
-    let mut say = |name, value: String| {
-        headers.extend(HeaderValue::try_from(value).ok().map(|value| (name, value)));
+type Header = (HeaderName, HeaderValue);
+
+/// The headers that say it: the name, inside of a task that has one, and the
+/// trace for what changes something.
+pub(super) fn headers(method: &Method) -> Vec<Header> {
+    let name = variable(VARIABLE).and_then(|name| header(HEADER, name));
+    let trace = (*method != Method::GET).then(trace).unwrap_or_default();
+    name.into_iter().chain(trace).collect()
+}
+
+/// The headers of the place in a trace that `TRACEPARENT` and `TRACESTATE` name,
+/// inside of whatever has set them.
+#[must_use]
+pub fn trace() -> Vec<Header> {
+    let parent = variable("TRACEPARENT");
+    let Some(context) = parent.and_then(|parent| Context::parse(&parent)) else {
+        return Vec::new();
     };
-    if let Some(name) = variable(VARIABLE) {
-        say(HEADER, name);
-    }
-    let parent = variable("TRACEPARENT").filter(|_| *method != Method::GET);
-    if let Some(context) = parent.and_then(|parent| Context::parse(&parent)) {
-        say(HeaderName::from_static("traceparent"), context.to_string());
-        if let Some(text) = variable("TRACESTATE") {
-            say(
-                HeaderName::from_static("tracestate"),
-                state(&text).to_owned(),
-            );
-        }
-    }
-    headers
+    let text = variable("TRACESTATE").unwrap_or_default();
+    let text = Some(state(&text)).filter(|text| !text.is_empty());
+    let parent = header(HeaderName::from_static("traceparent"), context.to_string());
+    let state = text.and_then(|text| header(HeaderName::from_static("tracestate"), text.into()));
+    parent.into_iter().chain(state).collect()
+}
+
+fn header(name: HeaderName, value: String) -> Option<Header> {
+    Some((name, HeaderValue::try_from(value).ok()?))
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -225,7 +225,7 @@ impl Line {
     async fn deliver(&mut self) {
         let mut wait = AGAIN.0;
         while let Some(asked) = self.send().await {
-            sleep_until(now() + asked.unwrap_or(wait).min(AGAIN.1)).await;
+            sleep_until(now() + asked.unwrap_or(wait).clamp(AGAIN.0, AGAIN.1)).await;
             wait = (wait * 2).min(AGAIN.1);
         }
     }

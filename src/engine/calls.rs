@@ -271,14 +271,14 @@ impl<S: Store> Engine<S> {
             None => prompt.weight,
             Some(_) => Weight::default(),
         };
-        self.trace_call(&call, receipt, (ended.at, now))?;
+        self.trace_call(&call, receipt, ended.at)?;
         self.settle_call(&call, weight, receipt, now)
     }
 
     /// Those who made these calls are gone: nobody knows what became of them.
     pub(super) fn lose_relayed(&mut self, now: Time) -> Result<(), store::Error> {
         for call in self.store.open_relayed_calls()? {
-            self.trace_call(&call, None, (now, now))?;
+            self.trace_call(&call, None, now)?;
             self.settle_call(&call, Weight::default(), None, now)?;
         }
         Ok(())
@@ -288,7 +288,7 @@ impl<S: Store> Engine<S> {
     fn tell_call(&mut self, call: &Call, over: Over) -> Result<(), store::Error> {
         let took = over.at.since(call.at);
         self.snapshot.counted.call(&call.model, &over, took);
-        let task = self.sound(over.at, |store| store.task(call.key.task))?;
+        let task = spans::readable(self.store.task(call.key.task))?.flatten();
         let Some(route) = self.snapshot.calls.routes.get(&call.model) else {
             return Ok(());
         };

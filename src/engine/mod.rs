@@ -192,6 +192,7 @@ impl<S: Store> Engine<S> {
         self.fall_back(now)?;
         failpoint!("engine/recover/before");
         self.store.commit()?;
+        self.spans.send();
         self.snapshot.phase = Phase::Running;
         self.publish(now);
         Ok(())

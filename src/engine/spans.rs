@@ -134,6 +134,15 @@ pub(super) fn name(task: &Task) -> Option<String> {
     task.spec.trace.as_ref().map(|trace| trace.id.to_string())
 }
 
+/// What was read; none where the row is damaged. Whoever needs it will find that
+/// out: a span is no reason to put a task aside.
+pub(super) fn readable<T>(read: Result<T, store::Error>) -> Result<Option<T>, store::Error> {
+    match read {
+        Err(store::Error::Damaged { .. }) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
 impl<S: Store> Engine<S> {
     /// Makes spans from now on.
     pub fn set_intake(&mut self, intake: Option<Intake>) {
@@ -189,7 +198,7 @@ impl<S: Store> Engine<S> {
             return Ok(());
         };
         if before.is_live() && !task.state.is_live() {
-            let attempts = self.sound(now, |store| store.attempts(task.id))?;
+            let attempts = readable(self.store.attempts(task.id))?.unwrap_or_default();
             let ended = attempts.iter().rfind(|attempt| attempt.key == key);
             let span = ended.map(|ended| span::of_attempt(task, ended, &trace));
             self.spans.made.extend(span);
@@ -197,7 +206,7 @@ impl<S: Store> Engine<S> {
         if before == State::Queued && task.state == State::Running {
             let attempts = match task.attempt {
                 ..=1 => Vec::new(),
-                _ => self.sound(now, |store| store.attempts(task.id))?,
+                _ => readable(self.store.attempts(task.id))?.unwrap_or_default(),
             };
             let hangs = task.due > task.created && !self.store.parents(task.id)?.is_empty();
             let span = span::of_wait(task, (attempts.last(), hangs), now, &trace);
@@ -218,7 +227,9 @@ impl<S: Store> Engine<S> {
         let mut renewed = task.clone();
         let spec = Arc::make_mut(&mut renewed.spec);
         if let Some(trace) = &mut spec.trace {
+            let before = trace.round.map_or(0, |round| round.number);
             trace.round = Some(Round {
+                number: before.saturating_add(1),
                 after: task.attempt,
                 at: now,
             });
@@ -232,13 +243,12 @@ impl<S: Store> Engine<S> {
         &mut self,
         call: &Call,
         receipt: Option<&Receipt>,
-        (ended, now): (Time, Time),
+        ended: Time,
     ) -> Result<(), store::Error> {
         if self.spans.intake.is_none() || call.over.is_some() {
             return Ok(());
         }
-        let id = call.key.task;
-        let task = self.sound(now, |store| store.task(id))?;
+        let task = readable(self.store.task(call.key.task))?.flatten();
         let trace = task.and_then(|task| self.spans.wanted(&task));
         if let (Some(trace), Some(target)) = (trace, self.prompts.target(&call.model)) {
             let asked = Asked {

@@ -205,6 +205,8 @@ const fn is_zero(flags: &u8) -> bool {
 /// A new round of a task that was over: a span of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Round {
+    /// Rounds before it.
+    pub number: u32,
     /// Attempts before it.
     pub after: u32,
     /// When it began.
@@ -265,7 +267,7 @@ impl Trace {
     /// The span of a task, in its latest round.
     #[must_use]
     pub fn task(&self, id: TaskId) -> SpanId {
-        let round = self.round.map_or(0, |round| round.after);
+        let round = self.round.map_or(0, |round| round.number);
         self.span(b't', id.0, round)
     }
 
@@ -449,6 +451,7 @@ mod tests {
         };
         let retried = Trace {
             round: Some(Round {
+                number: 1,
                 after: 2,
                 at: Time::default(),
             }),
@@ -472,6 +475,21 @@ mod tests {
         assert_eq!(again.attempt(key(1, 1)), all[2]);
         assert_eq!(retried.attempt(key(1, 3)), trace.attempt(key(1, 3)));
         assert_eq!(elsewhere.state, "a=1");
+    }
+
+    #[test]
+    fn a_task_that_is_retried_before_any_attempt_has_a_span_for_each_round() {
+        let first = Trace::begun(drawn(&[3; 32], 0).0, Share::ALL);
+        let round = |number| Trace {
+            round: Some(Round {
+                number,
+                after: 0,
+                at: Time::default(),
+            }),
+            ..first.clone()
+        };
+        let spans = [first.clone(), round(1), round(2)].map(|trace| trace.task(TaskId(1)));
+        assert!(spans[0] != spans[1] && spans[1] != spans[2] && spans[0] != spans[2]);
     }
 
     #[test]

@@ -587,14 +587,30 @@ fn a_hook_is_a_child_of_its_task_and_a_schedule_begins_traces() {
     let mut collector = collector();
     let bed = collector.bed(&[]);
     let mut body = says();
-    body["hooks"] = json!([{ "command": ["true"] }]);
+    let receiver = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let url = format!("http://{}", receiver.local_addr().expect("address"));
+    body["hooks"] = json!([{ "command": ["true"] }, { "webhook": url }]);
     let id = submitted(&bed, &[("traceparent", &parent())], &body);
     bed.wait(id);
-    let hook = collector.until(1, "task hooks").remove(0);
+    let (mut stream, _) = receiver.accept().expect("a delivery");
+    let (head, _) = read(&mut stream).expect("a request");
+    write!(stream, "HTTP/1.1 204 No Content\r\n\r\n").expect("answer");
     let task = collector.until(1, "task default").remove(0);
+    for hook in collector.until(2, "task hooks") {
+        assert_eq!(hook.parent_span_id, task.span_id);
+        assert_eq!(hex(&hook.trace_id), TRACE);
+    }
+    let attempts = collector.until(2, "attempt hooks");
+    let told = |span: &Span| {
+        head.contains(&format!(
+            "traceparent: 00-{TRACE}-{}-01\r\n",
+            hex(&span.span_id)
+        ))
+    };
     assert_eq!(
-        (hook.parent_span_id, hex(&hook.trace_id)),
-        (task.span_id, TRACE.to_owned())
+        attempts.iter().filter(|span| told(span)).count(),
+        1,
+        "{head}"
     );
     let schedule = json!({ "name": "often", "when": "every 1s", "task": says() });
     let (status, made) = bed.post("/v1/schedules", &schedule).expect("a schedule");
