@@ -38,13 +38,13 @@ pub(super) async fn trace(
     let named = named(request.headers());
     let Some(intake) = traced.shared.handle.intake() else {
         if let Some(trace) = named {
-            request.extensions_mut().insert(trace);
+            tell(&mut request, trace);
         }
         return next.run(request).await;
     };
     let (new, id) = intake.begin();
     let trace = named.unwrap_or(new);
-    request.extensions_mut().insert(trace.below(Some(id)));
+    tell(&mut request, trace.below(Some(id)));
     let ids = (id, trace.parent);
     let what = (Kind::Server, format!("{} {}", traced.method, traced.route));
     let begun = clock::now();
@@ -64,6 +64,15 @@ pub(super) async fn trace(
         });
     }
     response
+}
+
+/// Tells whoever answers a request where in a trace it stands.
+fn tell(request: &mut Request, trace: Trace) {
+    let extensions = request.extensions_mut();
+    if let Some(caller) = extensions.get_mut::<Caller>() {
+        caller.origin.place = trace.parent.map(|parent| trace.at(parent));
+    }
+    extensions.insert(trace);
 }
 
 /// The trace that a request names, by one `traceparent` that is none but that.

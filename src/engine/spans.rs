@@ -149,16 +149,20 @@ impl<S: Store> Engine<S> {
         self.spans.intake = intake;
     }
 
-    /// A new task in a trace: a new one, where nobody has named any.
+    /// A new task in a trace: that of the request which it comes of, or a new one.
     pub(super) fn traced<'t>(&self, new: Cow<'t, NewTask>) -> Cow<'t, NewTask> {
-        match &self.spans.intake {
-            Some(intake) if new.spec.trace.is_none() => {
-                let mut new = new.into_owned();
-                new.spec.trace = Some(intake.begin().0);
-                Cow::Owned(new)
-            }
-            Some(_) | None => new,
+        if new.spec.trace.is_some() {
+            return new;
         }
+        let place = self.origin.place;
+        let place = place.map(|place| Trace::of(place, ""));
+        let begin = || Some(self.spans.intake.as_ref()?.begin().0);
+        let Some(trace) = place.or_else(begin) else {
+            return new;
+        };
+        let mut new = new.into_owned();
+        new.spec.trace = Some(trace);
+        Cow::Owned(new)
     }
 
     /// Variables by which an attempt joins the trace of its task. Where nobody

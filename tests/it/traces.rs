@@ -622,6 +622,60 @@ fn a_hook_is_a_child_of_its_task_and_a_schedule_begins_traces() {
     );
     assert_ne!(tasks[0].trace_id, tasks[1].trace_id);
     assert!(known(&tasks[0], "taskdaemon.schedule.id").is_some());
+    // One that somebody triggers is of the trace in which that is asked for.
+    let host = format!("unix:{}", bed.socket().display());
+    let done = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
+        .args(["--host", &host, "schedule", "trigger", "often"])
+        .env("TRACEPARENT", parent())
+        .output()
+        .expect("run");
+    assert!(done.status.success(), "{done:?}");
+    let server = collector
+        .until(1, "POST /v1/schedules/{schedule}/{verb}")
+        .remove(0);
+    assert_eq!(hex(&server.parent_span_id), PARENT);
+    let is_below = |task: &Span| task.parent_span_id == server.span_id;
+    while !collector.named("task default").iter().any(is_below) {
+        assert!(collector.hear(PATIENCE), "{:#?}", collector.spans);
+    }
+}
+
+/// What is wrong with the headers for a collector is told at the start, and nothing is begun.
+#[test]
+fn a_collectors_headers_that_cannot_be_read_are_refused_at_the_start() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("headers");
+    std::fs::write(&file, "X-Key: canary-key\nno header\n").expect("write");
+    let name = file.display().to_string();
+    let none = dir.path().join("none").display().to_string();
+    for (mode, setting, value, told) in [
+        (0o600, "FILE", &*none, "cannot open"),
+        (0o640, "FILE", &name, "is open to others than its owner"),
+        (0o600, "FILE", &name, "line 2 is no `name: value`"),
+        (
+            0o600,
+            "CREDENTIAL",
+            "otel",
+            "the service has no credential `otel`; systemctl edit",
+        ),
+    ] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&file, mode).expect("mode");
+        let done = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
+            .args(["run", "--state-dir"])
+            .arg(dir.path().join("state"))
+            .arg("--runtime-dir")
+            .arg(dir.path().join("run"))
+            .env("TASKDAEMON_TRACES__ENDPOINT", "http://127.0.0.1:9")
+            .env(format!("TASKDAEMON_TRACES__HEADERS_{setting}"), value)
+            .output()
+            .expect("run");
+        let said = text(&done.stderr);
+        let key = format!("traces.headers_{}: ", setting.to_lowercase());
+        assert_eq!(done.status.code(), Some(78), "{said}");
+        assert!(said.contains(&key) && said.contains(told), "{said}");
+        assert!(!said.contains("canary"), "{said}");
+    }
 }
 
 #[test]
