@@ -25,7 +25,7 @@ pub mod events;
 pub mod follow;
 pub mod https;
 pub mod llm;
-mod origin;
+pub mod origin;
 mod pass;
 mod sse;
 pub mod target;
@@ -274,7 +274,7 @@ impl Client {
         if method != Method::GET {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        headers.extend(origin::header());
+        headers.extend(origin::headers(&method));
         let mut request = Request::new(Full::new(body.unwrap_or_default()));
         *request.method_mut() = method;
         *request.uri_mut() = path

@@ -10,13 +10,14 @@ use crate::model::quantity::{ByteSize, parse_duration};
 use crate::model::schedule::When;
 use crate::model::schedule::zone::Zone;
 use crate::model::time::Time;
+use crate::model::trace::{Context, state};
 use crate::{api, cli, client, config, runner};
 
 /// A surface: its name, and what reads the bytes.
 pub type Surface = (&'static str, fn(&[u8]));
 
 /// Every surface.
-pub const ALL: [Surface; 11] = [
+pub const ALL: [Surface; 12] = [
     ("submit", submit),
     ("job_file", job_file),
     ("cron", when),
@@ -28,6 +29,7 @@ pub const ALL: [Surface; 11] = [
     ("capture", capture),
     ("event_stream", event_stream),
     ("form", form),
+    ("trace", trace),
 ];
 
 /// The time that counts as now: 2023-11-14T22:13:20Z.
@@ -135,5 +137,19 @@ fn form(bytes: &[u8]) {
             Some(fields),
             "{text:?}"
         );
+    });
+}
+
+/// A `traceparent`, and behind a line break a `tracestate`. What is understood is
+/// understood again as it is handed on.
+fn trace(bytes: &[u8]) {
+    text(bytes, |text| {
+        let (parent, others) = text.split_once('\n').unwrap_or((text, ""));
+        let others = state(others);
+        assert_eq!(state(others), others, "{text:?}");
+        if let Some(context) = Context::parse(parent) {
+            let again = Context::parse(&context.to_string());
+            assert_eq!(again, Some(context), "{text:?}");
+        }
     });
 }

@@ -2,9 +2,9 @@
 //!
 //! Nobody who logs ever waits: each event becomes an owned record in a bounded
 //! queue, one thread writes them out, and what does not fit is dropped, counted
-//! ([`dropped`]) and told. `task`, `attempt`, `queue`, `request`, `message_id`
-//! and what OpenTelemetry calls `gen_ai` become journal fields, everything else
-//! `key=value` in the text.
+//! ([`dropped`]) and told. `task`, `attempt`, `queue`, `request`, `trace_id`,
+//! `message_id` and what OpenTelemetry calls `gen_ai` become journal fields,
+//! everything else `key=value` in the text.
 //! This file imports nothing of ours.
 
 use std::error::Error;
@@ -36,6 +36,7 @@ const CODE_FIELDS: [&str; FIELDS] = [
     "attempt",
     "queue",
     "request",
+    "trace_id",
     "gen_ai.operation.name",
     "gen_ai.provider.name",
     "gen_ai.request.model",
@@ -43,7 +44,7 @@ const CODE_FIELDS: [&str; FIELDS] = [
     "gen_ai.usage.output_tokens",
     "error.type",
 ];
-const FIELDS: usize = 12;
+const FIELDS: usize = 13;
 const MESSAGE: usize = 0;
 const MESSAGE_ID: usize = 1;
 /// Records that may wait. With [`TEXT_MAX`] this bounds the memory a stuck

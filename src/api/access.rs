@@ -19,9 +19,10 @@ use crate::model::role::Role::{Admin, Own, Read, Submit};
 use super::identity::Standing;
 use super::problem::Problem;
 use super::requests::Counted;
+use super::traced::Traced;
 use super::{
     Shared, activity, admin, agents, bulk, edit, events, graph, health, hooks, identity, log,
-    metrics, models, openapi, queues, schedules, submit, tasks,
+    metrics, models, openapi, queues, schedules, submit, tasks, traced,
 };
 
 /// A method, for the table and for the router.
@@ -170,6 +171,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
                     .route_layer(middleware::from_fn_with_state(state, guard))
             }
         };
+        let answer = traceable(shared, route.row, answer);
         let counted = shared.requests.of(route.row.method, route.row.path);
         let answer = answer.route_layer(middleware::from_fn_with_state(counted, count));
         let answer = if cfg!(debug_assertions) {
@@ -179,6 +181,23 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         };
         router.route(route.row.path, answer)
     })
+}
+
+/// Traces the requests of a route that changes something.
+fn traceable(
+    shared: &Arc<Shared>,
+    row: Row,
+    answer: MethodRouter<Arc<Shared>>,
+) -> MethodRouter<Arc<Shared>> {
+    if row.method == GET.0 {
+        return answer;
+    }
+    let traced = Traced {
+        shared: Arc::clone(shared),
+        method: row.method,
+        route: row.path,
+    };
+    answer.route_layer(middleware::from_fn_with_state(traced, traced::trace))
 }
 
 /// Ends a request whose answer is none of those that the description of the API

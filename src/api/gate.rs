@@ -60,6 +60,7 @@ pub(super) fn admit<B>(
     let origin = Origin {
         pid: None,
         request: origin::Request::new(id.to_str().unwrap_or_default()),
+        place: None,
     };
     parts.extensions.insert(origin);
     parts.extensions.insert(peer);

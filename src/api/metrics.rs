@@ -15,6 +15,7 @@ use crate::clock;
 use crate::engine::budgets::Share;
 use crate::engine::command::{Caller, Error};
 use crate::engine::snapshot::{Phase, Snapshot};
+use crate::engine::spans::Intake;
 use crate::model::health::{Level, Part, worst};
 use crate::model::origin::Origin;
 use crate::model::task::State as TaskState;
@@ -183,6 +184,21 @@ fn daemon(page: &mut Page, shared: &Shared, snapshot: &Snapshot) {
         "log_dropped_total",
         "Log lines that were dropped because nobody read them.",
         telemetry::dropped(),
+    );
+    let (sent, dropped) = shared
+        .handle
+        .intake()
+        .map(Intake::counts)
+        .unwrap_or_default();
+    page.counter(
+        "trace_spans_sent_total",
+        "Spans of traces that the collector has.",
+        sent,
+    );
+    page.counter(
+        "trace_spans_dropped_total",
+        "Spans of traces that nobody will see, since the collector did not take them.",
+        dropped,
     );
 }
 

@@ -68,6 +68,7 @@ mod stream;
 mod submit;
 mod tasks;
 mod tls;
+mod traced;
 pub mod usage;
 pub mod visit;
 mod vitals;

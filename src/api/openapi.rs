@@ -104,7 +104,11 @@ pub fn document() -> Value {
                 },
             },
             "headers": headers(),
-            "parameters": { "RequestId": parameter("header", &REQUEST_ID) },
+            "parameters": {
+                "RequestId": parameter("header", &REQUEST_ID),
+                "TraceParent": parameter("header", &TRACE_PARENT),
+                "TraceState": parameter("header", &TRACE_STATE),
+            },
             "responses": {
                 "Refused": refusal("The request is refused; `code` says why.", &problem),
                 "Failed": refusal("The daemon could not do it; `code` says why.", &problem),
@@ -118,6 +122,18 @@ const REQUEST_ID: Parameter = told::one(
     Values::Text,
     "What the client calls this request: up to 64 letters, digits and any of -_.:/. Another name \
      is given to it where that is not so.",
+);
+
+const TRACE_PARENT: Parameter = told::one(
+    "traceparent",
+    Values::Text,
+    "The place in a trace that this is asked for in, as W3C Trace Context has it. A malformed one \
+     begins a new trace.",
+);
+const TRACE_STATE: Parameter = told::one(
+    "tracestate",
+    Values::Text,
+    "What else is handed on in that trace.",
 );
 
 fn headers() -> Value {
@@ -186,8 +202,13 @@ fn parameters(told: &Told) -> Vec<Value> {
     });
     let query = told.query.iter().map(|one| parameter("query", one));
     let headers = told.headers.iter().map(|one| parameter("header", one));
-    let id = json!({ "$ref": "#/components/parameters/RequestId" });
-    names.chain(query).chain(headers).chain([id]).collect()
+    let of_all = match told.method {
+        "GET" => &["RequestId"][..],
+        _ => &["RequestId", "TraceParent", "TraceState"],
+    };
+    let of_all = of_all.iter();
+    let of_all = of_all.map(|name| json!({ "$ref": format!("#/components/parameters/{name}") }));
+    names.chain(query).chain(headers).chain(of_all).collect()
 }
 
 fn in_path(name: &'static str, told: &Told) -> Value {

@@ -74,6 +74,9 @@ pub struct RunInfo {
     /// What its submitter called the request that asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// Number of the trace that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     /// What follows an interruption.
     pub on_interrupt: OnInterrupt,
     /// Attempts in all.
@@ -117,6 +120,7 @@ impl RunInfo {
             hooks: spec.hooks.iter().map(HookRule::from).collect(),
             hook_of: spec.hook_of.map(|id| id.0),
             request: spec.request.clone(),
+            trace: spec.trace.as_ref().map(|trace| trace.id.to_string()),
             on_interrupt: spec.on_interrupt,
             max_attempts: spec.retry.max_attempts,
             tries: task.tries,

@@ -23,6 +23,7 @@ use crate::model::retry::{Failure, Retry};
 use crate::model::role::Role;
 use crate::model::spec::{Conflict, DEFAULT_QUEUE, NewTask, Spec, Unique};
 use crate::model::time::Time;
+use crate::model::trace::Trace;
 
 use super::asked::{Accepted, RetryRule, Submit};
 use super::budgets::BudgetRule;
@@ -51,6 +52,7 @@ pub(super) async fn submit(
     may_replace(standing, &asked)?;
     // Tasks go by the name that their submitter gave; one of ours says nothing to anybody.
     let request = head::own_name(&parts.headers).map(str::to_owned);
+    let trace = parts.extensions.get::<Trace>().cloned();
     let now = clock::now();
     match asked.tasks.take() {
         None => {
@@ -62,7 +64,7 @@ pub(super) async fn submit(
             bytes.accepted();
             let links = links.into_iter().next().unwrap_or_default();
             (task.after, task.stdin_from) = (links.after, links.stdin_from);
-            task.spec.request = request;
+            (task.spec.request, task.spec.trace) = (request, trace);
             let tasks = vec![task];
             run_as::check_new(&shared, &caller, &tasks, |_| "user".to_owned()).await?;
             failpoint!("api/submit/before");
@@ -81,6 +83,7 @@ pub(super) async fn submit(
             let mut tasks = batch(list, key, caller.uid, now)?;
             for task in &mut tasks {
                 task.spec.request.clone_from(&request);
+                task.spec.trace.clone_from(&trace);
             }
             bytes.accepted();
             let field = |place| format!("tasks[{place}].user");

@@ -9,6 +9,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use crate::client::https::{self, Error};
+use crate::client::origin;
 use crate::model::check::STDIN_MAX;
 use crate::model::hook::check_url;
 use crate::model::retry::TRY_AGAIN;
@@ -34,7 +35,9 @@ pub(super) async fn deliver() -> Outcome {
     let order: Order = serde_json::from_str(&text)
         .map_err(|error| Failure::Usage(format!("standard input is no request: {error}")))?;
     check_url(&order.url).map_err(|why| Failure::Usage(format!("url {why}")))?;
-    let answer = https::post(&order.url, headers(&order.headers)?, order.body).await;
+    let mut headers = headers(&order.headers)?;
+    headers.extend(origin::trace());
+    let answer = https::post(&order.url, headers, order.body).await;
     let answer = answer.map_err(|error| match error {
         Error::Request(_) => Failure::Code(1, error.to_string()),
         Error::Network(_) => Failure::Code(TRY_AGAIN, error.to_string()),

@@ -141,6 +141,7 @@ fn facts(task: &TaskInfo) -> Vec<(&'static str, Option<String>)> {
         ("memory", run.memory.clone()),
         ("cpu", run.cpu.map(|cores| format!("{cores} cores"))),
         ("pids", run.pids.map(|pids| pids.to_string())),
+        ("trace", run.trace.clone()),
         ("created", Some(utc(task.created_at))),
         ("due", Some(utc(task.due_at))),
         ("ended", task.ended_at.map(utc)),

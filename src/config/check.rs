@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Config, daemon, llm};
+use super::{Config, daemon, llm, traces};
 use crate::api::options::{Options as Api, Token};
 use crate::model::check as rules;
 use crate::model::quantity::{ByteSize, format_duration};
@@ -77,6 +77,7 @@ pub(super) fn check(config: &Config) -> Result<(), Found> {
     hooks(config)?;
     llm::check(&config.llm)?;
     daemon::check(&config.daemon)?;
+    traces::check(&config.traces)?;
     sockets(config)?;
     size(
         "run.output_cap",

@@ -134,7 +134,7 @@ fn one(provider: &Provider) -> Result<(), String> {
 }
 
 /// Whether what is sent there can be read outside of this host.
-fn is_in_the_clear(url: &str) -> bool {
+pub(super) fn is_in_the_clear(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("http://") else {
         return false;
     };

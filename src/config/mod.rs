@@ -30,6 +30,7 @@ mod llm;
 mod places;
 pub mod print;
 pub mod text;
+pub mod traces;
 mod tree;
 
 settings! {
@@ -53,6 +54,8 @@ settings! {
         llm: engine::prompts::Options = engine::prompts::Options::default(), Section(engine::prompts::Options::SETTINGS);
         /// The daemon's own process.
         daemon: daemon::Options = daemon::Options::default(), Section(daemon::Options::SETTINGS);
+        /// Traces, for a collector of OpenTelemetry.
+        traces: traces::Options = traces::Options::default(), Section(traces::Options::SETTINGS);
         /// Which runner, how much output.
         run: run::options::Options = run::options::Options::default(), Section(run::options::Options::SETTINGS);
         /// How long what is over is kept.

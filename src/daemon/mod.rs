@@ -30,6 +30,7 @@ mod secrets;
 pub mod service;
 pub mod signals;
 pub mod supervisor;
+pub mod traces;
 mod unit;
 mod wellbeing;
 pub mod words;
@@ -52,6 +53,7 @@ use crate::store::{self, ballast, disk::Disk, lock::Lock, sqlite::Sqlite};
 use crate::{clock, run as work, telemetry};
 
 use service::Systemd;
+use traces::Exporter;
 
 /// Why the daemon did not start, or did not stay.
 #[derive(Debug, thiserror::Error)]
@@ -208,7 +210,8 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
     let listeners = listen::listeners(passed, &settings.api)?;
     let (relay, door) = door::open(&settings.llm, &settings.state_dir)?.unzip();
     let program = hooks::program().map_err(system("find our own program"))?;
-    let begin = beginning(&settings, &program, door.clone())?;
+    let exporter = traces::start(&settings.traces, &runtime)?;
+    let begin = beginning(&settings, &program, door.clone(), exporter.as_ref())?;
     let engine = actor::start(store, reader, begin, boot()?)?;
     failpoint!("daemon/boot/recovered");
     work::start(
@@ -233,6 +236,9 @@ fn boot_up(sources: Sources, mut systemd: Systemd, origin: Origin) -> Result<(),
         program,
         output,
     }));
+    if let Some(exporter) = exporter {
+        runtime.block_on(exporter.finish());
+    }
     runtime.shutdown_background();
     let ended = engine.thread.join();
     drop(lock);
@@ -248,6 +254,7 @@ fn beginning(
     settings: &config::Config,
     program: &str,
     door: Option<Door>,
+    exporter: Option<&Exporter>,
 ) -> Result<actor::Settings, Error> {
     Ok(actor::Settings {
         engine: settings.engine.clone(),
@@ -255,6 +262,7 @@ fn beginning(
         prompts: prompts::resolve(&settings.llm, program, door)?,
         retention: settings.retention.clone(),
         disk: Disk::open(&settings.state_dir, &settings.store)?,
+        intake: exporter.map(Exporter::intake),
     })
 }
 

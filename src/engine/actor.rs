@@ -23,6 +23,7 @@ use super::hooks::Hooks;
 use super::options::Options;
 use super::prompts::Prompts;
 use super::retention;
+use super::spans::Intake;
 use super::wal::Wal;
 use super::{Engine, reader};
 
@@ -66,6 +67,8 @@ pub struct Settings {
     pub retention: retention::Options,
     /// The disk that all is written to.
     pub disk: Disk,
+    /// Where spans go in, where somebody wants any.
+    pub intake: Option<Intake>,
 }
 
 /// Recovers and starts the engine over a store. `reader` is another way into
@@ -86,6 +89,7 @@ pub fn start<S: Store + Send + 'static>(
     engine.set_hooks(settings.hooks);
     engine.set_prompts(settings.prompts);
     engine.retain(settings.retention);
+    engine.set_intake(settings.intake.clone());
     let mut held = Held::new(settings.disk, most);
     held.recover(&mut engine)?;
     let snapshot = engine.watch();
@@ -103,7 +107,7 @@ pub fn start<S: Store + Send + 'static>(
             path: "the database".into(),
             source,
         })?;
-    let handle = Handle::new(commands, queries, snapshot, alive);
+    let handle = Handle::new(commands, queries, snapshot, alive, settings.intake);
     Ok(Running {
         handle,
         effects: outbox,

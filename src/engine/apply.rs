@@ -249,7 +249,8 @@ impl<S: Store> Engine<S> {
             if blocked {
                 ties.push(Tie { index, behind });
             }
-            let task = self.store.insert(&numbered(new, &all), blocked, now)?;
+            let new = self.traced(numbered(new, &all));
+            let task = self.store.insert(&new, blocked, now)?;
             self.record(&task, Kind::Submitted, Some(new.owner), now)?;
             self.hungry |= task.state == State::Queued;
             all.push(Submitted {

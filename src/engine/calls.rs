@@ -31,6 +31,7 @@ use super::handle::Handle;
 use super::lot;
 use super::news::News;
 use super::reader::Query;
+use super::spans;
 
 /// Prompts of one user in one queue that are passed over in a turn, because
 /// their models cannot be asked, before the rest has to wait for them.
@@ -270,23 +271,26 @@ impl<S: Store> Engine<S> {
             None => prompt.weight,
             Some(_) => Weight::default(),
         };
+        self.trace_call(&call, receipt, ended.at)?;
         self.settle_call(&call, weight, receipt, now)
     }
 
     /// Those who made these calls are gone: nobody knows what became of them.
     pub(super) fn lose_relayed(&mut self, now: Time) -> Result<(), store::Error> {
         for call in self.store.open_relayed_calls()? {
+            self.trace_call(&call, None, now)?;
             self.settle_call(&call, Weight::default(), None, now)?;
         }
         Ok(())
     }
 
     /// Counts a call that is over, and tells of it.
-    fn tell_call(&mut self, call: &Call, over: Over) {
+    fn tell_call(&mut self, call: &Call, over: Over) -> Result<(), store::Error> {
         let took = over.at.since(call.at);
         self.snapshot.counted.call(&call.model, &over, took);
+        let task = spans::readable(self.store.task(call.key.task))?.flatten();
         let Some(route) = self.snapshot.calls.routes.get(&call.model) else {
-            return;
+            return Ok(());
         };
         self.news.push(News::Called {
             key: call.key,
@@ -294,7 +298,9 @@ impl<S: Store> Engine<S> {
             serves: route.serves.clone(),
             over,
             took,
+            trace: task.as_ref().and_then(spans::name),
         });
+        Ok(())
     }
 
     /// Puts right what was taken for a call that is over, once.
@@ -334,7 +340,7 @@ impl<S: Store> Engine<S> {
             used,
             cost,
         };
-        self.tell_call(call, over);
+        self.tell_call(call, over)?;
         self.store.end_call(call.id, &over)?;
         let tokens = known.map(|known| Sum::of(known, Money::default()).tokens);
         let spent = Sum {

@@ -254,12 +254,11 @@ impl<S: Store> Engine<S> {
                 }
             }
         }
-        self.change(
-            task,
-            (Kind::RetryAsked, Event::Retry { blocked }),
-            caller,
-            now,
-        )
+        let retry = (Kind::RetryAsked, Event::Retry { blocked });
+        match self.change(task, retry, caller, now)? {
+            Ok(task) => self.trace_round(task, now).map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     /// Moves a task on somebody's behalf, and records that it was asked for.

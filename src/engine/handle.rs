@@ -28,6 +28,7 @@ use super::reader::{Listed, Query, ScheduleView};
 use super::record;
 use super::schedules::{self, Changed};
 use super::snapshot::Snapshot;
+use super::spans::Intake;
 
 /// Talks to the engine.
 #[derive(Debug, Clone)]
@@ -36,6 +37,7 @@ pub struct Handle {
     queries: SyncSender<Query>,
     snapshot: watch::Receiver<Snapshot>,
     alive: watch::Receiver<()>,
+    pub(super) intake: Option<Intake>,
 }
 
 impl Handle {
@@ -44,12 +46,14 @@ impl Handle {
         queries: SyncSender<Query>,
         snapshot: watch::Receiver<Snapshot>,
         alive: watch::Receiver<()>,
+        intake: Option<Intake>,
     ) -> Self {
         Self {
             commands,
             queries,
             snapshot,
             alive,
+            intake,
         }
     }
 

@@ -109,6 +109,7 @@ impl<S: Store> Engine<S> {
             return Ok(());
         }
         let event = self.store.last_event();
+        let trace = self.trace_below(task);
         let of_queue = self.store.queue_hooks(&task.queue)?;
         let of_task = task.spec.hooks.iter().map(|hook| (Source::Task, hook));
         let of_queue = of_queue.iter().map(|hook| (Source::Queue, hook));
@@ -127,7 +128,9 @@ impl<S: Store> Engine<S> {
                     variables: facts(task),
                     profile: task.spec.profile.clone(),
                 };
-                self.hooks.make(follower(task), &hook.act, word, now)
+                let mut base = follower(task);
+                base.spec.trace.clone_from(&trace);
+                self.hooks.make(base, &hook.act, word, now)
             })
             .collect();
         for new in all {

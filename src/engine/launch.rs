@@ -37,13 +37,15 @@ impl<S: Store> Engine<S> {
         let feed = self.feed(task, now)?;
         let door = self.prompts.door.as_ref().filter(|_| task.spec.llm);
         let variables = door.map(|door| door.variables(task.attempt_key()));
+        let mut variables = variables.unwrap_or_default();
+        variables.extend(self.trace_variables(task));
         Ok(Effect::Launch(Box::new(Order {
             ours,
             key: task.attempt_key(),
             owner: task.owner,
             task_key: task.key.clone(),
             spec: Arc::clone(&task.spec),
-            variables: variables.unwrap_or_default(),
+            variables,
             stdin,
             call,
             feed,

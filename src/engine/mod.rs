@@ -48,6 +48,7 @@ pub mod schedules;
 mod shift;
 pub mod signs;
 pub mod snapshot;
+pub mod spans;
 mod storm;
 mod unique;
 mod waiters;
@@ -79,6 +80,7 @@ use prompts::Prompts;
 use quota::Submits;
 use runner::RunnerUp;
 use snapshot::{Phase, Snapshot};
+use spans::Spans;
 
 /// Timers handled between two looks at the database.
 const WAKES: u32 = 1_000;
@@ -115,6 +117,7 @@ pub struct Engine<S> {
     /// Those that ended, and whose dependants have not been told yet.
     fallen: VecDeque<Over>,
     news: Vec<News>,
+    spans: Spans,
     turned: Turned,
     jobs: bulk::Jobs,
     walk: retention::Walk,
@@ -153,6 +156,7 @@ impl<S: Store> Engine<S> {
             over: Vec::new(),
             fallen: VecDeque::new(),
             news: Vec::new(),
+            spans: Spans::default(),
             turned: Turned::default(),
             jobs: bulk::Jobs::new(),
             walk: retention::Walk::new(),
@@ -188,6 +192,7 @@ impl<S: Store> Engine<S> {
         self.fall_back(now)?;
         failpoint!("engine/recover/before");
         self.store.commit()?;
+        self.spans.send();
         self.snapshot.phase = Phase::Running;
         self.publish(now);
         Ok(())
@@ -210,6 +215,7 @@ impl<S: Store> Engine<S> {
                 self.snapshot.commands += u64::try_from(count).unwrap_or(u64::MAX);
                 // First, so that whoever has an answer finds it in the figures.
                 self.publish(now);
+                self.spans.send();
                 answers.into_iter().for_each(Answer::send);
                 failpoint!("engine/answers/after");
                 news.iter().for_each(News::log);

@@ -22,6 +22,8 @@ pub(super) enum News {
         key: AttemptKey,
         /// Queue of its task.
         queue: String,
+        /// Trace of its task.
+        trace: Option<String>,
     },
     /// It is over.
     Ended {
@@ -31,6 +33,8 @@ pub(super) enum News {
         queue: String,
         /// What the request was called that asked for it.
         request: Option<String>,
+        /// Trace of its task.
+        trace: Option<String>,
         /// Where its task stands now.
         state: State,
         /// The verdict.
@@ -48,6 +52,8 @@ pub(super) enum News {
         over: Over,
         /// How long it took.
         took: Duration,
+        /// Trace of its task.
+        trace: Option<String>,
     },
     /// Nominal times of a schedule passed while nobody looked, and make no
     /// task.
@@ -90,12 +96,13 @@ impl News {
     /// Says it.
     pub(super) fn log(&self) {
         match self {
-            Self::Launched { key, queue } => {
+            Self::Launched { key, queue, trace } => {
                 let (task, attempt) = (key.task.0, key.number);
                 tracing::debug!(
                     task,
                     attempt,
                     queue,
+                    trace_id = trace,
                     "task {task}: attempt {attempt} starts"
                 );
             }
@@ -103,16 +110,24 @@ impl News {
                 key,
                 queue,
                 request,
+                trace,
                 state,
                 verdict,
-            } => ended(*key, queue, request.as_deref(), *state, verdict),
+            } => ended(
+                *key,
+                queue,
+                [request.as_deref(), trace.as_deref()],
+                *state,
+                verdict,
+            ),
             Self::Called {
                 key,
                 provider,
                 serves,
                 over,
                 took,
-            } => called(*key, (provider, serves), over, *took),
+                trace,
+            } => called(*key, (provider, serves), (over, *took), trace.as_deref()),
             Self::Agent {
                 agent,
                 owner,
@@ -141,7 +156,12 @@ impl News {
 
 /// In the words of OpenTelemetry's conventions. What was asked and answered is
 /// none of the log's business.
-fn called(key: AttemptKey, (provider, model): (&str, &str), over: &Over, took: Duration) {
+fn called(
+    key: AttemptKey,
+    (provider, model): (&str, &str),
+    (over, took): (&Over, Duration),
+    trace_id: Option<&str>,
+) {
     let (task, attempt) = (key.task.0, key.number);
     let (input, output) = over.used.map(|used| (used.input, used.output)).unzip();
     let end = over.end.map_or("unknown", End::word);
@@ -150,6 +170,7 @@ fn called(key: AttemptKey, (provider, model): (&str, &str), over: &Over, took: D
         tracing::debug!(
             task,
             attempt,
+            trace_id,
             gen_ai.operation.name = "chat",
             gen_ai.provider.name = provider,
             gen_ai.request.model = model,
@@ -162,6 +183,7 @@ fn called(key: AttemptKey, (provider, model): (&str, &str), over: &Over, took: D
     tracing::info!(
         task,
         attempt,
+        trace_id,
         gen_ai.operation.name = "chat",
         gen_ai.provider.name = provider,
         gen_ai.request.model = model,
@@ -197,7 +219,13 @@ fn stands(agent: &str, owner: u32, phase: Phase, why: Option<&str>, until: Optio
     }
 }
 
-fn ended(key: AttemptKey, queue: &str, request: Option<&str>, state: State, verdict: &Outcome) {
+fn ended(
+    key: AttemptKey,
+    queue: &str,
+    [request, trace_id]: [Option<&str>; 2],
+    state: State,
+    verdict: &Outcome,
+) {
     let (task, attempt) = (key.task.0, key.number);
     let why = &verdict.message;
     match verdict.class {
@@ -207,6 +235,7 @@ fn ended(key: AttemptKey, queue: &str, request: Option<&str>, state: State, verd
                 attempt,
                 queue,
                 request,
+                trace_id,
                 "task {task}: attempt {attempt} succeeded"
             );
         }
@@ -216,6 +245,7 @@ fn ended(key: AttemptKey, queue: &str, request: Option<&str>, state: State, verd
                 attempt,
                 queue,
                 request,
+                trace_id,
                 "task {task}: attempt {attempt} was cancelled"
             );
         }
@@ -224,6 +254,7 @@ fn ended(key: AttemptKey, queue: &str, request: Option<&str>, state: State, verd
             attempt,
             queue,
             request,
+            trace_id,
             message_id = if state == State::Failed {
                 id::TASK_FAILED
             } else {
@@ -244,6 +275,7 @@ fn ended(key: AttemptKey, queue: &str, request: Option<&str>, state: State, verd
             attempt,
             queue,
             request,
+            trace_id,
             // A failure that is tried again is not one for good.
             message_id = (state == State::Failed).then_some(id::TASK_FAILED),
             "task {task}: attempt {attempt} failed ({why}); the task is {state}"

@@ -205,6 +205,7 @@ impl<S: Store> Engine<S> {
                 receipt,
             } => match self.store.call_numbered(id)? {
                 Some(call) if call.relayed => {
+                    self.trace_call(&call, receipt.as_deref(), now)?;
                     self.settle_call(&call, weight, receipt.as_deref(), now)
                 }
                 Some(_) | None => Ok(()),

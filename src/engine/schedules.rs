@@ -4,6 +4,7 @@
 //! transaction, and no two tasks can have the same nominal time of a schedule:
 //! whatever happens to the process or the clock, each makes at most one.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::model::event::Kind;
@@ -196,7 +197,9 @@ impl<S: Store> Engine<S> {
     /// Accepts a task that nobody hands in.
     pub(super) fn make(&mut self, new: &NewTask, now: Time) -> Result<Task, store::Error> {
         let blocked = !new.after.is_empty();
-        let task = self.store.insert(new, blocked, now)?;
+        let task = self
+            .store
+            .insert(&self.traced(Cow::Borrowed(new)), blocked, now)?;
         self.record(&task, Kind::Submitted, None, now)?;
         self.hungry |= task.state == State::Queued;
         if !blocked {

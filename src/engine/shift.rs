@@ -11,6 +11,7 @@ use super::Engine;
 use super::effect::Effect;
 use super::graph::Over;
 use super::news::News;
+use super::spans;
 
 impl<S: Store> Engine<S> {
     /// Moves a task by an event, and those that wait for it by its end. Any
@@ -69,11 +70,13 @@ impl<S: Store> Engine<S> {
             }
         }
         let task = step.task;
+        self.trace_step((before.0, key), &task, now)?;
         if let Some(verdict) = step.verdict {
             self.news.push(News::Ended {
                 key,
                 queue: task.queue.clone(),
                 request: task.spec.request.clone(),
+                trace: spans::name(&task),
                 state: task.state,
                 verdict,
             });
@@ -105,6 +108,7 @@ impl<S: Store> Engine<S> {
                 self.news.push(News::Launched {
                     key,
                     queue: task.queue.clone(),
+                    trace: spans::name(task),
                 });
                 self.launch(task, now)?
             }

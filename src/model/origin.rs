@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::trace::Context;
+
 /// Longest name of a request, in bytes.
 pub const REQUEST_MAX: usize = 64;
 
@@ -12,6 +14,8 @@ pub struct Origin {
     pub pid: Option<u32>,
     /// The request's name, as its client was told.
     pub request: Request,
+    /// Where in a trace it was asked for.
+    pub place: Option<Context>,
 }
 
 impl Origin {
@@ -22,6 +26,7 @@ impl Origin {
             len: 0,
             bytes: [0; REQUEST_MAX],
         },
+        place: None,
     };
 }
 

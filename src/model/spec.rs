@@ -13,6 +13,7 @@ use super::id::{Run, TaskId, Tick};
 use super::prompt::Prompt;
 use super::retry::Retry;
 use super::time::Time;
+use super::trace::Trace;
 
 /// Queue of a task that names none.
 pub const DEFAULT_QUEUE: &str = "default";
@@ -98,6 +99,9 @@ pub struct Spec {
     /// What its submitter called the request that asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// Its place in a trace. It tells no two requests apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// The agent that this one is a run of; nobody can ask for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<Run>,

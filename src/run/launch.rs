@@ -173,17 +173,39 @@ pub(super) fn send(runner: &mut Sender, message: &ToRunner, files: &[File]) -> i
 
 pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
     let spec = &order.spec;
-    let mut env: Vec<_> = spec
-        .env
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    Launch {
+        key: order.key,
+        argv: order.ours.clone().unwrap_or_else(|| spec.argv.clone()),
+        env: environment(order),
+        cwd: spec.cwd.clone(),
+        user: spec.user.clone(),
+        asked_by: order.owner,
+        umask: spec.umask.unwrap_or(UMASK),
+        limits: spec.limits.clone(),
+        output_cap: spec.output_cap.unwrap_or(output_cap),
+        stdin: input::is_there(order),
+        own: order.ours.is_some(),
+    }
+}
+
+/// The variables of an attempt. Our own program gets none of those that are for
+/// what a task runs: the runner starts it with nothing else.
+fn environment(order: &Order) -> Vec<(String, String)> {
+    let spec = &order.spec;
     // Stable over attempts, so that receivers of effects can recognise a repeat.
     let key = order
         .task_key
         .clone()
         .unwrap_or_else(|| format!("task-{}", order.key.task));
-    env.push(("TASKDAEMON_KEY".to_owned(), key));
+    let key = ("TASKDAEMON_KEY".to_owned(), key);
+    if order.ours.is_some() {
+        return vec![key];
+    }
+    let own = spec.env.iter();
+    let mut env: Vec<_> = own
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    env.push(key);
     if let Some(request) = &spec.request {
         env.push(("TASKDAEMON_REQUEST".to_owned(), request.clone()));
     }
@@ -194,19 +216,7 @@ pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
         let micros = ms.saturating_mul(1_000).to_string();
         env.push(("WATCHDOG_USEC".to_owned(), micros));
     }
-    Launch {
-        key: order.key,
-        argv: order.ours.clone().unwrap_or_else(|| spec.argv.clone()),
-        env,
-        cwd: spec.cwd.clone(),
-        user: spec.user.clone(),
-        asked_by: order.owner,
-        umask: spec.umask.unwrap_or(UMASK),
-        limits: spec.limits.clone(),
-        output_cap: spec.output_cap.unwrap_or(output_cap),
-        stdin: input::is_there(order),
-        own: order.ours.is_some(),
-    }
+    env
 }
 
 /// Why the files that an attempt takes could not be made.

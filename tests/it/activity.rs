@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::bed::Bed;
 use crate::cli::{at, text};
+use crate::prompt::{BEGIN, CHAT_END, Says, bed as bed_of_models, chat, provider};
 
 /// All events of a listing, page by page, and how many pages there were.
 fn all(bed: &Bed, question: &str) -> (Vec<Value>, u32) {
@@ -154,4 +155,19 @@ fn a_requests_name_goes_with_its_task_to_the_environment_the_log_and_back() {
     let id = bed.submit(&json!({ "command": ["sh", "-c", "echo \"[$TASKDAEMON_REQUEST]\""] }));
     assert!(bed.wait(id)["request"].is_null());
     assert_eq!(bed.output(id), b"[]\n");
+}
+
+/// What a prompt runs is our own program, which the runner starts without any variable of a task's.
+#[test]
+fn a_prompt_of_a_named_request_is_asked_too() {
+    let answer = format!("{BEGIN}{}{CHAT_END}", chat("yes"));
+    let (port, _seen) = provider(vec![Says::All(answer)]);
+    let (bed, _dir) = bed_of_models(port);
+    let body = json!({ "prompt": { "text": "?", "model": "chat" } });
+    let id = submit_as(&bed, "order-4712", &body);
+    let task = bed.wait(id);
+    assert_eq!(
+        (&task["state"], &task["request"]),
+        (&json!("succeeded"), &json!("order-4712"))
+    );
 }

@@ -22,6 +22,8 @@ const TOKEN: &str = "canary-of-a-token-5b1f0c77d2e94a68";
 const WRONG: &str = "canary-of-a-stranger-a3d0e2f49c1b7e50";
 /// By which webhooks are signed.
 const SECRET: &str = "canary-of-the-webhooks-09ce41b7aa83d652";
+/// The key of a collector of traces.
+const KEY: &str = "canary-of-a-collector-7e6d0f15c3b89a24";
 /// What they have in common.
 const CANARY: &[u8] = b"canary-of-";
 
@@ -30,10 +32,14 @@ fn settings(dir: &Path, port: u16) {
     let secret = dir.join("secret");
     fs::write(&secret, format!("{SECRET}\n")).expect("write");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("mode");
+    let headers = dir.join("headers");
+    fs::write(&headers, format!("X-Key: {KEY}\n")).expect("write");
+    fs::set_permissions(&headers, fs::Permissions::from_mode(0o600)).expect("mode");
     let text = format!(
-        "log = \"trace\"\n[api]\nlisten = [\"127.0.0.1:{port}\"]\n\
+        "log = \"trace\"\n[traces]\nendpoint = \"http://127.0.0.1:9\"\nheaders_file = \"{}\"\n[api]\nlisten = [\"127.0.0.1:{port}\"]\n\
          tokens = [{{ name = \"ci\", sha256 = \"{}\", uid = 0 }}]\n\
          [hooks]\nsecret_file = \"{}\"\n",
+        headers.display(),
         hash(TOKEN),
         secret.display()
     );

@@ -352,6 +352,46 @@ const BAD_SETTINGS: &[(&str, &str)] = &[
         "config.toml:2:15: hooks.secret_file: secret is not an absolute path",
     ),
     (
+        "[traces]\nendpoint = 'localhost:4318'\n",
+        "config.toml:2:12: traces.endpoint: must begin with `https://` or `http://`",
+    ),
+    (
+        "[traces]\nendpoint = 'http://localhost:4318/?a=b'\n",
+        "config.toml:2:12: traces.endpoint: has a query",
+    ),
+    (
+        "[traces]\nendpoint = 'http://10.0.0.7:4318'\nheaders_file = '/etc/x'\n",
+        "config.toml:2:12: traces.endpoint: the headers would go to another host without TLS",
+    ),
+    (
+        "[traces]\nheaders_file = '/etc/x'\n",
+        "config.toml:2:16: traces.headers_file: there is no traces.endpoint",
+    ),
+    (
+        "[traces]\nendpoint = 'https://a.example'\nheaders_file = 'x'\n",
+        "config.toml:3:16: traces.headers_file: must be an absolute path",
+    ),
+    (
+        "[traces]\nheaders_file = '/etc/x'\nheaders_credential = 'x'\n",
+        "config.toml:2:16: traces.headers_file: cannot be combined with traces.headers_credential",
+    ),
+    (
+        "[traces]\nheaders_credential = '../x'\n",
+        "config.toml:2:22: traces.headers_credential: must be the name of a credential",
+    ),
+    (
+        "[traces]\nsample = 1.5\n",
+        "config.toml:2:10: traces.sample: 1.5 is not between 0 and 1",
+    ),
+    (
+        "[traces]\nsample = 'half'\n",
+        "config.toml:2:10: traces.sample: expected",
+    ),
+    (
+        "[traces]\nsampel = 1\n",
+        "config.toml:2:1: unknown key `traces.sampel`; did you mean `traces.sample`?",
+    ),
+    (
         "[hooks]\nsecret = 'abc'\n",
         "config.toml:2:1: unknown key `hooks.secret`",
     ),

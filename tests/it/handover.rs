@@ -156,6 +156,18 @@ fn start_clients(
         .collect()
 }
 
+/// An engine of the defaults.
+fn settings(disk: Disk) -> actor::Settings {
+    actor::Settings {
+        engine: options::Options::default(),
+        hooks: Hooks::default(),
+        prompts: Prompts::default(),
+        retention: retention::Options::default(),
+        disk,
+        intake: None,
+    }
+}
+
 #[test]
 fn eight_restarts_under_load_fail_no_request() {
     let dir = tempfile::tempdir().expect("directory");
@@ -164,13 +176,7 @@ fn eight_restarts_under_load_fail_no_request() {
     let engine = actor::start(
         store,
         Sqlite::open_reader(dir.path()).expect("reader"),
-        actor::Settings {
-            engine: options::Options::default(),
-            hooks: Hooks::default(),
-            prompts: Prompts::default(),
-            retention: retention::Options::default(),
-            disk: Disk::open(dir.path(), &kept).expect("open"),
-        },
+        settings(Disk::open(dir.path(), &kept).expect("open")),
         "boot".to_owned(),
     )
     .expect("engine");

@@ -80,5 +80,6 @@ mod templates;
 mod terminal;
 mod tidy;
 mod top;
+mod traces;
 mod web;
 mod wellbeing;

@@ -13,15 +13,20 @@ use crate::bed::Bed;
 use crate::prompt::{BEGIN, CHAT_END, KEY, Says, bed_of, chat, delta, provider, refusal, response};
 
 /// A task that may ask models, and how its programs find them.
-struct Asker {
-    id: i64,
+pub(crate) struct Asker {
+    pub(crate) id: i64,
     at: String,
     badge: String,
 }
 
 /// A daemon with an endpoint, and a task that runs.
 fn begin(port: u16, more: &str) -> (Bed, tempfile::TempDir, Asker) {
-    let (bed, dir) = bed_of(port, "[llm]\nlisten = \"127.0.0.1:0\"\n", more);
+    begin_with(port, "[llm]\nlisten = \"127.0.0.1:0\"\n", more)
+}
+
+/// The same, with lines ahead of all models, the endpoint among them.
+pub(crate) fn begin_with(port: u16, head: &str, more: &str) -> (Bed, tempfile::TempDir, Asker) {
+    let (bed, dir) = bed_of(port, head, more);
     let script = "env | grep -E '^(OPENAI|ANTHROPIC)_'; echo; sleep 60";
     let id = bed.submit(&json!({"command": ["sh", "-c", script], "llm": true}));
     let mut said = String::new();
@@ -76,7 +81,7 @@ impl Asker {
         (status.expect("a status"), body.to_owned())
     }
 
-    fn chat(&self, body: &Value) -> (u16, String) {
+    pub(crate) fn chat(&self, body: &Value) -> (u16, String) {
         self.ask("/openai/v1/chat/completions", &self.badge, body)
     }
 
@@ -88,7 +93,7 @@ impl Asker {
 }
 
 /// An answer in one piece.
-fn whole() -> Says {
+pub(crate) fn whole() -> Says {
     let body = json!({
         "choices": [{"message": {"content": "Paris"}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 7, "completion_tokens": 2},
@@ -100,7 +105,7 @@ fn whole() -> Says {
     ))
 }
 
-fn question() -> Value {
+pub(crate) fn question() -> Value {
     json!({"model": "chat", "messages": [{"role": "user", "content": "?"}], "max_tokens": 10})
 }
 

@@ -23,9 +23,10 @@ use taskdaemon::engine::hooks::{self, Hooks};
 use taskdaemon::engine::options::Options;
 use taskdaemon::engine::queues::{self, Change};
 use taskdaemon::engine::runner::{Abilities, RunnerUp};
+use taskdaemon::engine::spans::Intake;
 use taskdaemon::engine::why::explain;
 use taskdaemon::engine::{Engine, Turned, record, retention};
-use taskdaemon::model::attempt::{AttemptKey, Ended, Exit, Usage};
+use taskdaemon::model::attempt::{Attempt, AttemptKey, Ended, Exit, Usage};
 use taskdaemon::model::bound::{Age, Bound};
 use taskdaemon::model::depend::Link;
 use taskdaemon::model::edit::Edit;
@@ -36,9 +37,11 @@ use taskdaemon::model::id::TaskId;
 use taskdaemon::model::queue::{Lane, Limits, Queue};
 use taskdaemon::model::rate::Rate;
 use taskdaemon::model::retry::Retry;
+use taskdaemon::model::span::{Fact, Span};
 use taskdaemon::model::spec::{After, Conflict, NewTask, Parent, Unique, Wants};
 use taskdaemon::model::task::{State, Task};
 use taskdaemon::model::time::Time;
+use taskdaemon::model::trace::{Share, SpanId};
 use taskdaemon::store::Store as _;
 use taskdaemon::store::graph::Graph as _;
 use taskdaemon::store::queues::Queues as _;
@@ -104,6 +107,19 @@ struct World {
     /// Tasks as they were after the turn before.
     there: BTreeMap<TaskId, Task>,
     hooks: Ledger,
+    spans: Spans,
+}
+
+/// The spans of all tasks, by whose records they are made.
+struct Spans {
+    intake: Intake,
+    sent: tokio::sync::mpsc::Receiver<Span>,
+    /// All of them, and what is above each.
+    seen: BTreeMap<[u8; 8], Option<SpanId>>,
+    /// How many each task has of its own.
+    tasks: BTreeMap<TaskId, usize>,
+    attempts: BTreeSet<AttemptKey>,
+    waits: BTreeSet<AttemptKey>,
 }
 
 /// Ends and hooks of all tasks, also of those that were removed since.
@@ -162,6 +178,7 @@ impl World {
             live: HashSet::new(),
             there: BTreeMap::new(),
             hooks: Ledger::default(),
+            spans: Spans::new(),
             steady: false,
         }
     }
@@ -195,6 +212,7 @@ impl World {
                 ..retention::Options::keep_all()
             });
         }
+        engine.set_intake(Some(self.spans.intake.clone()));
         engine.recover(self.now).expect("recover");
         engine
     }
@@ -887,6 +905,72 @@ impl Ledger {
     }
 }
 
+impl Spans {
+    fn new() -> Self {
+        let (intake, sent) = Intake::new([1; 32], Share::ALL);
+        Self {
+            intake,
+            sent,
+            seen: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            attempts: BTreeSet::new(),
+            waits: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in what was sent; none is sent twice.
+    fn take(&mut self) {
+        while let Ok(span) = self.sent.try_recv() {
+            let number = |name: &str| {
+                let found = span.facts.iter().find(|(known, _)| *known == name);
+                match found {
+                    Some((_, Fact::Number(number))) => *number,
+                    _ => 0,
+                }
+            };
+            let key = AttemptKey {
+                task: TaskId(number("taskdaemon.task.id")),
+                number: u32::try_from(number("taskdaemon.attempt")).expect("small"),
+            };
+            let is_new = self.seen.insert(span.id.bytes(), span.parent).is_none();
+            assert!(is_new, "twice: {span:?}");
+            assert!(span.begun <= span.ended, "{span:?}");
+            let (kind, _) = span.name.split_once(' ').expect("two words");
+            match kind {
+                "task" => *self.tasks.entry(key.task).or_default() += 1,
+                "attempt" => assert!(self.attempts.insert(key), "twice: {span:?}"),
+                "wait" => assert!(self.waits.insert(key), "twice: {span:?}"),
+                _ => unreachable!("{span:?}"),
+            }
+        }
+        assert_eq!(self.intake.counts().1, 0, "none is dropped");
+    }
+
+    /// Each attempt has its spans: of the wait before it, and when it is over.
+    fn are_of(&self, attempts: &[Attempt]) {
+        for attempt in attempts {
+            let told = self.attempts.contains(&attempt.key);
+            assert_eq!(told, attempt.outcome.is_some(), "{attempt:?}");
+            assert!(self.waits.contains(&attempt.key), "{attempt:?}");
+        }
+    }
+
+    /// Each end of a task has its span.
+    fn check(&self, ledger: &Ledger) {
+        for (task, ends) in ledger.ends.iter().filter(|_| !ledger.torn) {
+            let told = self.tasks.get(task).copied();
+            assert_eq!(told, Some(ends.len()), "task {task}: {ends:?}");
+        }
+    }
+
+    /// Nothing is below what there is not, once all is over.
+    fn whole(&self) {
+        let parents = self.seen.values().flatten();
+        let orphans = parents.filter(|parent| !self.seen.contains_key(&parent.bytes()));
+        assert_eq!(orphans.count(), 0, "spans below nothing");
+    }
+}
+
 fn lost(key: AttemptKey, at: Time) -> Command {
     let ended = Ended {
         exit: Exit::Lost,
@@ -1043,6 +1127,7 @@ fn unique_keys_are_unique(all: &[Task]) {
 /// without a reason, and no more runs than may.
 fn check(world: &mut World, engine: &mut Engine<Sqlite>) {
     let snapshot = engine.snapshot().clone();
+    world.spans.take();
     let store = engine.store();
     let all = store
         .list(&Filter {
@@ -1094,6 +1179,7 @@ fn check(world: &mut World, engine: &mut Engine<Sqlite>) {
             "live attempts of {}",
             task.id
         );
+        world.spans.are_of(&attempts);
         assert_eq!(
             explain(task, &crowd, &snapshot).is_none(),
             task.state.is_terminal()
@@ -1108,9 +1194,15 @@ fn check(world: &mut World, engine: &mut Engine<Sqlite>) {
     grows(world, store);
     check_limits(world, &all);
     check_groups(world, &all, &crowd.shut);
-    world.hooks.take(store, &all);
-    world.hooks.check();
+    ends_have_what_follows(world, store, &all);
     world.there = all.into_iter().map(|task| (task.id, task)).collect();
+}
+
+/// Each end has its hooks and its span.
+fn ends_have_what_follows(world: &mut World, store: &mut Sqlite, all: &[Task]) {
+    world.hooks.take(store, all);
+    world.hooks.check();
+    world.spans.check(&world.hooks);
 }
 
 /// What is blocked waits for something that can still come, and what is not
@@ -1314,6 +1406,7 @@ fn settle(world: &mut World, engine: &mut Engine<Sqlite>) {
     if world.removable {
         retention_keeps_its_bounds(world, engine);
     }
+    world.spans.whole();
     let open: Vec<_> = all
         .iter()
         .filter(|task| !task.state.is_terminal())

@@ -217,6 +217,7 @@ fn journal(guard: &telemetry::Guard) {
         tracing::info!(
             message_id = "f00",
             task = 7,
+            trace_id = "4bf92f3577b34da6a3ce929d0e0e4736",
             size = 3,
             gen_ai.operation.name = "chat",
             gen_ai.usage.input_tokens = 7_u64,
@@ -231,6 +232,7 @@ fn journal(guard: &telemetry::Guard) {
         "MESSAGE_ID=f00",
         "TASKDAEMON_TASK=7",
         "TASKDAEMON_REQUEST=abc",
+        "TRACE_ID=4bf92f3577b34da6a3ce929d0e0e4736",
         "GEN_AI_OPERATION_NAME=chat",
         "GEN_AI_USAGE_INPUT_TOKENS=7",
         "ERROR_TYPE=refused",
