@@ -36,7 +36,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are read.
 const ANSWER_MAX: usize = 64 * 1024;
 /// The first wait before a message is sent again, and the longest.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// How long the end of the daemon waits for a collector.
 const FLUSH: Duration = Duration::from_millis(1_500);
 

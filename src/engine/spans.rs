@@ -154,7 +154,8 @@ impl<S: Store> Engine<S> {
         if new.spec.trace.is_some() {
             return new;
         }
-        let place = self.origin.place;
+        // Runs of agents go on when what was asked for is long over.
+        let place = self.origin.place.filter(|_| new.spec.run.is_none());
         let place = place.map(|place| Trace::of(place, ""));
         let begin = || Some(self.spans.intake.as_ref()?.begin().0);
         let Some(trace) = place.or_else(begin) else {

@@ -2,11 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, socket,
+};
 use prost::Message as _;
 use serde_json::{Value, json};
 use taskdaemon::clock;
@@ -519,6 +523,10 @@ fn without_a_collector_a_trace_is_handed_on_and_nobody_is_told() {
     assert!(!names.collect::<String>().contains("trace"));
     drop(daemon.kill());
     drop(daemon.wait());
+    drop(taskdaemon::run::own::end(
+        &dir.path().join("run/runner.sock"),
+        Duration::ZERO,
+    ));
     let bed = Bed::start(&[]);
     let head = [("traceparent", &*parent()), ("tracestate", "a=1")];
     let id = submitted(&bed, &head, &says());
@@ -583,7 +591,7 @@ fn the_command_line_hands_on_where_it_stands() {
 }
 
 #[test]
-fn a_hook_is_a_child_of_its_task_and_a_schedule_begins_traces() {
+fn a_hook_is_a_child_of_its_task_and_schedules_and_agents_begin_traces() {
     let mut collector = collector();
     let bed = collector.bed(&[]);
     let mut body = says();
@@ -622,6 +630,11 @@ fn a_hook_is_a_child_of_its_task_and_a_schedule_begins_traces() {
     );
     assert_ne!(tasks[0].trace_id, tasks[1].trace_id);
     assert!(known(&tasks[0], "taskdaemon.schedule.id").is_some());
+    let agent = json!({ "name": "a", "task": { "command": ["true"] } });
+    assert_eq!(bed.post("/v1/agents", &agent).expect("an agent").0, 201);
+    let run = collector.until(1, "task agents").remove(0);
+    assert!(run.parent_span_id.is_empty(), "{run:?}");
+    assert!(known(&run, "taskdaemon.agent.id").is_some(), "{run:?}");
     // One that somebody triggers is of the trace in which that is asked for.
     let host = format!("unix:{}", bed.socket().display());
     let done = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
@@ -678,12 +691,19 @@ fn a_collectors_headers_that_cannot_be_read_are_refused_at_the_start() {
     }
 }
 
+/// A port that is taken, and at which nobody listens yet.
+fn reserved() -> (OwnedFd, u16) {
+    let (family, kind) = (AddressFamily::Inet, SockType::Stream);
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("bind");
+    let at: SockaddrIn = getsockname(socket.as_raw_fd()).expect("an address");
+    (socket, at.port())
+}
+
 #[test]
 fn a_collector_that_is_gone_delays_nothing_and_is_told_of_once() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let address = listener.local_addr().expect("address");
-    drop(listener);
-    let endpoint = format!("http://{address}");
+    let (socket, port) = reserved();
+    let endpoint = format!("http://127.0.0.1:{port}");
     let mut bed = Bed::start(&[("TRACES__ENDPOINT", &endpoint)]);
     let start = clock::instant();
     let id = bed.submit(&says());
@@ -711,7 +731,8 @@ fn a_collector_that_is_gone_delays_nothing_and_is_told_of_once() {
     let dropped = metric(&bed, "taskdaemon_trace_spans_dropped_total");
     assert!((1..5_000).contains(&dropped), "{dropped}");
     assert_eq!(metric(&bed, "taskdaemon_trace_spans_sent_total"), 0);
-    let mut collector = collector_at(TcpListener::bind(address).expect("bind"), Vec::new());
+    listen(&socket, Backlog::new(16).expect("a number")).expect("listen");
+    let mut collector = collector_at(TcpListener::from(socket), Vec::new());
     bed.until("it is heard again", |bed| {
         log(bed).contains("answers again")
     });
