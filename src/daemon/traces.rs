@@ -77,7 +77,7 @@ pub(super) fn start(
         return Ok(None);
     };
     let collector = Collector {
-        pool: Pool::default(),
+        pool: Pool::of_new_ones(),
         url: format!("{}/v1/traces", endpoint.trim_end_matches('/')),
         headers: headers(options)?,
         resource: resource(),

@@ -45,16 +45,26 @@ pub struct Pool {
 
 impl Default for Pool {
     fn default() -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(FRESH)
-            .pool_max_idle_per_host(RESTING)
-            .build(Connector::default());
-        Self { client }
+        Self::keeping(RESTING)
     }
 }
 
 impl Pool {
+    /// One that uses each connection once: for those who ask seldom.
+    #[must_use]
+    pub fn of_new_ones() -> Self {
+        Self::keeping(0)
+    }
+
+    fn keeping(most: usize) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(FRESH)
+            .pool_max_idle_per_host(most)
+            .build(Connector::default());
+        Self { client }
+    }
+
     /// Sends one request; its answer comes as it may, without a time limit.
     ///
     /// # Errors
