@@ -8,7 +8,7 @@ use crate::model::setting::Kind::Restart;
 use crate::model::setting::settings;
 use crate::model::trace::Share;
 
-use super::check::{Found, found, word};
+use super::check::{Found, found};
 use super::llm::is_in_the_clear;
 
 settings! {
@@ -19,13 +19,28 @@ settings! {
         /// Absent: no spans are made.
         endpoint: Option<String> = None, Restart, "\"http://127.0.0.1:4318\"";
         /// The file with headers that go to it, one `name: value` in a line, such as its key; open
-        /// to the daemon's user alone.
+        /// to the daemon's user alone. Absent: the credential `traces-headers` of the service,
+        /// where it has one.
         headers_file: Option<PathBuf> = None, Restart, "\"/etc/taskdaemon/traces-headers\"";
-        /// A credential of the service that holds them instead.
-        headers_credential: Option<String> = None, Restart, "\"traces-headers\"";
         /// Share of new traces that are kept, from 0 to 1. Of a trace that a request belongs to,
         /// its caller has decided.
         sample: Share = Share::ALL, Restart;
+    }
+}
+
+impl Options {
+    /// Whether headers, which may be secret, may go to the collector.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_have_headers(&self) -> Result<(), &'static str> {
+        match &self.endpoint {
+            Some(endpoint) if is_in_the_clear(endpoint) => Err(
+                "headers would go to another host without TLS, for everybody on the way to read: \
+                 write https://",
+            ),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -33,34 +48,22 @@ settings! {
 pub(super) fn check(traces: &Options) -> Result<(), Found> {
     const ENDPOINT: &str = "traces.endpoint";
     const FILE: &str = "traces.headers_file";
-    const CREDENTIAL: &str = "traces.headers_credential";
-    let (file, credential) = (&traces.headers_file, &traces.headers_credential);
-    if file.is_some() && credential.is_some() {
-        return found(FILE, format!("cannot be combined with {CREDENTIAL}"));
-    }
-    if file.as_ref().is_some_and(|path| !path.is_absolute()) {
+    let file = traces.headers_file.as_ref();
+    if file.is_some_and(|path| !path.is_absolute()) {
         return found(FILE, "must be an absolute path");
     }
-    if credential.as_ref().is_some_and(|name| !word(name)) {
-        return found(CREDENTIAL, "must be the name of a credential");
-    }
-    let keyed = match (file, credential) {
-        (Some(_), _) => Some(FILE),
-        (None, Some(_)) => Some(CREDENTIAL),
-        (None, None) => None,
-    };
     let Some(endpoint) = &traces.endpoint else {
         let why = format!("there is no {ENDPOINT} that they could go to");
-        return keyed.map_or(Ok(()), |key| found(key, why));
+        return file.map_or(Ok(()), |_| found(FILE, why));
     };
     check_url(endpoint).or_else(|why| found(ENDPOINT, why))?;
     if endpoint.contains('?') {
         return found(ENDPOINT, "has a query; `/v1/traces` is added to its end");
     }
-    if keyed.is_some() && is_in_the_clear(endpoint) {
-        let why = "the headers would go to another host without TLS, for everybody on the way to \
-                   read: write https://";
-        return found(ENDPOINT, why);
+    match file {
+        Some(_) => traces
+            .may_have_headers()
+            .or_else(|why| found(ENDPOINT, why)),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -32,6 +32,7 @@ use crate::model::badge::Stamp;
 use crate::model::estimate::Weight;
 use crate::model::prompt::Dialect;
 use crate::model::receipt::End;
+use crate::model::trace::Context;
 
 mod answer;
 
@@ -143,7 +144,9 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Answer {
         weight,
         max_tokens: question.max_tokens(),
     };
-    match timeout(PATIENCE, ask(shared, &wish, &question)).await {
+    let place = parts.headers.get("traceparent");
+    let place = place.and_then(|place| Context::parse(place.to_str().ok()?));
+    match timeout(PATIENCE, ask(shared, &wish, &question, place)).await {
         Ok(answer) => answer,
         Err(_) => {
             let told = "the limits of the model, or a budget, have let no call through for nine \
@@ -191,7 +194,7 @@ async fn read(
 }
 
 /// Asks until somebody answers, or nobody will.
-async fn ask(shared: &Shared, wish: &Wish, question: &Question) -> Answer {
+async fn ask(shared: &Shared, wish: &Wish, question: &Question, place: Option<Context>) -> Answer {
     let words = Words(wish.dialect);
     loop {
         let grant = match shared.handle.call(wish.clone()).await {
@@ -199,6 +202,7 @@ async fn ask(shared: &Shared, wish: &Wish, question: &Question) -> Answer {
             Err(error) => return words.refuse(status(&error), &error.to_string()),
         };
         let mut ticket = grant.ticket;
+        ticket.place = place;
         let provider = Provider {
             base_url: &grant.base_url,
             key: grant.key.as_ref(),

@@ -27,6 +27,8 @@ use super::system;
 
 pub mod wire;
 
+/// Name of the service's credential with the headers.
+const CREDENTIAL: &str = "traces-headers";
 /// Most spans of one message.
 const BATCH: usize = 512;
 /// How long the first of them waits for company.
@@ -119,29 +121,28 @@ impl Exporter {
     }
 }
 
-/// The headers that the settings name. They are never shown.
+/// The headers for the collector. They are never shown.
 fn headers(options: &Options) -> Result<HeaderMap, Error> {
-    const FILE: &str = "traces.headers_file";
-    const CREDENTIAL: &str = "traces.headers_credential";
-    let (key, path, hidden) = match (&options.headers_file, &options.headers_credential) {
-        (Some(path), _) => (FILE, path.clone(), Hidden::FromGroup),
-        (None, Some(name)) => {
-            let path = secrets::credential(name).ok_or_else(|| {
-                let why = format!("the service has no credential `{name}`");
-                let mend = format!(
-                    "systemctl edit taskdaemon: LoadCredential={name}:/etc/taskdaemon/{name}"
-                );
-                Error::new(Place::Key(CREDENTIAL.to_owned()), why).suggest(Some(mend))
-            })?;
-            (CREDENTIAL, path, Hidden::FromEverybody)
-        }
-        (None, None) => return Ok(HeaderMap::new()),
+    const KEY: &str = "traces.headers_file";
+    let (path, hidden) = match &options.headers_file {
+        Some(path) => (path.clone(), Hidden::FromGroup),
+        // The service manager keeps it, and its mode is its own.
+        None => match secrets::credential(CREDENTIAL) {
+            Some(path) => (path, Hidden::FromEverybody),
+            None => return Ok(HeaderMap::new()),
+        },
     };
+    let refuse = |why: String| Error::new(Place::Key(KEY.to_owned()), why);
+    options
+        .may_have_headers()
+        .map_err(|why| refuse(why.to_owned()))?;
     let more = "it holds one `name: value` in each line";
-    let bytes = secrets::read(key, &path, hidden, 1, more)?;
+    let bytes = secrets::read(KEY, &path, hidden, 1, more)?;
     parse(&bytes).map_err(|line| {
-        let why = format!("{}: line {line} is no `name: value`", path.display());
-        Error::new(Place::Key(key.to_owned()), why)
+        refuse(format!(
+            "{}: line {line} is no `name: value`",
+            path.display()
+        ))
     })
 }
 

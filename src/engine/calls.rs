@@ -271,14 +271,14 @@ impl<S: Store> Engine<S> {
             None => prompt.weight,
             Some(_) => Weight::default(),
         };
-        self.trace_call(&call, receipt, ended.at)?;
+        self.trace_call(&call, (receipt, None), ended.at)?;
         self.settle_call(&call, weight, receipt, now)
     }
 
     /// Those who made these calls are gone: nobody knows what became of them.
     pub(super) fn lose_relayed(&mut self, now: Time) -> Result<(), store::Error> {
         for call in self.store.open_relayed_calls()? {
-            self.trace_call(&call, None, now)?;
+            self.trace_call(&call, (None, None), now)?;
             self.settle_call(&call, Weight::default(), None, now)?;
         }
         Ok(())

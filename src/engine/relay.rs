@@ -15,6 +15,7 @@ use crate::model::prompt::{Dialect, Key, Prompt};
 use crate::model::reason::Reason;
 use crate::model::receipt::{End, Receipt};
 use crate::model::time::Time;
+use crate::model::trace::Context;
 use crate::store::{self, Store};
 
 use super::Engine;
@@ -55,6 +56,8 @@ pub struct Ticket {
     id: Option<i64>,
     /// What it came to; none when nobody knows. At first it was not made.
     pub receipt: Option<Box<Receipt>>,
+    /// Where in a trace whoever asks says that it is.
+    pub place: Option<Context>,
 }
 
 impl Ticket {
@@ -64,6 +67,7 @@ impl Ticket {
             weight,
             id: None,
             receipt: Some(Box::new(Receipt::of(End::Rejected))),
+            place: None,
         }
     }
 }
@@ -77,6 +81,7 @@ impl Drop for Ticket {
             id,
             weight: self.weight,
             receipt: self.receipt.take(),
+            place: self.place,
         });
         if let Err(TrySendError::Full(over)) = self.commands.try_send(over) {
             let commands = self.commands.clone();
@@ -163,6 +168,8 @@ pub enum Ask {
         weight: Weight,
         /// What it came to; none when nobody knows.
         receipt: Option<Box<Receipt>>,
+        /// Where in a trace it was asked for.
+        place: Option<Context>,
     },
 }
 
@@ -203,9 +210,10 @@ impl<S: Store> Engine<S> {
                 id,
                 weight,
                 receipt,
+                place,
             } => match self.store.call_numbered(id)? {
                 Some(call) if call.relayed => {
-                    self.trace_call(&call, receipt.as_deref(), now)?;
+                    self.trace_call(&call, (receipt.as_deref(), place), now)?;
                     self.settle_call(&call, weight, receipt.as_deref(), now)
                 }
                 Some(_) | None => Ok(()),

@@ -14,7 +14,7 @@ use crate::model::span::{self, Asked, Span};
 use crate::model::spec::NewTask;
 use crate::model::task::{State, Task};
 use crate::model::time::Time;
-use crate::model::trace::{Round, Share, SpanId, Trace, drawn};
+use crate::model::trace::{Context, Round, Share, SpanId, Trace, drawn};
 use crate::store::{self, Store};
 
 use super::Engine;
@@ -213,7 +213,8 @@ impl<S: Store> Engine<S> {
                 ..=1 => Vec::new(),
                 _ => readable(self.store.attempts(task.id))?.unwrap_or_default(),
             };
-            let hangs = task.due > task.created && !self.store.parents(task.id)?.is_empty();
+            let parents = readable(self.store.parents(task.id))?;
+            let hangs = parents.is_some_and(|parents| !parents.is_empty());
             let span = span::of_wait(task, (attempts.last(), hangs), now, &trace);
             self.spans.made.push(span);
         }
@@ -243,11 +244,12 @@ impl<S: Store> Engine<S> {
         Ok(renewed)
     }
 
-    /// Makes the span of a call of a model that is over, unless it was before.
+    /// Makes the span of a call of a model that is over, unless it was before; below
+    /// the place in the same trace that whoever asked has named.
     pub(super) fn trace_call(
         &mut self,
         call: &Call,
-        receipt: Option<&Receipt>,
+        (receipt, place): (Option<&Receipt>, Option<Context>),
         ended: Time,
     ) -> Result<(), store::Error> {
         if self.spans.intake.is_none() || call.over.is_some() {
@@ -261,8 +263,12 @@ impl<S: Store> Engine<S> {
                 model: &target.model.model,
                 base_url: &target.provider.base_url,
             };
+            let place = place.filter(|place| place.trace == trace.id);
             let span = span::of_call(call, asked, receipt, ended, &trace);
-            self.spans.made.push(span);
+            self.spans.made.push(Span {
+                parent: place.map(|place| place.span).or(span.parent),
+                ..span
+            });
         }
         Ok(())
     }

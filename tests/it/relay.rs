@@ -15,8 +15,8 @@ use crate::prompt::{BEGIN, CHAT_END, KEY, Says, bed_of, chat, delta, provider, r
 /// A task that may ask models, and how its programs find them.
 pub(crate) struct Asker {
     pub(crate) id: i64,
-    at: String,
-    badge: String,
+    pub(crate) at: String,
+    pub(crate) badge: String,
 }
 
 /// A daemon with an endpoint, and a task that runs.

@@ -661,32 +661,38 @@ fn a_collectors_headers_that_cannot_be_read_are_refused_at_the_start() {
     std::fs::write(&file, "X-Key: canary-key\nno header\n").expect("write");
     let name = file.display().to_string();
     let none = dir.path().join("none").display().to_string();
-    for (mode, setting, value, told) in [
-        (0o600, "FILE", &*none, "cannot open"),
-        (0o640, "FILE", &name, "is open to others than its owner"),
-        (0o600, "FILE", &name, "line 2 is no `name: value`"),
+    let credentials = dir.path().join("credentials");
+    std::fs::create_dir(&credentials).expect("directory");
+    std::fs::write(credentials.join("traces-headers"), "X-Key: canary-key\n").expect("write");
+    let near = "http://127.0.0.1:9";
+    for (mode, endpoint, file_name, told) in [
+        (0o600, near, Some(&none), "cannot open"),
+        (0o640, near, Some(&name), "is open to others than its owner"),
+        (0o600, near, Some(&name), "line 2 is no `name: value`"),
         (
             0o600,
-            "CREDENTIAL",
-            "otel",
-            "the service has no credential `otel`; systemctl edit",
+            "http://10.0.0.7:9",
+            None,
+            "headers would go to another host without TLS",
         ),
     ] {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(&file, mode).expect("mode");
-        let done = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
+        let mut daemon = Command::new(env!("CARGO_BIN_EXE_taskdaemon"));
+        daemon
             .args(["run", "--state-dir"])
-            .arg(dir.path().join("state"))
-            .arg("--runtime-dir")
-            .arg(dir.path().join("run"))
-            .env("TASKDAEMON_TRACES__ENDPOINT", "http://127.0.0.1:9")
-            .env(format!("TASKDAEMON_TRACES__HEADERS_{setting}"), value)
-            .output()
-            .expect("run");
+            .arg(dir.path().join("state"));
+        daemon.arg("--runtime-dir").arg(dir.path().join("run"));
+        daemon.env("CREDENTIALS_DIRECTORY", &credentials);
+        daemon.env("TASKDAEMON_TRACES__ENDPOINT", endpoint);
+        daemon.envs(file_name.map(|name| ("TASKDAEMON_TRACES__HEADERS_FILE", name)));
+        let done = daemon.output().expect("run");
         let said = text(&done.stderr);
-        let key = format!("traces.headers_{}: ", setting.to_lowercase());
         assert_eq!(done.status.code(), Some(78), "{said}");
-        assert!(said.contains(&key) && said.contains(told), "{said}");
+        assert!(
+            said.contains("traces.headers_file: ") && said.contains(told),
+            "{said}"
+        );
         assert!(!said.contains("canary"), "{said}");
     }
 }
@@ -882,9 +888,9 @@ fn a_prompt_has_a_span_of_its_call_in_the_words_of_the_conventions() {
 }
 
 #[test]
-fn a_relayed_call_is_a_child_of_the_attempt_that_asks() {
+fn a_relayed_call_is_a_child_of_the_attempt_that_asks_or_of_what_it_says() {
     let mut collector = collector();
-    let (port, _seen) = provider(vec![relay::whole()]);
+    let (port, _seen) = provider(vec![relay::whole(), relay::whole(), relay::whole()]);
     let head = format!(
         "traces.endpoint = \"{}\"\n[llm]\nlisten = \"127.0.0.1:0\"\n",
         collector.endpoint()
@@ -900,6 +906,27 @@ fn a_relayed_call_is_a_child_of_the_attempt_that_asks() {
         ("taskdaemon.attempt", "1"),
     ];
     knows(&call, &facts);
+    // A program that traces itself says where it is; another trace is none of ours.
+    let own = hex(&call.trace_id);
+    for trace in [&*own, TRACE] {
+        let mut stream = TcpStream::connect(&asker.at).expect("connect");
+        let (badge, body) = (&asker.badge, relay::question().to_string());
+        let length = body.len();
+        write!(
+            stream,
+            "POST /openai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Authorization: Bearer {badge}\r\ntraceparent: 00-{trace}-{PARENT}-01\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .expect("ask");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let calls = collector.until(3, "chat m-1");
+    assert!(calls.iter().all(|call| hex(&call.trace_id) == own));
+    assert_eq!(hex(&calls[1].parent_span_id), PARENT);
+    assert_eq!(calls[2].parent_span_id, call.parent_span_id);
     let cancel = format!("/v1/tasks/{}/cancel", asker.id);
     assert_eq!(bed.post(&cancel, &Value::Null).expect("cancel").0, 200);
     let attempt = collector.until(1, "attempt default").remove(0);
