@@ -30,6 +30,9 @@ const AT_ONCE: usize = 256;
 /// Pause before the engine is told again that had no room.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// Shortest time between two looks at the figures.
+const BREATH: Duration = Duration::from_millis(20);
+
 /// A probe at work.
 struct Looking {
     probe: Probe,
@@ -58,7 +61,14 @@ pub(super) async fn watch(handle: Handle, output_dir: PathBuf) {
         if figures.changed().await.is_err() {
             return;
         }
+        breathe().await;
     }
+}
+
+/// The figures change with each turn of the engine, and hardly ever in what is
+/// looked at here: turns that follow each other are looked at once.
+async fn breathe() {
+    sleep_until((clock::instant() + BREATH).into()).await;
 }
 
 /// Ends what it holds with itself.

@@ -1,7 +1,9 @@
 //! Whether the daemon has all it needs, and whom to tell when that changes.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::clock;
 use crate::config::daemon::Options;
@@ -9,6 +11,9 @@ use crate::engine::health::{PATIENCE, lack};
 use crate::engine::snapshot::Snapshot;
 
 use super::monitor::{Event, Monitor};
+
+/// Shortest time between two looks at the figures.
+const BREATH: Duration = Duration::from_millis(20);
 
 /// Tells that it is ready, and from then on each change.
 pub(super) async fn watch_wellbeing(
@@ -36,5 +41,7 @@ pub(super) async fn watch_wellbeing(
         if figures.changed().await.is_err() {
             return;
         }
+        // Turns that follow each other are looked at once.
+        sleep_until(Instant::from_std(clock::instant()) + BREATH).await;
     }
 }

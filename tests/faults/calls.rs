@@ -85,6 +85,16 @@ fn fi_05_a_sync_that_fails_is_an_unknown_outcome_and_an_end() {
     }
 }
 
+/// That the build of SQLite knows the call is said in `.cargo/config.toml`, which may get lost.
+#[test]
+fn a_commit_syncs_what_was_written_and_no_time_stamps() {
+    need_a_tracer!();
+    let host = Host::started();
+    let tracer = Tracer::attach(&host, host.pid(), "fdatasync:delay_exit=1");
+    host.submit(&one(&host, "synced"));
+    assert!(tracer.injected() > 0, "a commit without fdatasync");
+}
+
 #[test]
 fn fi_06_a_write_that_finds_no_space_is_an_unknown_outcome_and_an_end() {
     need_a_tracer!();

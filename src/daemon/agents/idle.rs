@@ -52,6 +52,7 @@ pub(super) async fn watch(handle: Handle, output_dir: PathBuf) {
             if figures.changed().await.is_err() {
                 return;
             }
+            super::breathe().await;
             continue;
         }
         let dir = output_dir.clone();
