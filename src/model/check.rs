@@ -133,8 +133,9 @@ impl Spec {
         hooks(&self.hooks)
     }
 
-    /// A prompt is asked by our own program, as the daemon's user: nothing of a
-    /// task that says what to run, or as whom, goes with it.
+    /// A prompt is asked by our own program, as the daemon's user, and beside
+    /// others: nothing of a task that says what to run, as whom, or within which
+    /// limits of the kernel's, goes with it.
     fn asks(&self, prompt: &Prompt) -> Check {
         let beside = [
             ("command", !self.argv.is_empty()),
@@ -145,6 +146,9 @@ impl Spec {
             ("profile", self.profile.is_some()),
             ("llm", self.llm),
             ("heartbeat", self.heartbeat_ms.is_some()),
+            ("limits.memory", self.limits.memory.is_some()),
+            ("limits.cpu_milli", self.limits.cpu_milli.is_some()),
+            ("limits.pids", self.limits.pids.is_some()),
         ];
         if let Some((field, _)) = beside.into_iter().find(|(_, there)| *there) {
             return Err(Invalid::new(field, "cannot be combined with prompt"));

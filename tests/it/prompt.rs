@@ -426,6 +426,12 @@ fn a_prompt_that_makes_no_sense_is_refused_and_changes_nothing() {
         ),
         (json!({"prompt": {"text": "?"}, "stdin": "x"}), "stdin"),
         (json!({"prompt": {"text": "?"}, "user": "root"}), "user"),
+        (
+            json!({"prompt": {"text": "?"}, "memory": "64MiB"}),
+            "memory",
+        ),
+        (json!({"prompt": {"text": "?"}, "cpu": "50%"}), "cpu"),
+        (json!({"prompt": {"text": "?"}, "pids": 5}), "pids"),
         (json!({"prompt": {"text": "?"}, "env": {"A": "1"}}), "env"),
         (
             json!({"prompt": {"text": "?"}, "profile": "strict"}),

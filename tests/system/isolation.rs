@@ -313,7 +313,8 @@ fn results(output: &str) -> BTreeMap<String, bool> {
 /// What a task could have changed.
 fn surroundings(bed: &Bed) -> String {
     bed.sh(
-        "find /etc/taskdaemon /etc/systemd /run/taskdaemon -printf '%p %m %u %g %s\\n' | sort
+        "find /etc/taskdaemon /etc/systemd /run/taskdaemon -printf '%p %m %u %g %s\\n' |
+             sed -E 's|(runner.notify)/[0-9a-f]{32}|\\1/for-the-next|' | sort
          systemctl show --property=MainPID,ActiveState,SubState,NRestarts,TasksMax \
              taskdaemon.service taskdaemon-runner.service
          prlimit --pid $(systemctl show --property=MainPID --value taskdaemon.service) --noheadings

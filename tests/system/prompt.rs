@@ -74,6 +74,8 @@ fn a_prompt_is_called_by_the_daemons_user_and_its_key_reaches_no_task(bed: &Bed)
     });
     let attempt = &task["attempts"][0];
     assert_eq!(attempt["user"], "taskdaemon", "{task}");
+    let group = attempt["cgroup"].as_str().unwrap_or_default();
+    assert!(group.ends_with("/calls-1"), "{task}");
     // A task beside it looks for the key wherever a process may be looked at.
     let pid = attempt["pid"].to_string();
     let spy = format!(
@@ -87,9 +89,16 @@ fn a_prompt_is_called_by_the_daemons_user_and_its_key_reaches_no_task(bed: &Bed)
         !bed.alice(&["logs", &spy]).contains(KEY),
         "the task beside it"
     );
+    // It stands still while the other half comes, over a restart and a kill of the daemon.
+    bed.alice(&["pause", &id]);
     bed.ok(&["systemctl", "restart", "taskdaemon"]);
     bed.ok(&["systemctl", "kill", "--signal=KILL", "taskdaemon"]);
     bed.ok(&["touch", "/run/provider.go"]);
+    wait_until("the daemon is there again", Duration::from_secs(20), || {
+        (bed.task(&id)["state"] == "paused").then_some(())
+    });
+    assert_eq!(bed.alice(&["logs", &id]), "half,");
+    bed.alice(&["resume", &id]);
     let task = bed.ended(&id, Duration::from_secs(30));
     assert_eq!(task["state"], "succeeded", "{task}");
     assert_eq!(id_of(&task), id);
