@@ -89,10 +89,7 @@ fn fi_05_a_sync_that_fails_is_an_unknown_outcome_and_an_end() {
 #[test]
 fn a_commit_syncs_what_was_written_and_no_time_stamps() {
     need_a_tracer!();
-    let host = Host::started();
-    let tracer = Tracer::attach(&host, host.pid(), "fdatasync:delay_exit=1");
-    host.submit(&one(&host, "synced"));
-    assert!(tracer.injected() > 0, "a commit without fdatasync");
+    fails_and_recovers("fdatasync:error=EIO:when=1", "data");
 }
 
 #[test]

@@ -291,7 +291,7 @@ fn ctrl_c_leaves_a_file_of_prompts_to_the_daemon() {
     let out = files.out.display().to_string();
     let args = ["prompt", "--batch", &files.input, "--out", &out];
     echo.silent.store(true, Ordering::Relaxed);
-    let waiting = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
+    let mut waiting = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
         .env(
             "TASKDAEMON_HOST",
             format!("unix:{}", bed.socket().display()),
@@ -302,6 +302,11 @@ fn ctrl_c_leaves_a_file_of_prompts_to_the_daemon() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("start");
+    // They may run before it has heard that they are accepted.
+    let mut said = BufReader::new(waiting.stderr.take().expect("a pipe"));
+    let mut accepted = String::new();
+    said.read_line(&mut accepted).expect("text");
+    assert!(accepted.contains("2 prompts accepted"), "{accepted}");
     bed.until("both run", |bed| {
         let (_, page) = bed.get("/v1/tasks?state=running").expect("list");
         page["tasks"]
@@ -310,9 +315,10 @@ fn ctrl_c_leaves_a_file_of_prompts_to_the_daemon() {
     });
     let pid = Pid::from_raw(i32::try_from(waiting.id()).expect("pid"));
     kill(pid, Signal::SIGINT).expect("signal");
-    let output = waiting.wait_with_output().expect("end");
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{said}");
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).expect("text");
+    let (status, said) = (waiting.wait().expect("end"), rest);
+    assert_eq!(status.code(), Some(130), "{said}");
     assert!(
         said.contains("the same command waits again and then writes ") && said.contains(&out),
         "{said}"
