@@ -72,11 +72,7 @@ impl NewTask {
                 short_text(field, text, 255)?;
             }
         }
-        if self
-            .stdin
-            .as_ref()
-            .is_some_and(|input| input.len() > STDIN_MAX)
-        {
+        if self.stdin.as_ref().map_or(0, Vec::len) > STDIN_MAX {
             let reason = format!("is longer than {STDIN_MAX} bytes");
             return Err(Invalid::new("stdin", reason));
         }
@@ -133,9 +129,8 @@ impl Spec {
         hooks(&self.hooks)
     }
 
-    /// A prompt is asked by our own program, as the daemon's user, and beside
-    /// others: nothing of a task that says what to run, as whom, or within which
-    /// limits of the kernel's, goes with it.
+    /// A prompt is asked by our own program, as the daemon's user and beside
+    /// others: nothing that says what to run, as whom or within what goes with it.
     fn asks(&self, prompt: &Prompt) -> Check {
         let beside = [
             ("command", !self.argv.is_empty()),
