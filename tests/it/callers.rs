@@ -7,9 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
+use std::io::{BufRead, BufReader, Seek as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -19,7 +21,9 @@ use serde_json::json;
 use taskdaemon::model::attempt::{Ended, Exit, Launch};
 use taskdaemon::runner::protocol::{FromRunner, ToRunner};
 use taskdaemon::runner::{CgroupMode, Options};
+use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 
+use crate::hooks_live::{tls_config, tls_file};
 use crate::prompt::{CHAT_END, chat};
 use crate::runner::{DEADLINE, Daemon, Running, code, gone, key, launch, modes, options};
 
@@ -127,7 +131,7 @@ fn converse(stream: &TcpStream, shared: &(Mutex<State>, Condvar)) {
 }
 
 /// Reads a question, if there is one.
-fn read(reader: &mut BufReader<&TcpStream>) -> Option<()> {
+fn read(reader: &mut impl BufRead) -> Option<()> {
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -315,4 +319,63 @@ fn calls_use_a_connection_again() {
     }
     provider.until(|state| state.asked == 5);
     assert_eq!(provider.state.0.lock().unwrap().connections, 1);
+}
+
+/// A provider that speaks TLS and gives these answers, one after the other; who connected is counted.
+fn secure(answers: [&'static str; 2]) -> (u16, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = Arc::new(AtomicU32::new(0));
+    let (counted, config) = (Arc::clone(&connections), tls_config());
+    std::thread::spawn(move || {
+        let mut answers = answers.into_iter();
+        for stream in listener.incoming() {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(session, stream.unwrap());
+            while read(&mut BufReader::new(&mut stream)).is_some() {
+                let body = format!("{}{CHAT_END}", chat(answers.next().unwrap()));
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
+                let length = body.len();
+                write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
+                stream.flush().unwrap();
+            }
+        }
+    });
+    (port, connections)
+}
+
+/// Makes a call by hand, of a host that trusts these certificates.
+fn call_by_hand(port: u16, certificates: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_taskdaemon"))
+        .arg("call")
+        .env("SSL_CERT_FILE", certificates)
+        .env("SSL_CERT_DIR", "/nonexistent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let order = json!({
+        "dialect": "openai", "base_url": format!("https://localhost:{port}/v1"), "key": "k", "model": "m",
+        "system": null, "text": "?", "max_tokens": 5, "first_ms": 20_000, "idle_ms": 20_000,
+        "schema": {"type": "object"}, "repairs": 1,
+    });
+    write!(child.stdin.take().unwrap(), "{order}").unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_provider_is_believed_by_its_certificate_once_for_several_questions() {
+    let (port, connections) = secure(["no object", "{}"]);
+    let output = call_by_hand(port, &tls_file("ca.pem"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(output.stdout, b"{}\n", "{said}");
+    assert_eq!(connections.load(Ordering::Relaxed), 1, "{said}");
+    let output = call_by_hand(port, "/dev/null");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(75), "{said}");
+    assert!(said.contains("trusts no certificates"), "{said}");
+    assert!(output.stdout.is_empty());
 }

@@ -562,13 +562,13 @@ fn a_servers_answer_is_printed_without_control_characters() {
     assert!(!output.stdout.contains(&0x1b), "{:?}", output.stdout);
 }
 
-fn tls_file(name: &str) -> String {
+pub(crate) fn tls_file(name: &str) -> String {
     format!("{}/tests/it/tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A server that speaks TLS, with a certificate for `localhost` and 127.0.0.1,
-/// and its port. It serves as many connections as asked.
-fn tls_server(address: &str, connections: usize) -> u16 {
+/// What a server needs that speaks TLS, with a certificate for `localhost` and
+/// 127.0.0.1.
+pub(crate) fn tls_config() -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(tls_file("server.pem")).expect("a file");
     let chain = chain.map(|one| one.expect("a certificate")).collect();
     let key = PrivateKeyDer::from_pem_file(tls_file("server.key")).expect("a key");
@@ -576,7 +576,13 @@ fn tls_server(address: &str, connections: usize) -> u16 {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .expect("a server");
-    let config = Arc::new(config);
+    Arc::new(config)
+}
+
+/// A server that speaks TLS, and its port. It serves as many connections as
+/// asked.
+fn tls_server(address: &str, connections: usize) -> u16 {
+    let config = tls_config();
     let listener = TcpListener::bind((address, 0)).expect("bind");
     let port = listener.local_addr().expect("address").port();
     std::thread::spawn(move || {
