@@ -26,6 +26,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 pub mod pool;
 
+use pool::Pool;
+
 /// How long it may take until the server is there, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long everything may take.
@@ -58,8 +60,11 @@ pub struct Answer {
 /// # Errors
 /// There was no answer.
 pub async fn post(url: &str, headers: HeaderMap, body: String) -> Result<Answer, Error> {
+    let pool = Pool::of_new_ones();
     let asked = async {
-        let response = open(url, headers, body).await?;
+        let response = pool
+            .ask(Method::POST, url, headers, body.into_bytes())
+            .await?;
         let status = response.status();
         let body = beginning(response.into_body()).await;
         Ok(Answer { status, body })
@@ -88,20 +93,6 @@ pub async fn get(url: &str) -> Result<StatusCode, Error> {
 pub async fn reach(address: &str) -> Result<(), Error> {
     let url = format!("http://{address}");
     connect(address, &Place::of(&url)?).await.map(drop)
-}
-
-/// Sends one request over a connection of its own.
-async fn open(url: &str, headers: HeaderMap, body: String) -> Result<Response<Incoming>, Error> {
-    let place = Place::of(url)?;
-    let request = request(&place, headers, body.into_bytes())?;
-    let connected = timeout(CONNECT, connect(url, &place)).await;
-    let stream = connected.map_err(|_| network(url, "does not answer within 5 s"))??;
-    if !place.tls {
-        return send(url, stream, request).await;
-    }
-    let secure = timeout(CONNECT, encrypt(trusted(url)?, &place, stream)).await;
-    let late = |_| network(url, "does not speak TLS within 5 s");
-    send(url, secure.map_err(late)??, request).await
 }
 
 /// Connects to the first of a host's addresses that answers. What a name leads
@@ -204,30 +195,25 @@ fn request(
     Ok(request)
 }
 
-/// Whom this host trusts.
-fn trusted(url: &str) -> Result<Arc<ClientConfig>, Error> {
+async fn encrypt(
+    place: &Place,
+    stream: TcpStream,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
+    let url = place.url.to_string();
+    // Read each time: whom a host trusts may change.
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     let (taken, _) = roots.add_parsable_certificates(found.certs);
     if taken == 0 {
         let why = "this host trusts no certificates; install the package ca-certificates";
-        return Err(network(url, why));
+        return Err(network(&url, why));
     }
     let config = ClientConfig::builder()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-async fn encrypt(
-    trusted: Arc<ClientConfig>,
-    place: &Place,
-    stream: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
-    let url = place.url.to_string();
     let name = ServerName::try_from(place.host.clone())
         .map_err(|_| Error::Request(format!("{url}: names no host")))?;
-    TlsConnector::from(trusted)
+    TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
         .map_err(|error| network(&url, error))
@@ -280,7 +266,7 @@ mod tests {
             .expect("a runtime");
         for host in ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]"] {
             let url = format!("http://{host}/latest/meta-data");
-            let asked = runtime.block_on(open(&url, HeaderMap::new(), String::new()));
+            let asked = runtime.block_on(post(&url, HeaderMap::new(), String::new()));
             let error = asked.expect_err("no answer").to_string();
             assert!(error.contains("address of the link"), "{error}");
         }

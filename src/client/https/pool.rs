@@ -9,7 +9,6 @@
 use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,10 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::ClientConfig;
 use tower::Service;
 
-use super::{CONNECT, Error, Place, connect, encrypt, explain, network, request, trusted};
+use super::{CONNECT, Error, Place, connect, encrypt, explain, network, request};
 
 /// How long a connection may rest and be used again.
 const FRESH: Duration = Duration::from_secs(2);
@@ -61,7 +59,7 @@ impl Pool {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(FRESH)
             .pool_max_idle_per_host(most)
-            .build(Connector::default());
+            .build(Connector);
         Self { client }
     }
 
@@ -79,7 +77,11 @@ impl Pool {
         let place = Place::of(url)?;
         let mut request = request(&place, headers, body)?;
         *request.method_mut() = method;
-        *request.uri_mut() = place.url;
+        let target = request.uri().path_and_query().cloned();
+        let mut parts = place.url.into_parts();
+        parts.path_and_query = target;
+        let bad = |_| Error::Request(format!("{url}: cannot be asked for"));
+        *request.uri_mut() = Uri::from_parts(parts).map_err(bad)?;
         let asked = self.client.request(request).await;
         asked.map_err(|error| cause(url, &error))
     }
@@ -111,21 +113,10 @@ fn cause(url: &str, error: &ClientError) -> Error {
 }
 
 /// Makes connections.
-#[derive(Debug, Clone, Default)]
-struct Connector {
-    /// Whom this host trusts, once somebody was to be believed.
-    trusted: Arc<OnceLock<Arc<ClientConfig>>>,
-}
+#[derive(Debug, Clone, Copy)]
+struct Connector;
 
 impl Connector {
-    fn trusted(&self, url: &str) -> Result<Arc<ClientConfig>, Error> {
-        if let Some(known) = self.trusted.get() {
-            return Ok(Arc::clone(known));
-        }
-        let read = trusted(url)?;
-        Ok(Arc::clone(self.trusted.get_or_init(|| read)))
-    }
-
     async fn connect(self, url: Uri) -> Result<TokioIo<Socket>, Error> {
         let name = url.to_string();
         let name = name.trim_end_matches('/');
@@ -135,7 +126,7 @@ impl Connector {
         if !place.tls {
             return Ok(TokioIo::new(Socket::Plain(stream)));
         }
-        let agreed = encrypt(self.trusted(name)?, &place, stream);
+        let agreed = encrypt(&place, stream);
         let secure = timeout(CONNECT, agreed).await;
         let secure = secure.map_err(|_| network(name, "does not speak TLS within 5 s"))??;
         Ok(TokioIo::new(Socket::Secure(Box::new(secure))))
@@ -152,7 +143,7 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, url: Uri) -> Self::Future {
-        Box::pin(self.clone().connect(url))
+        Box::pin(self.connect(url))
     }
 }
 
