@@ -25,7 +25,10 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>, limited: bool) -> Ou
         (None, Exit::Spawn { error, .. }) => (Class::Spawn, error.clone()),
         // A class that no rule tries again: the input does not become whole.
         (None, Exit::Unfed { error }) => (Class::Skipped, error.clone()),
-        (None, Exit::Lost) => (Class::Lost, "what ran it ended before it did".to_owned()),
+        (None, Exit::Lost) => (
+            Class::Lost,
+            "its runner, or the process that made its call, ended before it did".to_owned(),
+        ),
         // What is left when the kernel took only a part of it, and ends well,
         // has coped. A task with a limit is taken whole.
         (None, exit) if ended.oom && *exit != (Exit::Code { code: 0 }) => {

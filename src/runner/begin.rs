@@ -142,7 +142,7 @@ impl Runner {
             return;
         };
         // The program of a call runs already.
-        let live_call = !live.is_alone();
+        let is_call = !live.is_alone();
         let mut wanted = Vec::with_capacity(4);
         if live.exit.is_none() {
             let process = match &live.process {
@@ -160,7 +160,7 @@ impl Runner {
             }
         }
         self.watch_notices(id);
-        if live_call {
+        if is_call {
             self.tell_started(id);
         }
         self.advance(id);

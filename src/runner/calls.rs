@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::{self, Base};
 use super::held::Process;
 use super::launch::{Launched, NotStarted};
-use super::line::{self, Line, Said};
+use super::line::{self, FromCaller, Line};
 use super::notices::Ear;
 use super::poll::{Timer, Token};
 use super::serve::Runner;
@@ -260,14 +260,14 @@ impl Runner {
             };
             let room = self.room.read.get_mut(..=DATAGRAM_MAX).unwrap_or_default();
             let exit = match line.hear(room) {
-                Ok(Said::Notice(text)) => {
+                Ok(FromCaller::Notice(text)) => {
                     if let Some(notices) = &mut live.notices {
                         notices.hear(text, (self.clock)());
                     }
                     continue;
                 }
-                Ok(Said::Exit(code)) => Exit::Code { code: code.into() },
-                Ok(Said::HungUp) => Exit::Lost,
+                Ok(FromCaller::Exit(code)) => Exit::Code { code: code.into() },
+                Ok(FromCaller::HungUp) => Exit::Lost,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     tracing::warn!(%error, "the line of a call is broken");
@@ -328,7 +328,7 @@ impl Runner {
                     ?how,
                     ?fault,
                     calls = caller.calls,
-                    "a process for calls ended"
+                    "a process that makes calls ended: those it had are lost, and made again"
                 );
             }
             Err(error) => {

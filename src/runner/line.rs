@@ -35,7 +35,7 @@ pub struct Line(OwnedFd);
 
 /// What the caller hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word {
+pub enum ToCaller {
     /// Stand still.
     Freeze,
     /// Go on.
@@ -46,7 +46,7 @@ pub enum Word {
 
 /// What the runner hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Said<'a> {
+pub(super) enum FromCaller<'a> {
     Notice(&'a [u8]),
     Exit(u8),
     /// The caller has ended, and did not say how the call did.
@@ -119,21 +119,25 @@ impl Desk {
     /// `WouldBlock` when there is none yet, and whatever is wrong with the
     /// socket.
     pub fn take(&self) -> io::Result<Option<Handed>> {
-        let mut word = [0; 8];
-        let received = sys::receive(&self.0, &mut word)?;
-        if received.bytes == 0 {
-            return Ok(None);
-        }
-        let mut fds = received.fds.into_iter();
-        match [fds.next(), fds.next(), fds.next(), fds.next()] {
-            [Some(line), Some(input), Some(out), Some(err)] => Ok(Some(Handed {
-                line: Line(line),
-                input,
-                out,
-                err,
-            })),
-            // Its line closes with what did come, and the runner sees that.
-            _ => Err(io::Error::other("a call came without its descriptors")),
+        loop {
+            let mut word = [0; 8];
+            let received = sys::receive(&self.0, &mut word)?;
+            if received.bytes == 0 {
+                return Ok(None);
+            }
+            let mut fds = received.fds.into_iter();
+            // Of a call for which there are no descriptors left the line closes,
+            // which the runner sees; it ends no other.
+            if let [Some(line), Some(input), Some(out), Some(err)] =
+                [fds.next(), fds.next(), fds.next(), fds.next()]
+            {
+                return Ok(Some(Handed {
+                    line: Line(line),
+                    input,
+                    out,
+                    err,
+                }));
+            }
         }
     }
 }
@@ -156,7 +160,7 @@ impl Line {
     }
 
     /// What the call says next, as far as it has said something.
-    pub(super) fn hear<'a>(&self, room: &'a mut [u8]) -> io::Result<Said<'a>> {
+    pub(super) fn hear<'a>(&self, room: &'a mut [u8]) -> io::Result<FromCaller<'a>> {
         let len = loop {
             match recv(self.0.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
                 Err(Errno::EINTR) => {}
@@ -165,9 +169,9 @@ impl Line {
             }
         };
         Ok(match room.get(..len).unwrap_or_default() {
-            [NOTICE, text @ ..] => Said::Notice(text),
-            [EXIT, code] => Said::Exit(*code),
-            _ => Said::HungUp,
+            [NOTICE, text @ ..] => FromCaller::Notice(text),
+            [EXIT, code] => FromCaller::Exit(*code),
+            _ => FromCaller::HungUp,
         })
     }
 
@@ -209,13 +213,13 @@ impl Line {
     ///
     /// # Errors
     /// `WouldBlock` when it says nothing.
-    pub fn word(&self) -> io::Result<Word> {
+    pub fn word(&self) -> io::Result<ToCaller> {
         let mut word = [0; 8];
         Ok(
             match recv(self.0.as_raw_fd(), &mut word, MsgFlags::MSG_DONTWAIT) {
-                Ok(1) if word.starts_with(&[FREEZE]) => Word::Freeze,
-                Ok(1) if word.starts_with(&[THAW]) => Word::Thaw,
-                Ok(_) | Err(Errno::ECONNRESET) => Word::HungUp,
+                Ok(1) if word.starts_with(&[FREEZE]) => ToCaller::Freeze,
+                Ok(1) if word.starts_with(&[THAW]) => ToCaller::Thaw,
+                Ok(_) | Err(Errno::ECONNRESET) => ToCaller::HungUp,
                 Err(errno) => return Err(errno.into()),
             },
         )
@@ -257,17 +261,23 @@ mod tests {
         caller.say("STATUS=a").unwrap();
         caller.say("STATUS=b").unwrap();
         caller.end(75).unwrap();
-        assert_eq!(runner.hear(&mut room).unwrap(), Said::Notice(b"STATUS=a"));
-        assert_eq!(runner.hear(&mut room).unwrap(), Said::Notice(b"STATUS=b"));
-        assert_eq!(runner.hear(&mut room).unwrap(), Said::Exit(75));
+        assert_eq!(
+            runner.hear(&mut room).unwrap(),
+            FromCaller::Notice(b"STATUS=a")
+        );
+        assert_eq!(
+            runner.hear(&mut room).unwrap(),
+            FromCaller::Notice(b"STATUS=b")
+        );
+        assert_eq!(runner.hear(&mut room).unwrap(), FromCaller::Exit(75));
         assert!(caller.say(&"x".repeat(DATAGRAM_MAX)).is_err());
         runner.freeze(true);
         runner.freeze(false);
-        assert_eq!(caller.word().unwrap(), Word::Freeze);
-        assert_eq!(caller.word().unwrap(), Word::Thaw);
+        assert_eq!(caller.word().unwrap(), ToCaller::Freeze);
+        assert_eq!(caller.word().unwrap(), ToCaller::Thaw);
         assert!(caller.word().is_err());
         drop(runner);
-        assert_eq!(caller.word().unwrap(), Word::HungUp);
+        assert_eq!(caller.word().unwrap(), ToCaller::HungUp);
         assert!(caller.end(0).is_err());
     }
 
@@ -277,7 +287,7 @@ mod tests {
         // A word that it never read.
         runner.freeze(true);
         drop(caller);
-        assert_eq!(runner.hear(&mut [0; 64]).unwrap(), Said::HungUp);
+        assert_eq!(runner.hear(&mut [0; 64]).unwrap(), FromCaller::HungUp);
         runner.freeze(false);
     }
 
@@ -286,13 +296,15 @@ mod tests {
         let (ours, theirs) = desk().unwrap();
         let desk = Desk(theirs);
         assert_eq!(desk.take().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        // One that lost its descriptors on the way is passed over.
+        send(ours.as_raw_fd(), &[CALL], MsgFlags::empty()).unwrap();
         let (line, far) = Line::pair().unwrap();
         let stdin = io::stdin();
         hand_over(&ours, &far, [stdin.as_fd(); 3]).unwrap();
         drop(far);
         let handed = desk.take().unwrap().unwrap();
         handed.line.end(7).unwrap();
-        assert_eq!(line.hear(&mut [0; 64]).unwrap(), Said::Exit(7));
+        assert_eq!(line.hear(&mut [0; 64]).unwrap(), FromCaller::Exit(7));
         drop(ours);
         assert!(desk.take().unwrap().is_none());
     }

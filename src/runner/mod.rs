@@ -7,7 +7,8 @@
 //! to) or a connection (a runner for one attempt, in a sandbox of systemd's).
 //! What tasks say about themselves it hears on a socket for each (`mailbox.rs`,
 //! `notices.rs`); a thread exists only while it lets go of what they sent there.
-//! `client.rs` is the daemon's end; nothing here knows the store, reads a
+//! `client.rs` is the daemon's end, `line.rs` has that of the processes which
+//! make calls of models; nothing here knows the store, reads a
 //! clock, or runs on an asynchronous runtime.
 
 use std::os::fd::RawFd;

@@ -13,7 +13,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::client::https::pool::Pool;
 use crate::model::retry::TRY_AGAIN;
-use crate::runner::line::{Desk, Handed, Line, Word};
+use crate::runner::line::{Desk, Handed, Line, ToCaller};
 
 use super::super::Outcome;
 use super::voice::Voice;
@@ -111,9 +111,9 @@ async fn unless_frozen(line: &Rc<Line>, call: impl Future<Output = u8>) -> io::R
         tokio::select! {
             biased;
             word = next(&watch, || line.word()) => match word? {
-                Word::Freeze => frozen = true,
-                Word::Thaw => frozen = false,
-                Word::HungUp => return Ok(None),
+                ToCaller::Freeze => frozen = true,
+                ToCaller::Thaw => frozen = false,
+                ToCaller::HungUp => return Ok(None),
             },
             code = &mut call, if !frozen => return Ok(Some(code)),
         }
