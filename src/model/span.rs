@@ -234,7 +234,8 @@ pub fn of_attempt(task: &Task, attempt: &Attempt, trace: &Trace) -> Span {
 /// The time before an attempt that is claimed now, since the one before it
 /// ended or the task came.
 ///
-/// `hangs` says whether it had to wait for other tasks. Its moment `ready` says from when on it waited for a slot, or for its model.
+/// `hangs` says whether it had to wait for other tasks. Its moment `ready` says
+/// from when on it waited for a slot, or for its model.
 #[must_use]
 pub fn of_wait(
     task: &Task,
