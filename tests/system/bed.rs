@@ -162,6 +162,14 @@ impl Bed {
         host::must(&mut self.command(words))
     }
 
+    /// Kills the main process of a unit without warning. It alone is named: systemd would look for others in the unit's
+    /// cgroup, and on Linux a process that is just going is listed there as number 0, which systemd 252 takes for an
+    /// input/output error.
+    pub(crate) fn kill_main(&self, unit: &str) {
+        let words = ["kill", "--kill-whom=main", "--signal=KILL", unit];
+        self.ok(&[&["systemctl"], &words[..]].concat());
+    }
+
     /// Runs shell text that must succeed.
     pub(crate) fn sh(&self, text: &str) -> String {
         self.ok(&["sh", "-c", text])

@@ -91,10 +91,19 @@ fn submit_on(
     told
 }
 
+/// Sets a flag when it goes out of scope.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Kills the daemon and waits until another one serves.
 fn kill_daemon(bed: &Bed, asker: &mut Asker) {
     let old = bed.main_pid("taskdaemon.service");
-    bed.ok(&["systemctl", "kill", "-s", "KILL", "taskdaemon.service"]);
+    bed.kill_main("taskdaemon.service");
     wait_until("another daemon runs", Duration::from_secs(30), || {
         let now = bed.main_pid("taskdaemon.service");
         (now != "0" && now != old).then_some(())
@@ -115,6 +124,8 @@ fn nothing_acknowledged_is_lost_or_run_twice_over_fifty_kills(bed: &Bed) {
                 scope.spawn(move || submit_on(door, client, stop, answers))
             })
             .collect();
+        // Also when a check below fails: who waits for the clients waits for no more than that.
+        let _stop = SetAtEnd(&stop);
         for kill in 0..KILLS {
             // Each daemon has time to be told something, however slow the machine is.
             wait_until("clients are answered", Duration::from_secs(30), || {

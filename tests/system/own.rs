@@ -49,7 +49,12 @@ fn a_users_own_daemon_runs_beside_the_systems(bed: &Bed) {
     let runner = pid("taskdaemon-runner.service");
     manage(&["restart", "taskdaemon.service"]);
     let before = pid("taskdaemon.service");
-    manage(&["kill", "--signal=KILL", "taskdaemon.service"]);
+    manage(&[
+        "kill",
+        "--kill-whom=main",
+        "--signal=KILL",
+        "taskdaemon.service",
+    ]);
     wait_until("another daemon runs", Duration::from_secs(30), || {
         let now = pid("taskdaemon.service");
         (now != "0" && now != before).then_some(())

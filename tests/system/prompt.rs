@@ -92,7 +92,7 @@ fn a_prompt_is_called_by_the_daemons_user_and_its_key_reaches_no_task(bed: &Bed)
     // It stands still while the other half comes, over a restart and a kill of the daemon.
     bed.alice(&["pause", &id]);
     bed.ok(&["systemctl", "restart", "taskdaemon"]);
-    bed.ok(&["systemctl", "kill", "--signal=KILL", "taskdaemon"]);
+    bed.kill_main("taskdaemon.service");
     bed.ok(&["touch", "/run/provider.go"]);
     wait_until("the daemon is there again", Duration::from_secs(20), || {
         (bed.task(&id)["state"] == "paused").then_some(())

@@ -109,6 +109,7 @@ pub(crate) fn a_user_has_a_daemon_of_their_own(machine: &mut Machine) {
             "systemctl",
             "--user",
             "kill",
+            "--kill-whom=main",
             "--signal=KILL",
             "taskdaemon.service",
         ],
