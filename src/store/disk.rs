@@ -11,6 +11,7 @@
 //! while another program reads on in the database, and would fill the disk.
 
 use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
@@ -51,14 +52,23 @@ pub struct Shortage {
     pub mark: u64,
 }
 
+/// The write-ahead log.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    /// The same, open, once it is there: SQLite keeps it while it is at work.
+    file: Option<File>,
+    /// The size it is cut back to.
+    limit: u64,
+}
+
 /// Watches the disk under a state directory.
 #[derive(Debug)]
 pub struct Disk {
     dir: PathBuf,
     /// The same, open: looking takes no descriptor, of which there may be none left.
     here: File,
-    /// The write-ahead log, and the size it is cut back to.
-    log: (PathBuf, u64),
+    log: Log,
     low_water: u64,
     ballast: u64,
     /// The ballast was given up: new work has to wait until it can be there
@@ -82,7 +92,11 @@ impl Disk {
         Ok(Self {
             dir: dir.to_owned(),
             here,
-            log: (dir.join(format!("{FILE}-wal")), options.wal_limit.bytes()),
+            log: Log {
+                path: dir.join(format!("{FILE}-wal")),
+                file: None,
+                limit: options.wal_limit.bytes(),
+            },
             low_water: options.low_water.bytes(),
             ballast: options.ballast.bytes(),
             given_up: false,
@@ -115,17 +129,24 @@ impl Disk {
     }
 
     /// Bytes of the write-ahead log; none where there is no log.
+    ///
+    /// Found by its end, and not by `stat`: since Linux 6.13, when a file was
+    /// asked for its times, the next write sets them more finely, and a sync
+    /// after each commit would have to bring them to the disk as well.
     #[must_use]
-    pub fn log_bytes(&self) -> u64 {
-        let (path, _) = &self.log;
-        std::fs::metadata(path).map_or(0, |log| log.len())
+    pub fn log_bytes(&mut self) -> u64 {
+        let Log { path, file, .. } = &mut self.log;
+        if file.is_none() {
+            *file = File::open(path).ok();
+        }
+        let end = file.as_mut().map(|log| log.seek(SeekFrom::End(0)));
+        end.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Whether a log of so many bytes is much longer than it should be.
     #[must_use]
     pub const fn is_long(&self, bytes: u64) -> bool {
-        let (_, limit) = &self.log;
-        bytes > limit.saturating_mul(LOG_TIMES)
+        bytes > self.log.limit.saturating_mul(LOG_TIMES)
     }
 
     fn measure(&self) -> Result<Room, Error> {
@@ -204,5 +225,17 @@ mod tests {
             "not while the ballast is gone"
         );
         assert_eq!(judge(0, big, 0, 0), Room::Ample, "no marks");
+    }
+
+    #[test]
+    fn the_log_is_as_long_as_its_file_is_by_now() {
+        let dir = tempfile::tempdir().expect("directory");
+        let mut disk = Disk::open(dir.path(), &Options::default()).expect("open");
+        assert_eq!(disk.log_bytes(), 0, "there is none");
+        let path = dir.path().join(format!("{FILE}-wal"));
+        for bytes in [3, 4_096, 10] {
+            std::fs::write(&path, vec![0; bytes]).expect("write");
+            assert_eq!(disk.log_bytes(), u64::try_from(bytes).expect("few"));
+        }
     }
 }

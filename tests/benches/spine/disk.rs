@@ -60,7 +60,7 @@ pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 500)?;
     connection.execute_batch(
         "CREATE TABLE task (id INTEGER PRIMARY KEY, state INTEGER NOT NULL, \
          queue INTEGER NOT NULL, priority INTEGER NOT NULL, owner INTEGER NOT NULL, \
