@@ -3,17 +3,21 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use super::capture::Capture;
 use super::held::{Held, Live, Process, State};
 use super::launch::{self, Launched, NotStarted};
 use super::notices::{Notices, Said};
-use super::poll::Token;
+use super::poll::{Timer, Token};
 use super::protocol::FromRunner;
 use super::serve::Runner;
 use super::spawn::{self, Word};
 use crate::model::attempt::{Ended, Exit, Launch, Started};
 
+/// Longest time that the news of a start waits for the end or for company:
+/// nobody waits for it, and a program that runs needs the processor.
+const LATE: Duration = Duration::from_millis(10);
 /// Most attempts held at once, live or not acknowledged.
 const HELD_MAX: usize = 65_536;
 
@@ -193,15 +197,33 @@ impl Runner {
         self.tell_started(id);
     }
 
-    /// Tells once that the program of an attempt runs.
+    /// Notes once that the program of an attempt runs, and tells it soon.
     fn tell_started(&mut self, id: u32) {
         let Some(held) = self.held.get(id).filter(|held| held.started.is_none()) else {
             return;
         };
         let key = held.key;
         if let Some(started) = held.live().map(|live| live.begun.clone()) {
-            held.started = Some(started.clone());
-            self.say(&FromRunner::Started { key, started });
+            held.started = Some(started);
+            self.begun.push(key);
+            if !self.poll.armed(Timer::Starts) {
+                self.poll.arm(Timer::Starts, LATE);
+            }
+        }
+    }
+
+    /// Tells which programs run. Nothing is said of those that are over by now:
+    /// their end tells their start as well.
+    pub(super) fn tell_starts(&mut self) {
+        self.poll.disarm(Timer::Starts);
+        for key in std::mem::take(&mut self.begun) {
+            let held = self.held.id(key).and_then(|id| self.held.get(id));
+            let started = held
+                .filter(|held| held.over().is_none())
+                .and_then(|held| held.started.clone());
+            if let Some(started) = started {
+                self.say(&FromRunner::Started { key, started });
+            }
         }
     }
 }

@@ -349,6 +349,10 @@ impl Runner {
     fn tell(&mut self, key: AttemptKey, news: impl IntoIterator<Item = (Notice, Time)>) -> bool {
         let mut told = false;
         for (notice, at) in news {
+            if !told {
+                // Whoever speaks runs: that is told first.
+                self.tell_starts();
+            }
             self.say(&FromRunner::Notified { key, notice, at });
             told = true;
         }

@@ -56,6 +56,8 @@ pub(super) enum Timer {
     Notices(u32),
     /// A process that makes calls has had none for a while.
     Caller(u32),
+    /// Tell which programs run.
+    Starts,
 }
 
 impl Token {
@@ -78,6 +80,7 @@ impl Token {
             Self::Notice(id) => (14, id),
             Self::Caller(id) => (15, id),
             Self::Timer(Timer::Caller(id)) => (16, id),
+            Self::Timer(Timer::Starts) => (17, 0),
         };
         u64::from(id) << 8 | tag
     }
@@ -102,6 +105,7 @@ impl Token {
             14 => Self::Notice(id),
             15 => Self::Caller(id),
             16 => Self::Timer(Timer::Caller(id)),
+            17 => Self::Timer(Timer::Starts),
             _ => return None,
         })
     }

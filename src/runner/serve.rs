@@ -20,6 +20,7 @@ use super::mailbox::Mailboxes;
 use super::poll::{Poll, Timer, Token};
 use super::protocol::FromRunner;
 use super::{Options, mark, place, renew, start, sys};
+use crate::model::attempt::AttemptKey;
 use crate::model::capture::Stream;
 use crate::model::time::Time;
 
@@ -66,6 +67,8 @@ pub(super) struct Runner {
     pub(super) door: Door,
     pub(super) held: Table,
     pub(super) callers: Callers,
+    /// Whose programs run, which is still to be told.
+    pub(super) begun: Vec<AttemptKey>,
     /// Attempts that are over, with their files and sockets: somebody waits for
     /// the report, and nobody for these to be closed.
     pub(super) spent: Vec<State>,
@@ -152,6 +155,7 @@ impl Runner {
             door,
             held: Table::default(),
             callers: Callers::default(),
+            begun: Vec::new(),
             spent: Vec::new(),
             room: Room {
                 read: vec![0; SHARE].into(),
@@ -221,6 +225,7 @@ impl Runner {
             Token::Timer(Timer::Notices(id)) => self.on_window(id),
             Token::Caller(id) => self.on_caller_exit(id),
             Token::Timer(Timer::Caller(id)) => self.callers.retire(id),
+            Token::Timer(Timer::Starts) => self.tell_starts(),
             Token::Timer(Timer::Dial) => self.dial(),
             Token::Timer(Timer::Grace) => self.end_all(libc::SIGKILL),
             Token::Timer(Timer::Linger) => self.done = true,

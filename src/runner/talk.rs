@@ -88,6 +88,7 @@ impl Runner {
                 None => self.report(id),
             }
         }
+        self.begun.clear();
     }
 
     /// Every attempt, with the message of its start if it is live.

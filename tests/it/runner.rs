@@ -800,6 +800,33 @@ fn reports_wait_for_the_daemon_and_come_until_acknowledged() {
 }
 
 #[test]
+fn a_start_is_told_for_itself_or_by_the_end_and_never_after_it() {
+    let running = Running::start(&options());
+    let mut daemon = running.daemon();
+    let mut gate = Gate::new(&running, "gate");
+    let script = format!("read x < {}", gate.show());
+    running.launch(&mut daemon, shell(1, &script));
+    // Nothing else happens, and it is told.
+    let alone = daemon.started(key(1));
+    for task in 2..=100 {
+        running.launch(&mut daemon, launch(task, &["true"]));
+    }
+    let mut over = Vec::new();
+    while over.len() < 99 {
+        match daemon.recv() {
+            FromRunner::Started { key, .. } => assert!(!over.contains(&key), "{key:?}"),
+            FromRunner::Ended { key, started, .. } => {
+                assert!(started.is_some(), "{key:?} began");
+                over.push(key);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    gate.file.write_all(b"\n").unwrap();
+    assert_eq!(daemon.ended(key(1)).0, Some(alone));
+}
+
+#[test]
 fn a_newer_connection_replaces_the_older_after_its_last_words() {
     let running = Running::start(&options());
     let mut old = running.daemon();
