@@ -73,7 +73,11 @@ impl Capture {
     /// Starts a capture in an empty file; whatever was in it goes.
     pub(super) fn create(file: OwnedFd, cap: u64) -> io::Result<Self> {
         let file = File::from(file);
-        file.set_len(0)?;
+        // Of a file that was cut to nothing, ext4 sees to it that what comes
+        // after is written to the disk as soon as it is closed.
+        if file.metadata()?.len() > 0 {
+            file.set_len(0)?;
+        }
         Ok(Self::open(
             file,
             Counts {
