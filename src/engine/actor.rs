@@ -130,6 +130,11 @@ fn turn_until_over<S: Store>(
         let Some(mut batch) = take(inbox, next, !kept.is_empty(), &watched) else {
             return Ok(());
         };
+        let was_told = !batch.is_empty();
+        engine.park(&mut batch);
+        if was_told && batch.is_empty() {
+            continue;
+        }
         // First of all, since what follows is judged by the clock.
         batch.splice(0..0, watched.changed());
         let batch = match held.let_through(batch, &mut engine)? {

@@ -8,9 +8,31 @@ use crate::store::{self, Store};
 use super::Engine;
 use super::answer::Answer;
 use super::calls;
-use super::command::{Caller, Reply, View};
+use super::command::{Caller, Command, Reply, View};
 
 impl<S: Store> Engine<S> {
+    /// Takes out whoever waits for a task that is not over: that changes
+    /// nothing, and needs no turn. What cannot be read is left to the turn.
+    pub fn park(&mut self, commands: &mut Vec<Command>) {
+        let wait = |command: &mut Command| matches!(command, Command::Wait { caller, id, .. } if self.is_open(*caller, *id));
+        for command in commands.extract_if(.., wait).collect::<Vec<_>>() {
+            if let Command::Wait { id, reply, .. } = command {
+                self.keep(id, reply);
+            }
+        }
+    }
+
+    fn is_open(&mut self, caller: Caller, id: TaskId) -> bool {
+        let task = self.store.task(id).ok().flatten();
+        task.is_some_and(|task| caller.may_touch(task.owner) && !task.state.is_terminal())
+    }
+
+    fn keep(&mut self, id: TaskId, reply: Reply<View>) {
+        let waiters = self.waiters.entry(id).or_default();
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(reply);
+    }
+
     pub(super) fn wait(
         &mut self,
         caller: Caller,
@@ -20,9 +42,7 @@ impl<S: Store> Engine<S> {
     ) -> Result<(), store::Error> {
         let result = match self.find(caller, id, now)? {
             Ok(task) if !task.state.is_terminal() => {
-                let waiters = self.waiters.entry(id).or_default();
-                waiters.retain(|waiter| !waiter.is_closed());
-                waiters.push(reply);
+                self.keep(id, reply);
                 return Ok(());
             }
             Ok(task) => Ok(Box::new(self.view(task, now)?)),

@@ -298,6 +298,11 @@ fn pitfall_a_hundred_waiting_clients_cause_no_turn() {
     let bed = Bed::start(&[]);
     let id = bed.submit(&json!({"command": ["sleep", "600"]}));
     bed.until("it runs", |bed| !show(bed, id)["started_at"].is_null());
+    let commits = |bed: &Bed| {
+        let (_, status) = bed.get("/v1/status").expect("status");
+        status["commits"].as_u64().expect("a number")
+    };
+    let before = commits(&bed);
     let mut waiting = Vec::new();
     for path in [
         format!("/v1/tasks/{id}/wait"),
@@ -310,10 +315,6 @@ fn pitfall_a_hundred_waiting_clients_cause_no_turn() {
             waiting.push(stream);
         }
     }
-    let commits = |bed: &Bed| {
-        let (_, status) = bed.get("/v1/status").expect("status");
-        status["commits"].as_u64().expect("a number")
-    };
     // All of them have been seen to once the figure stands still.
     let mut last = 0;
     bed.until("all are waiting", |bed| {
@@ -325,6 +326,8 @@ fn pitfall_a_hundred_waiting_clients_cause_no_turn() {
     // Each client that polled would have caused some.
     let more = commits(&bed) - last;
     assert!(more < 5, "{more} turns for nothing");
+    let since = commits(&bed) - before;
+    assert!(since < 20, "{since} turns because forty began to wait");
     let (status, _) = bed
         .post(&format!("/v1/tasks/{id}/cancel"), &Value::Null)
         .expect("cancel");
