@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
-use axum::{Extension, Router};
 use serde_json::json;
 
 use crate::clock;
@@ -22,7 +22,7 @@ use super::requests::Counted;
 use super::traced::Traced;
 use super::{
     Shared, activity, admin, agents, bulk, edit, events, graph, health, hooks, identity, log,
-    metrics, models, openapi, queues, schedules, submit, tasks, traced,
+    metrics, models, openapi, queues, schedules, submit, tasks,
 };
 
 /// A method, for the table and for the router.
@@ -162,18 +162,10 @@ pub(super) fn public_paths() -> Vec<&'static str> {
 /// A router with every row of the table behind what the row asks for.
 pub(super) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     routes().into_iter().fold(Router::new(), |router, route| {
-        let answer = match route.row.least {
-            None => route.answer,
-            Some(least) => {
-                let state = (Arc::clone(shared), least);
-                route
-                    .answer
-                    .route_layer(middleware::from_fn_with_state(state, guard))
-            }
-        };
-        let answer = traceable(shared, route.row, answer);
-        let counted = shared.requests.of(route.row.method, route.row.path);
-        let answer = answer.route_layer(middleware::from_fn_with_state(counted, count));
+        let entry = Arc::new(Entry::new(shared, route.row));
+        let answer = route
+            .answer
+            .route_layer(middleware::from_fn_with_state(entry, enter));
         let answer = if cfg!(debug_assertions) {
             held_to_its_word(route.row, answer)
         } else {
@@ -183,21 +175,76 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     })
 }
 
-/// Traces the requests of a route that changes something.
-fn traceable(
-    shared: &Arc<Shared>,
-    row: Row,
-    answer: MethodRouter<Arc<Shared>>,
-) -> MethodRouter<Arc<Shared>> {
-    if row.method == GET.0 {
-        return answer;
+/// What every request of a route passes on its way to what answers: one layer,
+/// since each boxes the request, the answer and the future between them.
+struct Entry {
+    shared: Arc<Shared>,
+    least: Option<Role>,
+    counted: Counted,
+    /// Where a request may change something.
+    traced: Option<Traced>,
+}
+
+impl Entry {
+    fn new(shared: &Arc<Shared>, row: Row) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            least: row.least,
+            counted: shared.requests.of(row.method, row.path),
+            traced: (row.method != GET.0).then(|| Traced {
+                shared: Arc::clone(shared),
+                method: row.method,
+                route: row.path,
+            }),
+        }
     }
-    let traced = Traced {
-        shared: Arc::clone(shared),
-        method: row.method,
-        route: row.path,
+
+    /// Why a request may not enter, where its caller has too small a role;
+    /// that is put on the record.
+    fn refusal(&self, request: &Request) -> Option<Problem> {
+        let least = self.least?;
+        let told = request.extensions();
+        let (Some(caller), Some(standing)) = (told.get::<Caller>(), told.get::<Standing>()) else {
+            return Some(Problem::forbidden("nobody knows who asks"));
+        };
+        if standing.role.covers(least) {
+            return None;
+        }
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        identity::deny(
+            &self.shared,
+            Some(caller.uid),
+            caller.origin,
+            &json!({
+                "why": "role",
+                "role": standing.role.word(),
+                "least": least.word(),
+                "method": method.chars().take(20).collect::<String>(),
+                "path": path.chars().take(200).collect::<String>(),
+            }),
+        );
+        Some(Problem::forbidden(format!(
+            "this takes the role `{}`, and you have `{}`",
+            least.word(),
+            standing.role.word()
+        )))
+    }
+}
+
+/// Counts and traces a request, and lets it through if its caller has the role.
+async fn enter(State(entry): State<Arc<Entry>>, mut request: Request, next: Next) -> Response {
+    let begun = clock::instant();
+    let traced = entry.traced.as_ref();
+    let open = traced.and_then(|traced| traced.begin(&mut request));
+    let response = match entry.refusal(&request) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
     };
-    answer.route_layer(middleware::from_fn_with_state(traced, traced::trace))
+    if let Some(open) = open {
+        open.end(response.status());
+    }
+    entry.counted.count(response.status(), begun.elapsed());
+    response
 }
 
 /// Ends a request whose answer is none of those that the description of the API
@@ -214,44 +261,4 @@ fn held_to_its_word(row: Row, answer: MethodRouter<Arc<Shared>>) -> MethodRouter
         );
         std::future::ready(response)
     }))
-}
-
-/// Counts a request with its route.
-async fn count(State(counted): State<Counted>, request: Request, next: Next) -> Response {
-    let begun = clock::instant();
-    let response = next.run(request).await;
-    counted.count(response.status(), begun.elapsed());
-    response
-}
-
-/// Lets a request through whose caller has the role, and records who had not.
-async fn guard(
-    State((shared, least)): State<(Arc<Shared>, Role)>,
-    Extension(caller): Extension<Caller>,
-    Extension(standing): Extension<Standing>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if standing.role.covers(least) {
-        return next.run(request).await;
-    }
-    let (method, path) = (request.method().as_str(), request.uri().path());
-    identity::deny(
-        &shared,
-        Some(caller.uid),
-        caller.origin,
-        &json!({
-            "why": "role",
-            "role": standing.role.word(),
-            "least": least.word(),
-            "method": method.chars().take(20).collect::<String>(),
-            "path": path.chars().take(200).collect::<String>(),
-        }),
-    );
-    Problem::forbidden(format!(
-        "this takes the role `{}`, and you have `{}`",
-        least.word(),
-        standing.role.word()
-    ))
-    .into_response()
 }

@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
+use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName};
 
 use crate::clock;
 use crate::engine::command::Caller;
+use crate::engine::spans::Intake;
 use crate::model::origin::Origin;
 use crate::model::span::{Kind, Span};
 use crate::model::trace::{Context, Trace, state};
@@ -29,41 +29,30 @@ pub(super) struct Traced {
     pub(super) route: &'static str,
 }
 
-/// Tells a request's handler its [`Trace`], and the intake of its span.
-pub(super) async fn trace(
-    State(traced): State<Traced>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let named = named(request.headers());
-    let Some(intake) = traced.shared.handle.intake() else {
-        if let Some(trace) = named {
-            tell(&mut request, trace);
+/// The span of a request that is being answered.
+pub(super) struct Open {
+    intake: Intake,
+    sampled: bool,
+    span: Span,
+}
+
+impl Open {
+    /// Hands it in, once the request was answered like this.
+    pub(super) fn end(self, status: StatusCode) {
+        if !self.sampled {
+            return;
         }
-        return next.run(request).await;
-    };
-    let (new, id) = intake.begin();
-    let trace = named.unwrap_or(new);
-    tell(&mut request, trace.below(Some(id)));
-    let ids = (id, trace.parent);
-    let what = (Kind::Server, format!("{} {}", traced.method, traced.route));
-    let begun = clock::now();
-    let span = Span::new(&trace, ids, what, (begun, begun));
-    let span = traced.about(span, &request);
-    let response = next.run(request).await;
-    if trace.is_sampled() {
-        let status = response.status();
         let failed = status.is_server_error().then(|| status.as_str().to_owned());
-        let span = span
+        let span = self
+            .span
             .with("http.response.status_code", u32::from(status.as_u16()))
             .with_any("error.type", failed.as_deref());
-        intake.take(Span {
-            ended: clock::now().max(begun),
+        self.intake.take(Span {
+            ended: clock::now().max(span.begun),
             fault: failed,
             ..span
         });
     }
-    response
 }
 
 /// Tells whoever answers a request where in a trace it stands.
@@ -86,6 +75,30 @@ fn named(headers: &HeaderMap) -> Option<Trace> {
 }
 
 impl Traced {
+    /// Tells a request's handler its [`Trace`]. There is a span where somebody
+    /// wants any.
+    pub(super) fn begin(&self, request: &mut Request) -> Option<Open> {
+        let named = named(request.headers());
+        let Some(intake) = self.shared.handle.intake() else {
+            if let Some(trace) = named {
+                tell(request, trace);
+            }
+            return None;
+        };
+        let (new, id) = intake.begin();
+        let trace = named.unwrap_or(new);
+        tell(request, trace.below(Some(id)));
+        let ids = (id, trace.parent);
+        let what = (Kind::Server, format!("{} {}", self.method, self.route));
+        let begun = clock::now();
+        let span = Span::new(&trace, ids, what, (begun, begun));
+        Some(Open {
+            intake: intake.clone(),
+            sampled: trace.is_sampled(),
+            span: self.about(span, request),
+        })
+    }
+
     /// What a request's head tells, in the words of OpenTelemetry's conventions.
     fn about(&self, span: Span, request: &Request) -> Span {
         let extensions = request.extensions();
