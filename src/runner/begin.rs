@@ -11,7 +11,7 @@ use super::launch::{self, Launched, NotStarted};
 use super::notices::{Notices, Said};
 use super::poll::{Timer, Token};
 use super::protocol::FromRunner;
-use super::serve::Runner;
+use super::serve::{Door, Runner};
 use super::spawn::{self, Word};
 use crate::model::attempt::{Ended, Exit, Launch, Started};
 
@@ -206,8 +206,11 @@ impl Runner {
         if let Some(started) = held.live().map(|live| live.begun.clone()) {
             held.started = Some(started);
             self.begun.push(key);
-            if !self.poll.armed(Timer::Starts) {
-                self.poll.arm(Timer::Starts, LATE);
+            match self.door {
+                // Daemons to come believe this runner by the record of the start.
+                Door::Dial => self.tell_starts(),
+                Door::Listener(_) if self.poll.armed(Timer::Starts) => {}
+                Door::Listener(_) => self.poll.arm(Timer::Starts, LATE),
             }
         }
     }
