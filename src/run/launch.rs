@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
 
 use crate::clock;
 use crate::engine::command::Command;
@@ -24,6 +25,9 @@ use super::sweep::Sweeper;
 
 /// Mask of a task that names none: group may read, others nothing.
 const UMASK: u32 = 0o027;
+
+/// How long there is nothing to do before files are made ahead.
+const LULL: Duration = Duration::from_millis(5);
 
 /// Carries out effects.
 pub(super) struct Launcher {
@@ -65,10 +69,20 @@ impl Launcher {
     /// Works until the engine is gone.
     pub(super) fn carry_out(mut self, effects: &Receiver<Vec<Effect>>) {
         for batch in effects {
-            for effect in batch {
-                self.effect(effect);
+            self.each(batch);
+            // What was launched last needs the processor more than the stock.
+            while let Ok(batch) = effects.recv_timeout(LULL) {
+                self.each(batch);
             }
-            // While what was launched runs.
+            self.stock.fill();
+        }
+    }
+
+    fn each(&mut self, batch: Vec<Effect>) {
+        for effect in batch {
+            self.effect(effect);
+        }
+        if self.stock.is_low() {
             self.stock.fill();
         }
     }

@@ -34,6 +34,11 @@ impl Stock {
         }
     }
 
+    /// Whether there may soon be none.
+    pub(super) const fn is_low(&self) -> bool {
+        self.possible && self.files.len() < READY / 2
+    }
+
     /// Makes what has been used up.
     pub(super) fn fill(&mut self) {
         while self.possible && self.files.len() < READY {

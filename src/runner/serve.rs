@@ -237,9 +237,13 @@ impl Runner {
     /// to wait, or to look for the daemon.
     fn settle(&mut self) {
         self.flush();
-        self.spent.clear();
-        if let Some(mailboxes) = &mut self.launcher.mailboxes {
-            mailboxes.make_ahead();
+        // An end was told: nobody waits now. After a launch its program does,
+        // for the processor.
+        if !self.spent.is_empty() {
+            self.spent.clear();
+            if let Some(mailboxes) = &mut self.launcher.mailboxes {
+                mailboxes.make_ahead();
+            }
         }
         if self.stopping {
             self.settle_stopping();

@@ -12,11 +12,12 @@
 use std::ffi::{CString, c_char, c_long};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::{Mode, fchmod};
 
 use super::{child, sys};
@@ -185,11 +186,26 @@ pub(super) fn spawn(plan: &Plan<'_>) -> io::Result<Child> {
         other => other,
     };
     let (pid, pidfd) = born?;
+    drop(fault);
+    give_way(&exec);
     Ok(Child {
         pid,
         pidfd,
         exec: File::from(exec),
     })
+}
+
+/// Longest time in milliseconds that a child is waited for.
+const WAY: u16 = 1;
+
+/// Sleeps until a child has reached its program or failed, and no longer than
+/// that short time, since its directory or program may be on a disk that does
+/// not answer. Each page that is written to meanwhile would be copied first,
+/// and the child would wait for this process's processor.
+fn give_way(exec: &OwnedFd) {
+    let mut fds = [PollFd::new(exec.as_fd(), PollFlags::POLLIN)];
+    // However this ends, the loop reads the pipe when its turn comes.
+    poll(&mut fds, WAY).ok();
 }
 
 /// Whether an error means that the kernel does not know the call or the flag.
