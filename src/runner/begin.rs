@@ -92,7 +92,10 @@ impl Runner {
         let launched = match (&stdin, launch.own) {
             (Some(stdin), true) => self.call(launch, stdin, now),
             (None, true) => Err("the call came without its text".to_owned().into()),
-            (stdin, false) => self.launcher.launch(launch, stdin.as_ref(), now),
+            (stdin, false) => {
+                let alone = self.held.is_empty();
+                self.launcher.launch(launch, stdin.as_ref(), now, alone)
+            }
         };
         Ok((launched.map_err(|error| (error, false))?, capture))
     }

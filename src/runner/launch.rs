@@ -180,12 +180,14 @@ impl Launcher {
         })
     }
 
-    /// Starts a child, or says in one sentence why not.
+    /// Starts a child, or says in one sentence why not. `alone` is it where no
+    /// other is held.
     pub(super) fn launch(
         &mut self,
         launch: &Launch,
         stdin: Option<&OwnedFd>,
         now: Time,
+        alone: bool,
     ) -> Result<Launched, NotStarted> {
         let program = program(launch)?;
         let account = self
@@ -233,6 +235,7 @@ impl Launcher {
             files: self.files,
             reset_oom: self.reset_oom,
             die_with: self.base.is_none().then(|| nix::unistd::getpid().as_raw()),
+            alone,
         };
         let child = spawn::spawn(&plan).map_err(|error| {
             if let (Some(base), Some(name)) = (&self.base, &group) {

@@ -99,6 +99,7 @@ impl Launcher {
             files: self.files(),
             reset_oom: self.reset_oom,
             die_with: self.base.is_none().then(|| nix::unistd::getpid().as_raw()),
+            alone: false,
         };
         let child = spawn::spawn(&plan).inspect_err(|_| {
             if let Some(base) = &self.base {

@@ -45,6 +45,8 @@ pub(super) struct Plan<'a> {
     pub(super) reset_oom: bool,
     /// End with the parent, whose pid this is.
     pub(super) die_with: Option<i32>,
+    /// The parent has nothing else to do.
+    pub(super) alone: bool,
 }
 
 /// The numbers of a user.
@@ -187,7 +189,9 @@ pub(super) fn spawn(plan: &Plan<'_>) -> io::Result<Child> {
     };
     let (pid, pidfd) = born?;
     drop(fault);
-    give_way(&exec);
+    if plan.alone {
+        give_way(&exec);
+    }
     Ok(Child {
         pid,
         pidfd,
