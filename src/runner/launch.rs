@@ -195,16 +195,10 @@ impl Launcher {
             .map_err(|denied| NotStarted::denied(program, &denied))?;
         let failed = |why: String| NotStarted::from(failure(program, &account.name, &why));
         let short = |what: &str, error: &io::Error| NotStarted {
-            why: failure(
-                program,
-                &account.name,
-                &format!("{what}: {}", describe(error)),
-            ),
             scarce: error
                 .raw_os_error()
                 .is_some_and(|number| is_scarce(Errno::from_raw(number))),
-            undecided: false,
-            denied: false,
+            ..failed(format!("{what}: {}", describe(error)))
         };
         let piped = |error| short("output pipe", &error);
         self.enforceable(&launch.limits).map_err(failed)?;
