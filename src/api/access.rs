@@ -205,7 +205,11 @@ impl Entry {
         let least = self.least?;
         let told = request.extensions();
         let (Some(caller), Some(standing)) = (told.get::<Caller>(), told.get::<Standing>()) else {
-            return Some(Problem::forbidden("nobody knows who asks"));
+            let detail = format!(
+                "this takes the role `{}`; say who asks, by a token or a session",
+                least.word()
+            );
+            return Some(Problem::forbidden(detail));
         };
         if standing.role.covers(least) {
             return None;

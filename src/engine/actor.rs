@@ -132,7 +132,9 @@ fn turn_until_over<S: Store>(
         };
         let was_told = !batch.is_empty();
         engine.park(&mut batch);
-        if was_told && batch.is_empty() {
+        // Nothing else was said. What is due is not put off by many who wait.
+        let due = next.is_some_and(|at| at <= clock::now());
+        if was_told && batch.is_empty() && kept.is_empty() && !due {
             continue;
         }
         // First of all, since what follows is judged by the clock.

@@ -14,7 +14,12 @@ impl<S: Store> Engine<S> {
     /// Takes out whoever waits for a task that is not over: that changes
     /// nothing, and needs no turn. What cannot be read is left to the turn.
     pub fn park(&mut self, commands: &mut Vec<Command>) {
-        let wait = |command: &mut Command| matches!(command, Command::Wait { caller, id, .. } if self.is_open(*caller, *id));
+        let wait = |command: &mut Command| {
+            let Command::Wait { caller, id, .. } = command else {
+                return false;
+            };
+            self.is_open(*caller, *id)
+        };
         for command in commands.extract_if(.., wait).collect::<Vec<_>>() {
             if let Command::Wait { id, reply, .. } = command {
                 self.keep(id, reply);

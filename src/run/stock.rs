@@ -1,8 +1,8 @@
 //! Capture files made ahead: files without a name, which get one at a launch.
 //!
 //! Making a file can take a millisecond and more where the file system has
-//! much to look through; giving one a name does not. So the making is done
-//! while the attempt runs, and not before it can.
+//! much to look through; giving one a name does not. So the making is done when
+//! there is nothing to launch, or few are left.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -16,7 +16,8 @@ use super::spawn::{self, Word};
 use crate::model::attempt::{Ended, Exit, Launch, Started};
 
 /// Longest time that the news of a start waits for the end or for company:
-/// nobody waits for it, and a program that runs needs the processor.
+/// only the start of agents that come after it hangs on that, and a program
+/// that runs needs the processor.
 const LATE: Duration = Duration::from_millis(10);
 /// Most attempts held at once, live or not acknowledged.
 const HELD_MAX: usize = 65_536;

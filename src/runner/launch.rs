@@ -180,8 +180,8 @@ impl Launcher {
         })
     }
 
-    /// Starts a child, or says in one sentence why not. `alone` is it where no
-    /// other is held.
+    /// Starts a child, or says in one sentence why not. Where it will be `alone`
+    /// in this runner, it gets the processor until its program runs.
     pub(super) fn launch(
         &mut self,
         launch: &Launch,

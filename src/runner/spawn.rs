@@ -45,7 +45,7 @@ pub(super) struct Plan<'a> {
     pub(super) reset_oom: bool,
     /// End with the parent, whose pid this is.
     pub(super) die_with: Option<i32>,
-    /// The parent has nothing else to do.
+    /// The parent has no other: it may wait for this one to reach its program.
     pub(super) alone: bool,
 }
 
