@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek as _, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
@@ -72,10 +72,13 @@ pub(super) struct Saved {
 impl Capture {
     /// Starts a capture in an empty file; whatever was in it goes.
     pub(super) fn create(file: OwnedFd, cap: u64) -> io::Result<Self> {
-        let file = File::from(file);
+        let mut file = File::from(file);
         // Of a file that was cut to nothing, ext4 sees to it that what comes
-        // after is written to the disk as soon as it is closed.
-        if file.metadata()?.len() > 0 {
+        // after is written to the disk as soon as it is closed. Its length is
+        // found by its end: a file that was asked for its times gets a finer
+        // one with its next write, which no later one of the host may be behind
+        // (Linux 6.13), the one of the database's log among them.
+        if file.seek(SeekFrom::End(0))? > 0 {
             file.set_len(0)?;
         }
         Ok(Self::open(

@@ -6,11 +6,12 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::protocol::{FromRunner, Hello, PROTOCOL_MIN, ToRunner};
@@ -147,6 +148,7 @@ impl Receiver {
             if let Some(message) = self.inbox.next()? {
                 return Ok(Some(message));
             }
+            self.wait()?;
             match self.stream.read(&mut self.chunk) {
                 Ok(0) if self.inbox.is_empty() => return Ok(None),
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -154,6 +156,22 @@ impl Receiver {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Sleeps until there is something to read. Whoever sleeps in the read
+    /// itself is woken by each of our own messages that the runner takes in as
+    /// well, since a stream tells that there is room by the same way.
+    fn wait(&self) -> io::Result<()> {
+        let limit = match self.stream.read_timeout()? {
+            Some(time) => PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, limit) {
+            Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
