@@ -4,6 +4,7 @@
 //! Group commit needs no timer here: while one commit is on its way to the
 //! disk, the next commands gather.
 
+use std::io::PipeReader;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,12 +16,13 @@ use crate::model::time::Time;
 use crate::store::disk::{Disk, Room};
 use crate::store::{self, Store};
 
-use super::clocks::STEP;
+use super::clocks::Lead;
 use super::command::{Command, Error};
-use super::effect::Effect;
+use super::effect::{Batch, Effect};
 use super::handle::Handle;
 use super::hooks::Hooks;
 use super::options::Options;
+use super::promise::Promise;
 use super::prompts::Prompts;
 use super::retention;
 use super::spans::Intake;
@@ -48,7 +50,7 @@ pub struct Running {
     /// The door for everyone.
     pub handle: Handle,
     /// What is to be done in the world, in order.
-    pub effects: Receiver<Vec<Effect>>,
+    pub effects: Receiver<Batch>,
     /// The engine's thread; it ends after `Command::Shutdown`, or when the
     /// store fails.
     pub thread: JoinHandle<Result<(), store::Error>>,
@@ -118,7 +120,7 @@ pub fn start<S: Store + Send + 'static>(
 fn turn_until_over<S: Store>(
     mut engine: Engine<S>,
     inbox: &Receiver<Command>,
-    outbox: &SyncSender<Vec<Effect>>,
+    outbox: &SyncSender<Batch>,
     mut held: Held,
 ) -> Result<(), store::Error> {
     let mut next = Some(clock::now());
@@ -138,7 +140,7 @@ fn turn_until_over<S: Store>(
             continue;
         }
         // First of all, since what follows is judged by the clock.
-        batch.splice(0..0, watched.changed());
+        batch.splice(0..0, watched.follow(clock::lead()));
         let batch = match held.let_through(batch, &mut engine)? {
             Passed::Turn(batch) => batch,
             Passed::Nothing => {
@@ -149,20 +151,37 @@ fn turn_until_over<S: Store>(
             }
             Passed::End => return Ok(()),
         };
-        let turned = engine.turn(batch, clock::now())?;
+        let turned = engine.turn_ahead(batch, clock::now(), |effects| {
+            if !kept.is_empty() || !effects.iter().any(Effect::goes_ahead) {
+                return None;
+            }
+            // Without it they follow the commit.
+            let (promise, commit) = Promise::new().ok()?;
+            *effects = hand_on(outbox, std::mem::take(effects), Some(commit));
+            effects.is_empty().then_some(promise)
+        })?;
         failpoint!("engine/effects/before");
         next = turned.next;
         kept.extend(turned.effects);
         if !kept.is_empty() {
-            kept = match outbox.try_send(std::mem::take(&mut kept)) {
-                Ok(()) | Err(TrySendError::Disconnected(_)) => Vec::new(),
-                Err(TrySendError::Full(effects)) => effects,
-            };
-            failpoint!("engine/effects/after");
+            kept = hand_on(outbox, kept, None);
         }
+        failpoint!("engine/effects/after");
         if turned.over {
             return Ok(());
         }
+    }
+}
+
+/// Gives the run room its work: what it has no room for comes back.
+fn hand_on(
+    outbox: &SyncSender<Batch>,
+    effects: Vec<Effect>,
+    commit: Option<PipeReader>,
+) -> Vec<Effect> {
+    match outbox.try_send(Batch { effects, commit }) {
+        Ok(()) | Err(TrySendError::Disconnected(_)) => Vec::new(),
+        Err(TrySendError::Full(batch)) => batch.effects,
     }
 }
 
@@ -346,7 +365,7 @@ fn take(
             Err(RecvTimeoutError::Disconnected) => return None,
             Err(RecvTimeoutError::Timeout) => {
                 let due = next.is_some_and(|at| at <= clock::now());
-                if kept || due || !batch.is_empty() || watched.has_changed() {
+                if kept || due || !batch.is_empty() || watched.is_other(clock::lead()) {
                     return Some(batch);
                 }
                 continue;
@@ -357,26 +376,5 @@ fn take(
         if batch.len() >= BATCH || !batch.iter().all(can_wait) {
             return Some(batch);
         }
-    }
-}
-
-/// What the engine was told last of the clock's lead over the time since boot.
-#[derive(Debug, Default)]
-struct Lead(Option<i64>);
-
-impl Lead {
-    fn has_changed(&self) -> bool {
-        self.0
-            .is_none_or(|known| clock::lead().abs_diff(known) >= STEP.unsigned_abs())
-    }
-
-    /// The news, if there are any. A clock that is only kept right drifts
-    /// slowly and is followed without a word.
-    fn changed(&mut self) -> Option<Command> {
-        let lead = clock::lead();
-        let known = self.0.replace(lead);
-        known
-            .is_none_or(|known| lead.abs_diff(known) >= STEP.unsigned_abs())
-            .then_some(Command::ClockLead { lead })
     }
 }

@@ -9,6 +9,7 @@ use crate::model::time::Time;
 use crate::store::{self, Store};
 
 use super::Engine;
+use super::command::Command;
 
 /// Smallest step that counts, in microseconds. Less is what clocks are kept
 /// right by all the time.
@@ -43,5 +44,25 @@ impl<S: Store> Engine<S> {
             self.hungry = true;
         }
         self.store.keep_lead(&boot, lead)
+    }
+}
+
+/// What the engine was told last of the clock's lead over the time since boot.
+#[derive(Debug, Default)]
+pub(super) struct Lead(Option<i64>);
+
+impl Lead {
+    /// Whether a lead, in microseconds, is news.
+    pub(super) fn is_other(&self, lead: i64) -> bool {
+        self.0
+            .is_none_or(|known| lead.abs_diff(known) >= STEP.unsigned_abs())
+    }
+
+    /// The news, if there are any. A clock that is only kept right drifts
+    /// slowly and is followed without a word.
+    pub(super) fn follow(&mut self, lead: i64) -> Option<Command> {
+        let news = self.is_other(lead);
+        self.0 = Some(lead);
+        news.then_some(Command::ClockLead { lead })
     }
 }

@@ -1,5 +1,6 @@
 //! Everything that leaves the engine for the world, after it is committed.
 
+use std::io::PipeReader;
 use std::sync::Arc;
 
 use crate::model::attempt::AttemptKey;
@@ -86,4 +87,24 @@ pub enum Effect {
         /// What becomes of it.
         verdict: Verdict,
     },
+}
+
+impl Effect {
+    /// Whether it can be got ready while its commit is on its way to the disk:
+    /// the launch of a process of its own, by the shared runner.
+    #[must_use]
+    pub fn goes_ahead(&self) -> bool {
+        matches!(self, Self::Launch(order) if order.spec.profile.is_none() && order.ours.is_none())
+    }
+}
+
+/// What follows from one turn, in order.
+#[derive(Debug)]
+pub struct Batch {
+    /// What is to be done.
+    pub effects: Vec<Effect>,
+    /// Where it comes ahead of its commit: where that is waited for. Nothing of
+    /// the batch may be done before, and nothing at all if it never comes; what
+    /// [goes ahead](Effect::goes_ahead) is made ready as far as it can be.
+    pub commit: Option<PipeReader>,
 }

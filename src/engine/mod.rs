@@ -35,6 +35,7 @@ pub mod options;
 mod overlap;
 pub mod picture;
 mod profile;
+pub mod promise;
 pub mod prompts;
 pub mod queues;
 mod quota;
@@ -76,6 +77,7 @@ use graph::Over;
 use hooks::Hooks;
 use news::News;
 use options::Options;
+use promise::Promise;
 use prompts::Prompts;
 use quota::Submits;
 use runner::RunnerUp;
@@ -204,13 +206,33 @@ impl<S: Store> Engine<S> {
     /// The store failed: every answer of this turn was "unknown", and the
     /// engine must not be used any more.
     pub fn turn(&mut self, commands: Vec<Command>, now: Time) -> Result<Turned, store::Error> {
+        self.turn_ahead(commands, now, |_| None)
+    }
+
+    /// The same. `ahead` sees what will follow just before the commit, and may
+    /// take it.
+    ///
+    /// # Errors
+    /// As [`Engine::turn`]; what `ahead` took must not be done.
+    pub fn turn_ahead(
+        &mut self,
+        commands: Vec<Command>,
+        now: Time,
+        ahead: impl FnOnce(&mut Vec<Effect>) -> Option<Promise>,
+    ) -> Result<Turned, store::Error> {
         let count = commands.len();
-        let result = self.work(commands, now);
+        let result = self.work(commands, now).and_then(|()| {
+            let promised = ahead(&mut self.turned.effects);
+            failpoint!("engine/commit/before");
+            self.store.commit()?;
+            failpoint!("engine/commit/after");
+            promised.into_iter().for_each(Promise::keep);
+            Ok(())
+        });
         let answers = std::mem::take(&mut self.answers);
         let news = std::mem::take(&mut self.news);
         match &result {
             Ok(()) => {
-                failpoint!("engine/commit/after");
                 self.snapshot.commits += 1;
                 self.snapshot.commands += u64::try_from(count).unwrap_or(u64::MAX);
                 // First, so that whoever has an answer finds it in the figures.
@@ -234,6 +256,7 @@ impl<S: Store> Engine<S> {
         &mut self.store
     }
 
+    /// All of a turn but its commit.
     fn work(&mut self, commands: Vec<Command>, now: Time) -> Result<(), store::Error> {
         self.store.begin()?;
         let over = ends(&commands);
@@ -260,8 +283,7 @@ impl<S: Store> Engine<S> {
         let agents = self.snapshot.agents.next;
         let next = [wake, self.tick_due(now), self.next_start, more, due, agents];
         self.turned.next = next.into_iter().flatten().min();
-        failpoint!("engine/commit/before");
-        self.store.commit()
+        Ok(())
     }
 
     fn wake(&mut self, now: Time) -> Result<(), store::Error> {

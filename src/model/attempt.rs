@@ -81,6 +81,11 @@ pub struct Launch {
     /// asked: whoever is that user may do so anyway.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own: bool,
+    /// Whether a last descriptor comes with this message, the pipe of the commit
+    /// that records it: the program begins once there is a byte in it, and never
+    /// if it ends without one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub after_commit: bool,
 }
 
 /// How the first process of an attempt ended.

@@ -1,16 +1,19 @@
 //! Effects to messages: opens the files of an attempt and hands them over.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::AsFd as _;
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::clock;
 use crate::engine::command::Command;
-use crate::engine::effect::{Effect, Order};
+use crate::engine::effect::{Batch, Effect, Order};
 use crate::model::attempt::{AttemptKey, Ended, Launch};
 use crate::model::capture;
 use crate::runner::client::Sender;
@@ -67,7 +70,7 @@ impl Launcher {
     }
 
     /// Works until the engine is gone.
-    pub(super) fn carry_out(mut self, effects: &Receiver<Vec<Effect>>) {
+    pub(super) fn carry_out(mut self, effects: &Receiver<Batch>) {
         for batch in effects {
             self.each(batch);
             // What was launched last needs the processor more than the stock.
@@ -78,13 +81,33 @@ impl Launcher {
         }
     }
 
-    fn each(&mut self, batch: Vec<Effect>) {
-        for effect in batch {
+    fn each(&mut self, batch: Batch) {
+        let effects = match batch.commit {
+            Some(commit) => self.ahead(batch.effects, &commit),
+            None => batch.effects,
+        };
+        for effect in effects {
             self.effect(effect);
         }
         if self.stock.is_low() {
             self.stock.fill();
         }
+    }
+
+    /// Has the runner get ready what goes ahead, while the commit is on its way
+    /// to the disk, and waits for that. What is still to be done comes back.
+    fn ahead(&mut self, effects: Vec<Effect>, commit: &PipeReader) -> Vec<Effect> {
+        let patient = self.runner.as_ref().is_some_and(Sender::has_patience);
+        // What follows an introduction is for another runner than this one.
+        let ahead = patient && !effects.contains(&Effect::Attach);
+        let goes_ahead = |effect: &mut Effect| ahead && effect.goes_ahead();
+        let mut rest = effects;
+        for effect in rest.extract_if(.., goes_ahead).collect::<Vec<_>>() {
+            if let Effect::Launch(order) = effect {
+                self.launch(&order, Some(commit));
+            }
+        }
+        if is_kept(commit) { rest } else { Vec::new() }
     }
 
     fn effect(&mut self, effect: Effect) {
@@ -94,7 +117,7 @@ impl Launcher {
             Effect::Attach => self.runner = self.attached.try_recv().ok(),
             Effect::Launch(order) => match order.spec.profile.clone() {
                 Some(profile) => self.launch_alone(order, profile),
-                None => self.launch(&order),
+                None => self.launch(&order, None),
             },
             Effect::Terminate(key) => {
                 let signal = libc::SIGTERM;
@@ -136,11 +159,11 @@ impl Launcher {
         job.start();
     }
 
-    fn send(&mut self, message: &ToRunner, files: &[File]) {
+    fn send(&mut self, message: &ToRunner, files: &[BorrowedFd<'_>]) {
         let Some(runner) = &mut self.runner else {
             return;
         };
-        if let Err(error) = send(runner, message, files) {
+        if let Err(error) = runner.send(message, files) {
             tracing::debug!(%error, "the runner's connection is gone");
             // What was lost here is found missing at the next introduction;
             // so there must be one, also where only the sending failed.
@@ -149,13 +172,17 @@ impl Launcher {
         }
     }
 
-    fn launch(&mut self, order: &Order) {
+    /// Has the runner start an attempt, but not before this commit.
+    fn launch(&mut self, order: &Order, commit: Option<&PipeReader>) {
         if self.runner.is_none() {
             return;
         }
         match files(&mut self.stock, &self.output, order) {
             Ok(files) => {
-                let launch = ToRunner::Launch(message(order, self.output_cap));
+                let launch = ToRunner::Launch(Launch {
+                    after_commit: commit.is_some(),
+                    ..message(order, self.output_cap)
+                });
                 if self.runner.as_ref().is_some_and(|to| !to.can_say(&launch)) {
                     let why = "the runner is older than the daemon and makes no calls; restart \
                                taskdaemon-runner when its tasks are over";
@@ -164,6 +191,8 @@ impl Launcher {
                     return;
                 }
                 failpoint!("run/launch/before");
+                let mut files: Vec<_> = files.iter().map(File::as_fd).collect();
+                files.extend(commit.map(PipeReader::as_fd));
                 self.send(&launch, &files);
                 failpoint!("run/launch/after");
             }
@@ -178,6 +207,15 @@ impl Launcher {
             }
         }
     }
+}
+
+/// Waits for a commit: whether it is on disk.
+fn is_kept(commit: &PipeReader) -> bool {
+    let mut fds = [PollFd::new(commit.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    let [pipe] = fds;
+    pipe.revents()
+        .is_some_and(|seen| seen.contains(PollFlags::POLLIN))
 }
 
 pub(super) fn send(runner: &mut Sender, message: &ToRunner, files: &[File]) -> io::Result<()> {
@@ -199,6 +237,7 @@ pub(super) fn message(order: &Order, output_cap: u64) -> Launch {
         output_cap: spec.output_cap.unwrap_or(output_cap),
         stdin: input::is_there(order),
         own: order.ours.is_some(),
+        after_commit: false,
     }
 }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use crate::engine::command::Command;
-use crate::engine::effect::Effect;
+use crate::engine::effect::Batch;
 
 use instances::Instances;
 use options::Options;
@@ -37,7 +37,7 @@ use sweep::Sweeper;
 pub fn start(
     options: Options,
     output: PathBuf,
-    effects: Receiver<Vec<Effect>>,
+    effects: Receiver<Batch>,
     commands: SyncSender<Command>,
 ) -> std::io::Result<()> {
     // The engine asks `launch` to take the new connection when it has seen the

@@ -12,7 +12,7 @@ use super::notices::{Notices, Said};
 use super::poll::{Timer, Token};
 use super::protocol::FromRunner;
 use super::serve::{Door, Runner};
-use super::spawn::{self, Word};
+use super::spawn::{self, Step, Word};
 use crate::model::attempt::{Ended, Exit, Launch, Started};
 
 /// Longest time that the news of a start waits for the end or for company:
@@ -21,6 +21,14 @@ use crate::model::attempt::{Ended, Exit, Launch, Started};
 const LATE: Duration = Duration::from_millis(10);
 /// Most attempts held at once, live or not acknowledged.
 const HELD_MAX: usize = 65_536;
+
+/// What comes with a launch beside its capture file.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) stdin: Option<OwnedFd>,
+    /// The pipe of the commit that it waits for.
+    pub(super) commit: Option<OwnedFd>,
+}
 
 impl Runner {
     /// Starts an attempt, unless it is held already. A failure is an end.
@@ -80,22 +88,25 @@ impl Runner {
             let why = "the launch came without its capture file".to_owned();
             return Err((why.into(), false));
         };
-        let stdin = fds.next();
-        if launch.stdin && stdin.is_none() {
-            let why = "the launch came without its standard input".to_owned();
-            return Err((why.into(), false));
-        }
+        let mut next = |wanted: bool, what: &str| match wanted.then(|| fds.next()) {
+            Some(None) => Err((format!("the launch came without its {what}").into(), false)),
+            file => Ok(file.flatten()),
+        };
+        let given = Files {
+            stdin: next(launch.stdin, "standard input")?,
+            commit: next(launch.after_commit, "commit")?,
+        };
         let capture = Capture::create(capture, launch.output_cap).map_err(|error| {
             let why = format!("cannot use the capture file: {error}");
             (NotStarted::short(why), false)
         })?;
         let now = (self.clock)();
-        let launched = match (&stdin, launch.own) {
+        let launched = match (&given.stdin, launch.own) {
             (Some(stdin), true) => self.call(launch, stdin, now),
             (None, true) => Err("the call came without its text".to_owned().into()),
-            (stdin, false) => {
+            (_, false) => {
                 let alone = self.held.is_empty();
-                self.launcher.launch(launch, stdin.as_ref(), now, alone)
+                self.launcher.launch(launch, &given, now, alone)
             }
         };
         Ok((launched.map_err(|error| (error, false))?, capture))
@@ -174,8 +185,18 @@ impl Runner {
         self.advance(id);
     }
 
-    /// The child reached its program, or says why not.
+    /// The child reached its program just now, or says why not.
     pub(super) fn on_exec(&mut self, id: u32) {
+        let now = (self.clock)();
+        // One that waited for its commit was born earlier than it began.
+        if let Some(live) = self.held.live(id).filter(|live| live.launch.after_commit) {
+            live.begun.at = now;
+        }
+        self.hear_exec(id);
+    }
+
+    /// Hears whether a child reached its program.
+    pub(super) fn hear_exec(&mut self, id: u32) {
         let Some(held) = self.held.get(id) else {
             return;
         };
@@ -196,6 +217,7 @@ impl Runner {
             let error = launch::explain(fault, &live.launch, &live.begun.user);
             tracing::info!(task = %key.task, attempt = key.number, %error, "not started");
             live.fault = Some((error, launch::is_scarce(fault.errno)));
+            live.interrupted |= fault.step == Step::Commit;
             return;
         }
         self.tell_started(id);

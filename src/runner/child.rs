@@ -64,7 +64,34 @@ fn become_program(prepared: &Prepared<'_>) -> Result<Infallible, Fault> {
         None => stay_oneself()?,
     }
     last_settings(plan)?;
+    if let Some(commit) = plan.commit {
+        await_commit(commit.as_raw_fd())?;
+    }
     run(prepared)
+}
+
+/// Sleeps until the commit that records this attempt is on disk. When the
+/// daemon ends before, however it does, the pipe ends with it.
+fn await_commit(pipe: RawFd) -> Result<(), Fault> {
+    let mut seen = libc::pollfd {
+        fd: pipe,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one entry, which lives on this stack.
+    while unsafe { libc::poll(&raw mut seen, 1, -1) } < 0 {
+        if Errno::last() != Errno::EINTR {
+            check(Step::Commit, -1)?;
+        }
+    }
+    // A byte counts also when its writer is gone.
+    if seen.revents & libc::POLLIN == 0 {
+        return Err(Fault {
+            step: Step::Commit,
+            errno: Errno::EPIPE,
+        });
+    }
+    Ok(())
 }
 
 /// Writes the child into its cgroup, for kernels where it is not born there.

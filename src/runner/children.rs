@@ -66,7 +66,7 @@ impl Runner {
 
     /// The first process ended.
     pub(super) fn on_exit(&mut self, id: u32) {
-        self.on_exec(id);
+        self.hear_exec(id);
         let without_groups = self.launcher.base.is_none();
         let Some(live) = self.held.live(id) else {
             return;

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use super::protocol::{FromRunner, Hello, PROTOCOL_MIN, ToRunner};
+use super::protocol::{AFTER_COMMIT, FromRunner, Hello, PROTOCOL_MIN, ToRunner};
 use super::wire::{self, Inbox};
 
 /// Bytes read at once.
@@ -89,6 +89,13 @@ impl Sender {
     #[must_use]
     pub const fn can_say(&self, message: &ToRunner) -> bool {
         message.since() <= self.speaks
+    }
+
+    /// Whether the runner can get an attempt ready that has still to wait for
+    /// its commit.
+    #[must_use]
+    pub const fn has_patience(&self) -> bool {
+        self.speaks >= AFTER_COMMIT
     }
 
     /// Sends one message, with the descriptors that belong to it. Waits while

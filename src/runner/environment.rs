@@ -166,6 +166,7 @@ mod tests {
             output_cap: 1,
             stdin: false,
             own: false,
+            after_commit: false,
         }
     }
     fn nobody() -> Account {

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
+use super::begin::Files;
 use super::capabilities::Capabilities;
 use super::cgroup::{self, Base};
 use super::environment::{Given, environment, pairs, programs};
@@ -185,7 +186,7 @@ impl Launcher {
     pub(super) fn launch(
         &mut self,
         launch: &Launch,
-        stdin: Option<&OwnedFd>,
+        given: &Files,
         now: Time,
         alone: bool,
     ) -> Result<Launched, NotStarted> {
@@ -219,7 +220,7 @@ impl Launcher {
             cwd: string(launch.cwd.as_deref().unwrap_or(&account.home)).map_err(failed)?,
             cwd_optional: launch.cwd.is_none(),
             stdio: [
-                stdin.unwrap_or(&self.null).as_fd(),
+                given.stdin.as_ref().unwrap_or(&self.null).as_fd(),
                 out_end.as_fd(),
                 err_end.as_fd(),
             ],
@@ -229,6 +230,7 @@ impl Launcher {
             files: self.files,
             reset_oom: self.reset_oom,
             die_with: self.base.is_none().then(|| nix::unistd::getpid().as_raw()),
+            commit: given.commit.as_ref().map(AsFd::as_fd),
             alone,
         };
         let child = spawn::spawn(&plan).map_err(|error| {
@@ -368,6 +370,7 @@ pub(super) fn explain(fault: Fault, launch: &Launch, user: &str) -> String {
         Step::StillRoot => "it could have become root again".to_owned(),
         Step::NoNewPrivs => format!("forbidding new privileges: {error}"),
         Step::ParentGone => "the runner ended".to_owned(),
+        Step::Commit => "the daemon ended before it had recorded that it starts".to_owned(),
     };
     failure(program, user, &why)
 }
@@ -415,6 +418,7 @@ mod tests {
             output_cap: 1,
             stdin: false,
             own: false,
+            after_commit: false,
         }
     }
 

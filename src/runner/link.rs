@@ -126,7 +126,9 @@ impl Link {
             return Ok(None);
         };
         let wanted = match &message {
-            ToRunner::Launch(launch) => 1 + usize::from(launch.stdin),
+            ToRunner::Launch(launch) => {
+                1 + usize::from(launch.stdin) + usize::from(launch.after_commit)
+            }
             ToRunner::Hello(_)
             | ToRunner::Signal { .. }
             | ToRunner::Kill { .. }

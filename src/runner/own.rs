@@ -99,6 +99,7 @@ impl Launcher {
             files: self.files(),
             reset_oom: self.reset_oom,
             die_with: self.base.is_none().then(|| nix::unistd::getpid().as_raw()),
+            commit: None,
             alone: false,
         };
         let child = spawn::spawn(&plan).inspect_err(|_| {
@@ -137,6 +138,7 @@ mod tests {
             output_cap: 1,
             stdin: true,
             own: true,
+            after_commit: false,
         };
         assert!(is_call(&call, program).is_ok());
         let mut loaded = call.clone();

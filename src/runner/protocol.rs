@@ -17,7 +17,9 @@ use crate::model::time::Time;
 /// Oldest protocol this build still speaks.
 pub const PROTOCOL_MIN: u32 = 1;
 /// Newest protocol this build speaks.
-pub const PROTOCOL_MAX: u32 = 3;
+pub const PROTOCOL_MAX: u32 = 4;
+/// Oldest protocol in which a launch can wait for its commit.
+pub const AFTER_COMMIT: u32 = 4;
 /// Largest frame accepted, in bytes: an argument list and environment of the
 /// kernel's limit, escaped, fit well within.
 pub const FRAME_MAX: usize = 16 * 1024 * 1024;
@@ -103,7 +105,7 @@ pub enum ToRunner {
     /// The daemon's introduction.
     Hello(Hello),
     /// Start an attempt. Descriptors: the capture file, then standard input if
-    /// the launch says so. A launch of an attempt that is already held changes
+    /// the launch says so, then the pipe of its commit, likewise. A launch of an attempt that is already held changes
     /// nothing.
     Launch(Launch),
     /// Send a signal to every process of an attempt.
@@ -182,6 +184,8 @@ impl ToRunner {
     #[must_use]
     pub const fn since(&self) -> u32 {
         match self {
+            // An older runner would begin it at once.
+            Self::Launch(launch) if launch.after_commit => AFTER_COMMIT,
             // An older runner would run it as somebody else.
             Self::Launch(launch) if launch.own => 3,
             Self::Hello(_)

@@ -45,6 +45,8 @@ pub(super) struct Plan<'a> {
     pub(super) reset_oom: bool,
     /// End with the parent, whose pid this is.
     pub(super) die_with: Option<i32>,
+    /// The pipe of the commit that the program must not begin before.
+    pub(super) commit: Option<BorrowedFd<'a>>,
     /// The parent has no other: it may wait for this one to reach its program.
     pub(super) alone: bool,
 }
@@ -86,6 +88,7 @@ pub(super) enum Step {
     ParentGone,
     Exec,
     Interpreter,
+    Commit,
 }
 
 /// Why a child never became the program.
@@ -99,7 +102,7 @@ pub(super) struct Fault {
 pub(super) const FAULT_LEN: usize = 5;
 
 impl Step {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Cgroup,
         Self::Session,
         Self::Stdio,
@@ -114,6 +117,7 @@ impl Step {
         Self::ParentGone,
         Self::Exec,
         Self::Interpreter,
+        Self::Commit,
     ];
 }
 

@@ -26,6 +26,7 @@ mod cuts;
 mod damage;
 mod pids;
 mod points;
+mod promise;
 mod readonly;
 mod rest;
 mod steps;

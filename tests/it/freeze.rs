@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use taskdaemon::engine::command::Command;
-use taskdaemon::engine::effect::{Effect, Order};
+use taskdaemon::engine::effect::{Batch, Effect, Order};
 use taskdaemon::model::attempt::Exit;
 use taskdaemon::run;
 use taskdaemon::runner::client::Connection;
@@ -260,7 +260,7 @@ fn a_daemon_too_old_for_notices_hears_none() {
 
 /// The daemon's side of running, and the two ends the engine has of it.
 struct Room {
-    effects: SyncSender<Vec<Effect>>,
+    effects: SyncSender<Batch>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -280,7 +280,12 @@ impl Room {
     }
 
     fn tell(&self, effect: Effect) {
-        self.effects.send(vec![effect]).unwrap();
+        self.effects
+            .send(Batch {
+                effects: vec![effect],
+                commit: None,
+            })
+            .unwrap();
     }
 
     fn hear<T>(&self, wanted: impl Fn(Command) -> Option<T>) -> T {

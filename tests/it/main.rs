@@ -47,6 +47,7 @@ mod packaging;
 mod pipelines;
 mod pitfalls;
 mod profile;
+mod promise;
 mod prompt;
 mod prompt_limits;
 mod queues;

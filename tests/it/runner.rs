@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -58,6 +58,7 @@ pub(crate) fn launch(task: i64, argv: &[&str]) -> Launch {
         output_cap: 1024 * 1024,
         stdin: false,
         own: false,
+        after_commit: false,
     }
 }
 
@@ -261,6 +262,10 @@ impl Daemon {
 
     pub(crate) fn send(&mut self, message: &ToRunner) {
         self.sender.send(message, &[]).unwrap();
+    }
+
+    pub(crate) fn send_with(&mut self, message: &ToRunner, fds: &[BorrowedFd<'_>]) {
+        self.sender.send(message, fds).unwrap();
     }
 
     pub(crate) fn recv(&mut self) -> FromRunner {

@@ -165,7 +165,7 @@ fn a_newer_runner_that_knows_our_protocol_serves_this_daemon() {
 #[test]
 fn a_runner_without_a_common_protocol_starts_nothing_and_the_log_says_what_to_do() {
     let bed = bed();
-    let strange = Script::new(&bed, 4, 5, "99.0.0");
+    let strange = Script::new(&bed, 5, 6, "99.0.0");
     let id = bed.submit(&json!({ "command": ["true"] }));
     // Each time it comes nothing but the farewell is said to it.
     for _ in 0..2 {
@@ -176,7 +176,7 @@ fn a_runner_without_a_common_protocol_starts_nothing_and_the_log_says_what_to_do
     assert_eq!(task["reason_code"], "no_runner", "{task}");
     let log = std::fs::read_to_string(bed.path("log")).unwrap();
     for part in [
-        "runner 99.0.0 speaks protocols 4 to 5, and this daemon 1 to 3",
+        "runner 99.0.0 speaks protocols 5 to 6, and this daemon 1 to 4",
         "restart it when its tasks are over",
     ] {
         assert!(log.contains(part), "{part:?} is not in\n{log}");
@@ -214,8 +214,8 @@ fn a_daemon_without_a_common_protocol_is_not_served_and_touches_no_task() {
     daemon.started(key(1));
     drop(daemon);
     let strange = Hello {
-        min: 4,
-        max: 5,
+        min: 5,
+        max: 6,
         version: "99.0.0".to_owned(),
         ..Hello::ours()
     };
@@ -224,7 +224,7 @@ fn a_daemon_without_a_common_protocol_is_not_served_and_touches_no_task() {
     daemon.hung_up();
     let said = std::fs::read_to_string(log).unwrap();
     assert!(
-        said.contains("daemon 99.0.0 speaks protocols 4 to 5, this runner"),
+        said.contains("daemon 99.0.0 speaks protocols 5 to 6, this runner"),
         "{said}"
     );
     let mut daemon = running.daemon();
