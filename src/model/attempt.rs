@@ -88,6 +88,15 @@ pub struct Launch {
     pub after_commit: bool,
 }
 
+impl Launch {
+    /// Forgets what only the process needs, once it is prepared: the variables
+    /// and the arguments.
+    pub fn lighten(&mut self) {
+        self.env = Vec::new();
+        self.argv.truncate(1);
+    }
+}
+
 /// How the first process of an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "how")]

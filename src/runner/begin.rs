@@ -40,11 +40,10 @@ impl Runner {
         }
         self.served = true;
         failpoint!("runner/launch/before");
-        match self.try_launch(&launch, fds) {
+        match self.try_launch(&mut launch, fds) {
             Ok((launched, capture)) => {
                 failpoint!("runner/launch/after");
-                launch.env.clear();
-                launch.argv.truncate(1);
+                launch.lighten();
                 self.adopt(launch, launched, capture);
             }
             Err((not, interrupted)) => {
@@ -73,7 +72,7 @@ impl Runner {
 
     fn try_launch(
         &mut self,
-        launch: &Launch,
+        launch: &mut Launch,
         fds: Vec<OwnedFd>,
     ) -> Result<(Launched, Capture), (NotStarted, bool)> {
         if self.stopping {

@@ -316,7 +316,7 @@ fn last_settings(plan: &Plan<'_>) -> Result<(), Fault> {
 fn run(prepared: &Prepared<'_>) -> Result<Infallible, Fault> {
     let mut worst = Errno::ENOENT;
     let mut step = Step::Exec;
-    for path in &prepared.plan.paths {
+    for path in prepared.plan.paths.iter() {
         let errno = try_exec(path, prepared);
         if errno == Errno::ENOENT && there(path) {
             step = Step::Interpreter;

@@ -4,11 +4,13 @@
 //! The environment is built from nothing; of the runner's own only the
 //! language is passed on.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
 use super::mark;
 use super::users::Account;
+use super::words::Words;
 use crate::model::attempt::{AttemptKey, Launch};
 
 /// Search path of a task that brings none.
@@ -28,6 +30,9 @@ pub(super) struct Given<'a> {
     /// The mark that all tasks of this runner bear.
     pub(super) mark: Option<&'a str>,
 }
+
+/// A variable's name and value.
+pub(super) type Variable<'a> = (&'a str, Cow<'a, str>);
 
 /// What every process of a user finds, by the user.
 fn base(account: &Account) -> [(&'static str, &str); 5] {
@@ -52,47 +57,47 @@ fn base(account: &Account) -> [(&'static str, &str); 5] {
 }
 
 /// The environment of a process of ours that is no task.
-pub(super) fn ours(account: &Account, given: Given<'_>) -> Vec<(String, String)> {
+pub(super) fn ours<'a>(account: &'a Account, given: Given<'a>) -> Vec<Variable<'a>> {
     base(account)
         .into_iter()
         .chain(given.lang.map(|lang| ("LANG", lang)))
         .chain(given.mark.map(|mark| (mark::VARIABLE, mark)))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .map(|(name, value)| (name, Cow::Borrowed(value)))
         .collect()
 }
 
 /// The whole environment of a task: an allow-list, what it asked for, and what
 /// it is. Later entries replace earlier ones.
-pub(super) fn environment(
-    launch: &Launch,
-    account: &Account,
-    given: Given<'_>,
-) -> Vec<(String, String)> {
-    let task = launch.key.task.to_string();
-    let attempt = launch.key.number.to_string();
+pub(super) fn environment<'a>(
+    launch: &'a Launch,
+    account: &'a Account,
+    given: Given<'a>,
+) -> Vec<Variable<'a>> {
     let socket = given.socket.and_then(Path::to_str);
     let own = [
-        (TASK_VARIABLE, task.as_str()),
-        (ATTEMPT_VARIABLE, attempt.as_str()),
+        (TASK_VARIABLE, launch.key.task.to_string().into()),
+        (ATTEMPT_VARIABLE, launch.key.number.to_string().into()),
     ];
     let asked = launch
         .env
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
-    let mut env: Vec<(String, String)> = Vec::with_capacity(launch.env.len() + 8);
+    let mut env: Vec<Variable<'a>> = Vec::with_capacity(launch.env.len() + 10);
     let mut places = HashMap::new();
     let all = base(account)
         .into_iter()
         .chain(given.lang.map(|lang| ("LANG", lang)))
         .chain(asked)
-        .chain(own)
-        .chain(given.mark.map(|mark| (mark::VARIABLE, mark)))
-        .chain(socket.map(|socket| (SOCKET_VARIABLE, socket)));
-    for (name, value) in all {
-        let at = *places.entry(name.to_owned()).or_insert(env.len());
+        .map(|(name, value)| (name, Cow::Borrowed(value)));
+    let last = [
+        given.mark.map(|mark| (mark::VARIABLE, mark.into())),
+        socket.map(|socket| (SOCKET_VARIABLE, socket.into())),
+    ];
+    for (name, value) in all.chain(own).chain(last.into_iter().flatten()) {
+        let at = *places.entry(name).or_insert(env.len());
         match env.get_mut(at) {
-            Some((_, old)) => value.clone_into(old),
-            None => env.push((name.to_owned(), value.to_owned())),
+            Some((_, old)) => *old = value,
+            None => env.push((name, value)),
         }
     }
     env
@@ -116,33 +121,45 @@ pub(super) fn marks(key: AttemptKey) -> [String; 2] {
 }
 
 /// Programs to try for a name in an environment.
-pub(super) fn programs(program: &str, env: &[(String, String)]) -> Vec<String> {
-    let path = env.iter().find(|(name, _)| name == "PATH");
-    candidates(program, path.map_or("", |(_, value)| value.as_str()))
+///
+/// # Errors
+/// There is a NUL byte in one.
+pub(super) fn programs(program: &str, env: &[Variable<'_>]) -> Result<Words, String> {
+    let path = env.iter().find(|(name, _)| *name == "PATH");
+    candidates(program, path.map_or("", |(_, value)| value))
 }
 
 /// Programs to try for a name: itself if it has a slash, else one in each
 /// directory of the search path. Empty entries, which mean the working
 /// directory to a shell, are passed over.
-fn candidates(program: &str, path: &str) -> Vec<String> {
+fn candidates(program: &str, path: &str) -> Result<Words, String> {
     if program.contains('/') {
-        return vec![program.to_owned()];
+        return Words::of([program]);
     }
-    path.split(':')
-        .filter(|directory| !directory.is_empty())
-        .take(PATH_MAX)
-        .map(|directory| format!("{directory}/{program}"))
-        .collect()
+    let directories = path.split(':').filter(|directory| !directory.is_empty());
+    let mut all = Words::default();
+    for directory in directories.take(PATH_MAX) {
+        all.push(&[directory, "/", program])?;
+    }
+    Ok(all)
 }
 
-pub(super) fn pairs(env: &[(String, String)]) -> Vec<String> {
-    env.iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect()
+/// An environment as a process gets it.
+///
+/// # Errors
+/// There is a NUL byte in it.
+pub(super) fn block(env: &[Variable<'_>]) -> Result<Words, String> {
+    let mut all = Words::default();
+    for (name, value) in env {
+        all.push(&[name, "=", value])?;
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CStr;
+
     use super::*;
     use crate::model::attempt::Limits;
     use crate::model::id::TaskId;
@@ -180,6 +197,12 @@ mod tests {
         }
     }
 
+    fn texts(words: Result<Words, String>) -> Vec<String> {
+        let words = words.expect("words");
+        let text = |word: &CStr| word.to_str().expect("text").to_owned();
+        words.iter().map(text).collect()
+    }
+
     #[test]
     fn the_environment_is_an_allow_list() {
         let asked = launch(&[
@@ -190,17 +213,18 @@ mod tests {
             (SOCKET_VARIABLE, "forged"),
             (mark::VARIABLE, "forged"),
         ]);
-        let env = pairs(&environment(
+        let nobody = nobody();
+        let env = environment(
             &asked,
-            &nobody(),
+            &nobody,
             Given {
                 lang: Some("C.UTF-8"),
                 socket: Some(Path::new("/x/notify")),
                 mark: Some("0f"),
             },
-        ));
+        );
         assert_eq!(
-            env,
+            texts(block(&env)),
             [
                 "PATH=/opt/bin",
                 "HOME=/",
@@ -219,8 +243,8 @@ mod tests {
 
     #[test]
     fn programs_are_looked_up_like_a_shell_does() {
-        assert_eq!(candidates("./x", "/bin"), ["./x"]);
-        assert_eq!(candidates("x", "/a::/b:"), ["/a/x", "/b/x"]);
-        assert!(candidates("x", "").is_empty());
+        assert_eq!(texts(candidates("./x", "/bin")), ["./x"]);
+        assert_eq!(texts(candidates("x", "/a::/b:")), ["/a/x", "/b/x"]);
+        assert!(texts(candidates("x", "")).is_empty());
     }
 }

@@ -18,7 +18,7 @@ use nix::sys::stat::Mode;
 use super::begin::Files;
 use super::capabilities::Capabilities;
 use super::cgroup::{self, Base};
-use super::environment::{Given, environment, pairs, programs};
+use super::environment::{Given, block, environment, programs};
 use super::held::Process;
 use super::mailbox::{Mailbox, Mailboxes};
 use super::notices::Ear;
@@ -27,6 +27,7 @@ use super::protocol::Abilities;
 use super::spawn::{self, Become, Fault, Plan, Step};
 use super::start;
 use super::users::{Account, Accounts, nameless};
+use super::words::Words;
 use super::{Options, Users, own};
 use crate::model::attempt::{Launch, Limits};
 use crate::model::time::Time;
@@ -185,12 +186,12 @@ impl Launcher {
     /// in this runner, it gets the processor until its program runs.
     pub(super) fn launch(
         &mut self,
-        launch: &Launch,
+        launch: &mut Launch,
         given: &Files,
         now: Time,
         alone: bool,
     ) -> Result<Launched, NotStarted> {
-        let program = program(launch)?;
+        let program = &program(launch)?.to_owned();
         let account = self
             .account(launch, now)
             .map_err(|denied| NotStarted::denied(program, &denied))?;
@@ -206,7 +207,6 @@ impl Launcher {
         let mailboxes = self.mailboxes.as_mut();
         let mailbox = mailboxes.and_then(|all| all.make(account.uid));
         let env = environment(launch, &account, self.given(mailbox.as_ref()));
-        let paths = programs(program, &env);
         let (out, out_end) = spawn::pipe(self.abilities.switch_user).map_err(piped)?;
         let (err, err_end) = spawn::pipe(self.abilities.switch_user).map_err(piped)?;
         let group = self
@@ -214,9 +214,9 @@ impl Launcher {
             .map_err(|error| short("cgroup", &error))?;
         let (group, directory) = group.unzip();
         let plan = Plan {
-            argv: strings(&launch.argv).map_err(failed)?,
-            env: strings(&pairs(&env)).map_err(failed)?,
-            paths: strings(&paths).map_err(failed)?,
+            argv: Words::of(launch.argv.iter().map(String::as_str)).map_err(failed)?,
+            paths: programs(program, &env).map_err(failed)?,
+            env: block(&env).map_err(failed)?,
             cwd: string(launch.cwd.as_deref().unwrap_or(&account.home)).map_err(failed)?,
             cwd_optional: launch.cwd.is_none(),
             stdio: [
@@ -233,6 +233,8 @@ impl Launcher {
             commit: given.commit.as_ref().map(AsFd::as_fd),
             alone,
         };
+        drop(env);
+        launch.lighten();
         let child = spawn::spawn(&plan).map_err(|error| {
             if let (Some(base), Some(name)) = (&self.base, &group) {
                 base.remove(name).ok();
@@ -373,10 +375,6 @@ pub(super) fn explain(fault: Fault, launch: &Launch, user: &str) -> String {
         Step::Commit => "the daemon ended before it had recorded that it starts".to_owned(),
     };
     failure(program, user, &why)
-}
-
-pub(super) fn strings(list: &[String]) -> Result<Vec<CString>, String> {
-    list.iter().map(|text| string(text)).collect()
 }
 
 pub(super) fn string(text: &str) -> Result<CString, String> {

@@ -51,6 +51,7 @@ mod talk;
 mod tree;
 mod users;
 mod wire;
+mod words;
 
 /// How a runner works. Kept over a renewal, but for `resume`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,11 +8,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use super::environment::{ours, pairs};
-use super::launch::{Launcher, NotStarted, program, string, strings};
+use super::environment::{block, ours};
+use super::launch::{Launcher, NotStarted, program};
 use super::policy::Denied;
 use super::spawn::{self, Child, Plan};
 use super::users::{Account, Accounts, nameless};
+use super::words::Words;
 use crate::model::attempt::{Launch, Limits};
 use crate::model::time::Time;
 
@@ -75,17 +76,17 @@ impl Launcher {
         desk: &OwnedFd,
         group: &str,
     ) -> io::Result<CallerStarted> {
-        let program = string(&self.program.display().to_string()).map_err(io::Error::other)?;
-        let env = pairs(&ours(account, self.given(None)));
+        let program = self.program.display().to_string();
+        let env = ours(account, self.given(None));
         let directory = match &self.base {
             Some(base) => Some(base.create(group, &Limits::default())?),
             None => None,
         };
         let said = io::stderr().as_fd().try_clone_to_owned();
         let plan = Plan {
-            argv: vec![program.clone(), CString::from(c"call")],
-            env: strings(&env).map_err(io::Error::other)?,
-            paths: vec![program],
+            argv: Words::of([program.as_str(), "call"]).map_err(io::Error::other)?,
+            env: block(&env).map_err(io::Error::other)?,
+            paths: Words::of([program.as_str()]).map_err(io::Error::other)?,
             cwd: CString::from(c"/"),
             cwd_optional: true,
             stdio: [

@@ -13,22 +13,22 @@ use std::ffi::{CString, c_char, c_long};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::ptr;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::{Mode, fchmod};
 
+use super::words::Words;
 use super::{child, sys};
 
 /// A child to be, as plain data.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
-    pub(super) argv: Vec<CString>,
-    pub(super) env: Vec<CString>,
+    pub(super) argv: Words,
+    pub(super) env: Words,
     /// Programs to try, in order.
-    pub(super) paths: Vec<CString>,
+    pub(super) paths: Words,
     pub(super) cwd: CString,
     /// Go to `/` when `cwd` cannot be entered.
     pub(super) cwd_optional: bool,
@@ -179,8 +179,8 @@ pub(super) fn spawn(plan: &Plan<'_>) -> io::Result<Child> {
     let (exec, fault) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let mut prepared = Prepared {
         plan,
-        argv: pointers(&plan.argv),
-        env: pointers(&plan.env),
+        argv: plan.argv.pointers(),
+        env: plan.env.pointers(),
         fault: fault.as_raw_fd(),
         join: None,
     };
@@ -222,14 +222,6 @@ fn cannot(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::ENOSYS | libc::EINVAL | libc::E2BIG | libc::EPERM)
     )
-}
-
-fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings
-        .iter()
-        .map(|string| string.as_ptr())
-        .chain([ptr::null()])
-        .collect()
 }
 
 /// Forks. Without a cgroup this is the older call, which more kernels and
