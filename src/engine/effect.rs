@@ -1,4 +1,4 @@
-//! Everything that leaves the engine for the world, after it is committed.
+//! Everything that leaves the engine for the world, to be done after its commit.
 
 use std::io::PipeReader;
 use std::sync::Arc;

@@ -17,8 +17,8 @@ pub(super) fn judge(ended: &Ended, stop: Option<StopCause>, limited: bool) -> Ou
             Class::Timeout,
             "no sign of life within its heartbeat".to_owned(),
         ),
-        // Refused by a runner that was told to stop or has no room: no fault of
-        // the task's.
+        // Refused by a runner that was told to stop or has no room, or not begun
+        // since its daemon ended first: no fault of the task's.
         (None, Exit::Spawn { error, .. }) if ended.interrupted => {
             (Class::Interrupted, error.clone())
         }
@@ -71,7 +71,7 @@ fn of_provider(ended: &Ended) -> Option<&str> {
     }
 }
 
-/// Whether the runner turned the attempt away before anything of it ran. That
+/// Whether the attempt came to an end before anything of it ran, and not by it. That
 /// says nothing of the task, so it counts neither as a try nor as an
 /// interruption, and there are no effects that `hold` would have to respect.
 pub(super) fn never_began(ended: &Ended) -> bool {
