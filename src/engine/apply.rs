@@ -323,6 +323,14 @@ impl<S: Store> Engine<S> {
             self.turned.effects.push(Effect::Acknowledge(key));
             return Ok(());
         };
+        if ended.unrecorded && task.state == State::Running && task.attempt_key() == key {
+            // It is on disk, and its daemon could not say so any more.
+            let launch = self.launch(&task, now)?;
+            self.turned
+                .effects
+                .extend([Effect::Acknowledge(key), launch]);
+            return Ok(());
+        }
         let word = Word::of(&ended);
         match self.advance(
             task,

@@ -96,6 +96,15 @@ impl Effect {
     pub fn goes_ahead(&self) -> bool {
         matches!(self, Self::Launch(order) if order.spec.profile.is_none() && order.ours.is_none())
     }
+
+    /// Which attempt the runner may forget by it.
+    #[must_use]
+    pub const fn forgets(&self) -> Option<AttemptKey> {
+        if let Self::Acknowledge(key) = self {
+            return Some(*key);
+        }
+        None
+    }
 }
 
 /// What follows from one turn, in order.

@@ -159,6 +159,10 @@ pub struct Ended {
     pub oom: bool,
     /// Whether the runner ended the attempt because it was itself told to stop.
     pub interrupted: bool,
+    /// Whether it never began, since its daemon ended before it had said that the
+    /// start was on disk. Should it be there, the same attempt may be started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unrecorded: bool,
     /// When the attempt was seen to be over.
     pub at: Time,
     /// What it used.
@@ -176,6 +180,7 @@ impl Ended {
             exit: Exit::Lost,
             oom: false,
             interrupted: false,
+            unrecorded: false,
             at,
             usage: Usage::default(),
             receipt: None,

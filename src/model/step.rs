@@ -348,6 +348,7 @@ mod tests {
             exit,
             oom: false,
             interrupted: false,
+            unrecorded: false,
             at: at(0),
             usage: Usage::default(),
             receipt: None,

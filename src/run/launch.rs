@@ -1,5 +1,6 @@
 //! Effects to messages: opens the files of an attempt and hands them over.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -8,7 +9,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::clock;
@@ -98,9 +98,16 @@ impl Launcher {
     /// to the disk, and waits for that. What is still to be done comes back.
     fn ahead(&mut self, effects: Vec<Effect>, commit: &PipeReader) -> Vec<Effect> {
         let patient = self.runner.as_ref().is_some_and(Sender::has_patience);
-        // What follows an introduction is for another runner than this one.
+        // What follows an introduction is for another runner than this one, and
+        // a number that is used again must be forgotten first.
         let ahead = patient && !effects.contains(&Effect::Attach);
-        let goes_ahead = |effect: &mut Effect| ahead && effect.goes_ahead();
+        let forgotten: HashSet<_> = effects.iter().filter_map(Effect::forgets).collect();
+        let goes_ahead = |effect: &mut Effect| {
+            let Effect::Launch(order) = &*effect else {
+                return false;
+            };
+            ahead && effect.goes_ahead() && !forgotten.contains(&order.key)
+        };
         let mut rest = effects;
         for effect in rest.extract_if(.., goes_ahead).collect::<Vec<_>>() {
             if let Effect::Launch(order) = effect {
@@ -212,7 +219,7 @@ impl Launcher {
 /// Waits for a commit: whether it is on disk.
 fn is_kept(commit: &PipeReader) -> bool {
     let mut fds = [PollFd::new(commit.as_fd(), PollFlags::POLLIN)];
-    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    while poll(&mut fds, PollTimeout::NONE).is_err() {}
     let [pipe] = fds;
     pipe.revents()
         .is_some_and(|seen| seen.contains(PollFlags::POLLIN))

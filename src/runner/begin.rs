@@ -142,6 +142,7 @@ impl Runner {
             exit: None,
             empty: false,
             interrupted: false,
+            unrecorded: false,
             used: super::cgroup::Counted::default(),
             looks: 0,
         };
@@ -216,7 +217,8 @@ impl Runner {
             let error = launch::explain(fault, &live.launch, &live.begun.user);
             tracing::info!(task = %key.task, attempt = key.number, %error, "not started");
             live.fault = Some((error, launch::is_scarce(fault.errno)));
-            live.interrupted |= fault.step == Step::Commit;
+            live.unrecorded = fault.step == Step::Commit;
+            live.interrupted |= live.unrecorded;
             return;
         }
         self.tell_started(id);

@@ -225,6 +225,7 @@ impl Runner {
             exit,
             oom: live.used.oom,
             interrupted: live.interrupted,
+            unrecorded: live.unrecorded,
             at,
             usage: Usage {
                 cpu_micros: live.used.cpu_micros,

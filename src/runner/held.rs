@@ -57,6 +57,8 @@ pub(super) struct Live {
     /// Nothing of the attempt runs any more.
     pub(super) empty: bool,
     pub(super) interrupted: bool,
+    /// Its daemon ended before it began.
+    pub(super) unrecorded: bool,
     pub(super) used: super::cgroup::Counted,
     pub(super) looks: u32,
 }

@@ -317,6 +317,7 @@ fn restore_live(saved: SavedLive) -> anyhow::Result<Live> {
         exit: saved.exit,
         empty: false,
         interrupted: saved.interrupted,
+        unrecorded: false,
         used: cgroup::Counted::default(),
         looks: 0,
     })

@@ -118,6 +118,7 @@ impl Bed {
                 exit: Exit::Code { code },
                 oom: false,
                 interrupted: false,
+                unrecorded: false,
                 at: self.now,
                 usage: Usage::default(),
                 receipt: None,

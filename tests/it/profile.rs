@@ -496,6 +496,7 @@ fn who_dials_in_is_judged_by_the_kernels_word() {
         exit: Exit::Code { code: 0 },
         oom: false,
         interrupted: false,
+        unrecorded: false,
         at: NOW,
         usage: Usage::default(),
         receipt: None,

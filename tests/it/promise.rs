@@ -102,7 +102,10 @@ fn a_program_whose_commit_never_comes_does_not_begin() {
         drop(promise);
         let (started, ended) = daemon.ended(key(1));
         assert!(started.is_none(), "{cgroup:?}");
-        assert!(ended.interrupted, "{cgroup:?}: {ended:?}");
+        assert!(
+            ended.unrecorded && ended.interrupted,
+            "{cgroup:?}: {ended:?}"
+        );
         let Exit::Spawn { error, .. } = &ended.exit else {
             unreachable!("{ended:?}");
         };

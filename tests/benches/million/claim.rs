@@ -81,6 +81,7 @@ fn ended(key: AttemptKey) -> Command {
             exit: Exit::Code { code: 0 },
             oom: false,
             interrupted: false,
+            unrecorded: false,
             at: clock::now(),
             usage: Usage::default(),
             receipt: None,
